@@ -1,0 +1,137 @@
+"""Weights on disk: one safetensors file holds any subset of the networks, each with its configuration.
+
+Tensors are named `component.key`; the file's metadata carries `format` and `config` (JSON: component -> configuration),
+so that a reader needs nothing else. Training state (optimizers, RNG) is Accelerate's and lives in `engine.run`.
+"""
+
+import contextlib
+import json
+import os
+import pickle
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+FORMAT = "audio2head/1"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message names the file, what was found and what to do."""
+
+
+@dataclass
+class Weights:
+    """State dictionaries and configurations by component name (`keypoint_detector`, `image_generator`, ...)."""
+
+    states: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    configs: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary name beside `path`; rename it to `path` on success, remove it on any failure."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp made it private
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_weights(path: str | Path, weights: Weights) -> None:
+    """Write `weights` atomically as safetensors."""
+    tensors = {
+        f"{component}.{key}": value.detach().cpu().contiguous().clone()
+        for component, state in weights.states.items()
+        for key, value in state.items()
+    }
+    with atomic_path(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata={"format": FORMAT, "config": json.dumps(weights.configs)})
+        except SafetensorError as error:  # its I/O errors (disk full) come wrapped
+            raise OSError(f"{path} could not be written: {error}") from error
+
+
+def load_weights(path: str | Path) -> Weights:
+    """Read a file of `save_weights`. Raises CheckpointError when it is missing, truncated or of another format."""
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"weights file {path} {'is a directory' if path.is_dir() else 'does not exist'}")
+    weights = Weights()
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise CheckpointError(f"{path} is a safetensors file, but not one of this project ({FORMAT})")
+            weights.configs = json.loads(metadata["config"])
+            for name in file.keys():  # noqa: SIM118 - safe_open is no mapping
+                component, _, key = name.partition(".")
+                weights.states.setdefault(component, {})[key] = file.get_tensor(name)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is not a readable safetensors file (truncated?): {error}") from error
+    return weights
+
+
+def load_torch_file(path: str | Path) -> dict[str, Any]:
+    """Read a `torch.save`d dictionary without running code from it (`weights_only=True`). Raises CheckpointError."""
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint {path} {'is a directory' if path.is_dir() else 'does not exist'}")
+    try:
+        data = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if zipfile.is_zipfile(path):
+            raise CheckpointError(
+                f"{path} holds Python objects beside tensors and is not loaded, since that could run code: {_first_line(error)}"
+            ) from error
+        raise CheckpointError(f"{path} is not a PyTorch checkpoint: {_first_line(error)}") from error
+    except (RuntimeError, EOFError, KeyError, ValueError, UnicodeDecodeError) as error:
+        raise CheckpointError(
+            f"{path} is not a readable PyTorch checkpoint (truncated?): {_first_line(error)}"
+        ) from error
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{path} holds a {type(data).__name__}, not a checkpoint dictionary")
+    return data
+
+
+def load_strict(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Copy `state` into `module`; every missing, unexpected or misshapen key is an error that names it.
+
+    BatchNorm's step counters (`num_batches_tracked`) may be absent: old files lack them and inference ignores them.
+    """
+    expected = module.state_dict()
+    counters = {key for key in expected if key.endswith("num_batches_tracked")}
+    missing = sorted(set(expected) - set(state) - counters)
+    unexpected = sorted(set(state) - set(expected))
+    misshapen = sorted(
+        f"{key} {tuple(state[key].shape)} instead of {tuple(expected[key].shape)}"
+        for key in set(state) & set(expected)
+        if state[key].shape != expected[key].shape
+    )
+    problems = [
+        f"{title} {', '.join(keys[:5])}{f' and {len(keys) - 5} more' if len(keys) > 5 else ''}"
+        for title, keys in (("missing", missing), ("unexpected", unexpected), ("of wrong shape", misshapen))
+        if keys
+    ]
+    if problems:
+        raise CheckpointError(f"{source} does not fit {type(module).__name__}: {'; '.join(problems)}")
+    module.load_state_dict({**{key: expected[key] for key in counters}, **state}, strict=True)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).strip().splitlines()[0][:200]

@@ -1,0 +1,38 @@
+"""How scripts end: a user's mistake is one sentence on stderr and exit code 2, never a traceback."""
+
+import contextlib
+import errno
+import signal
+import sys
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def clean_exit(*user_errors: type[Exception]) -> Iterator[None]:
+    """Run a script's main body; turn `user_errors` and OSError into `error: ...` and exit 2, Ctrl-C and SIGTERM into 130.
+
+    SIGTERM is raised as KeyboardInterrupt, so that temporary files are removed in either case.
+    """
+    with contextlib.suppress(ValueError):  # not in the main thread: the caller owns the signals
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(141)
+    except user_errors as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(f"error: {os_error_sentence(error)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def os_error_sentence(error: OSError) -> str:
+    """What failed, on which file, and for a full disk what to do."""
+    where = f" {error.filename!r}" if error.filename is not None else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"no space left on the disk while writing{where}; free some and run the same command again"
+    return f"{error.strerror or error}{':' if where else ''}{where}"
