@@ -115,6 +115,10 @@ def load_strict(module: nn.Module, state: dict[str, Tensor], source: str) -> Non
     BatchNorm's step counters (`num_batches_tracked`) may be absent: old files lack them and inference ignores them.
     """
     expected = module.state_dict()
+    state = {  # like load_state_dict, take a scalar that was saved with one element
+        key: value[0] if value.shape == (1,) and key in expected and expected[key].ndim == 0 else value
+        for key, value in state.items()
+    }
     counters = {key for key in expected if key.endswith("num_batches_tracked")}
     missing = sorted(set(expected) - set(state) - counters)
     unexpected = sorted(set(state) - set(expected))

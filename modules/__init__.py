@@ -1,0 +1,1 @@
+"""Networks and pure tensor functions of Audio2Head. Imports torch, einops and itself, nothing else of the project."""

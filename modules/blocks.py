@@ -1,0 +1,119 @@
+"""Convolution blocks shared by the networks; attribute names are those of the released state dictionaries.
+
+Letters: B batch, C channel, H W picture; the 3-D blocks work on B C T H W. `dims` is 2 or 3.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+CONV = {2: nn.Conv2d, 3: nn.Conv3d}
+BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+AVERAGE_POOL = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
+
+
+class SameBlock(nn.Module):
+    """conv - BatchNorm - ReLU, size kept."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int = 3, dims: int = 2):
+        super().__init__()
+        self.conv = CONV[dims](in_channels, out_channels, kernel, padding=kernel // 2)
+        self.norm = BATCH_NORM[dims](out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.norm(self.conv(x)))
+
+
+class DownBlock(SameBlock):
+    """conv - BatchNorm - ReLU - average pool by 2."""
+
+    def __init__(self, in_channels: int, out_channels: int, dims: int = 2):
+        super().__init__(in_channels, out_channels, dims=dims)
+        self.pool = AVERAGE_POOL[dims](2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(super().forward(x))
+
+
+class UpBlock(SameBlock):
+    """nearest x2 - conv - BatchNorm - ReLU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.interpolate(x, scale_factor=2, mode="nearest"))
+
+
+class ResidualBlock(nn.Module):
+    """Pre-activation residual block: x + conv(ReLU(BN(conv(ReLU(BN(x))))))."""
+
+    def __init__(self, channels: int, dims: int = 2):
+        super().__init__()
+        self.conv1 = CONV[dims](channels, channels, 3, padding=1)
+        self.conv2 = CONV[dims](channels, channels, 3, padding=1)
+        self.norm1 = BATCH_NORM[dims](channels)
+        self.norm2 = BATCH_NORM[dims](channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv1(F.relu(self.norm1(x)))
+        return x + self.conv2(F.relu(self.norm2(y)))
+
+
+class ResidualDownBlock3d(nn.Module):
+    """One encoder level of Hourglass-3D: residual block, then conv - BatchNorm - ReLU - average pool by 2 in T, H, W."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.res = ResidualBlock(in_channels, dims=3)
+        self.norm_res = nn.BatchNorm3d(in_channels)
+        self.conv = nn.Conv3d(in_channels, out_channels, 3, padding=1)
+        self.norm = nn.BatchNorm3d(out_channels)
+        self.pool = nn.AvgPool3d(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norm_res(self.res(x)))
+        return self.pool(F.relu(self.norm(self.conv(x))))
+
+
+class ResidualUpBlock3d(nn.Module):
+    """One decoder level of Hourglass-3D: nearest x2 in T, H, W - conv - BatchNorm - ReLU, then a residual block."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.conv = nn.Conv3d(in_channels, out_channels, 3, padding=1)
+        self.norm = nn.BatchNorm3d(out_channels)
+        self.res = ResidualBlock(out_channels, dims=3)
+        self.norm2 = nn.BatchNorm3d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.interpolate(x, scale_factor=2, mode="nearest")
+        x = F.relu(self.norm(self.conv(x)))
+        return F.relu(self.norm2(self.res(x)))
+
+
+class AntiAliasDownsample(nn.Module):
+    """Gaussian blur, then every (1/scale)-th pixel starting with the first (Siarohin et al. 2019b).
+
+    The kernel has sigma (1/scale - 1) / 2 and 2 round(4 sigma) + 1 taps; borders are zero padded. The released files
+    hold it as a buffer `weight` [C, 1, k, k], one copy a channel; it is a constant, so only the first copy is applied.
+
+    Raises: ValueError unless 1/scale is a whole number.
+    """
+
+    def __init__(self, channels: int, scale: float):
+        super().__init__()
+        self.stride = round(1 / scale)
+        if abs(self.stride * scale - 1) > 1e-6:
+            raise ValueError(f"downsampling scale must be 1/n with a whole n, found {scale}")
+        sigma = (self.stride - 1) / 2
+        self.taps = 2 * round(4 * sigma) + 1
+        offset = torch.arange(self.taps, dtype=torch.float32) - (self.taps - 1) / 2
+        line = torch.exp(-(offset**2) / (2 * sigma**2)) if sigma > 0 else torch.ones(1)
+        kernel = line[:, None] * line[None, :]
+        kernel = kernel / kernel.sum()
+        self.register_buffer("weight", kernel.expand(channels, 1, -1, -1).clone())
+
+    def forward(self, image_BCHW: Tensor) -> Tensor:
+        if self.stride == 1:
+            return image_BCHW
+        channels = image_BCHW.shape[1]
+        kernel = self.weight[:1].to(image_BCHW.dtype).expand(channels, -1, -1, -1)
+        return F.conv2d(image_BCHW, kernel, stride=self.stride, padding=self.taps // 2, groups=channels)

@@ -1,0 +1,81 @@
+"""Dense motion from sparse keypoints (Siarohin et al. 2019b, Eqs. 4, 6, 7), the motion field of Sec. 3.3.
+
+Letters: B batch, K keypoint, N = K + 1 motions (background first), H W the dense motion's own size.
+"""
+
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from modules.hourglass import Hourglass2d
+from modules.keypoints import Keypoints, coordinate_grid, gaussian_heatmaps, invert_2x2, warp
+
+
+class DenseMotion(NamedTuple):
+    """Where each output pixel comes from in the source, and how far that can be trusted."""
+
+    deformation_BHW2: Tensor  # (x, y) in the source
+    occlusion_B1HW: Tensor  # 0: must be painted anew, 1: visible in the source
+    mask_BNHW: Tensor  # weight of each sparse motion, sums to 1 over N
+    sparse_deformed_BNCHW: Tensor  # the source warped by each sparse motion
+
+
+def relative_heatmaps(driving_BK2: Tensor, source_BK2: Tensor, height: int, width: int) -> Tensor:
+    """Difference of Gaussians at driving and source positions, a zero map first for the background (Eq. 6) -> BNHW."""
+    difference = gaussian_heatmaps(driving_BK2, height, width) - gaussian_heatmaps(source_BK2, height, width)
+    return torch.cat([torch.zeros_like(difference[:, :1]), difference], dim=1)
+
+
+def sparse_motions(driving: Keypoints, source: Keypoints, height: int, width: int) -> Tensor:
+    """Each keypoint's affine motion T_{S<-D}(z) (Eq. 4) on the whole grid, the identity first -> BNHW2."""
+    grid = coordinate_grid(height, width, like=driving.position_BK2)
+    offset = grid - driving.position_BK2[:, :, None, None]  # (B, K, H, W, 2)
+    if driving.jacobian_BK22 is not None and source.jacobian_BK22 is not None:
+        affine = source.jacobian_BK22 @ invert_2x2(driving.jacobian_BK22)  # (B, K, 2, 2)
+        offset = torch.einsum("bkij,bkhwj->bkhwi", affine, offset)
+    motions = offset + source.position_BK2[:, :, None, None]
+    return torch.cat([grid.expand(len(motions), 1, -1, -1, -1), motions], dim=1)
+
+
+class DenseMotionNetwork(nn.Module):
+    """Weighs the sparse motions into one deformation and predicts the occlusion map (Eq. 7).
+
+    `down` is the picture's anti-aliased downsampling to the size at which this network works.
+    """
+
+    def __init__(
+        self,
+        num_keypoints: int,
+        block_expansion: int,
+        max_features: int,
+        num_blocks: int,
+        down: nn.Module,
+        align_corners: bool,
+    ):
+        super().__init__()
+        self.align_corners = align_corners
+        self.hourglass = Hourglass2d((num_keypoints + 1) * 4, block_expansion, max_features, num_blocks)
+        self.mask = nn.Conv2d(self.hourglass.out_channels, num_keypoints + 1, 7, padding=3)
+        self.occlusion = nn.Conv2d(self.hourglass.out_channels, 1, 7, padding=3)
+        self.down = down
+
+    def forward(self, small_source_BCHW: Tensor, driving: Keypoints, source: Keypoints) -> DenseMotion:
+        """Args: the source picture after `down`; keypoints in float32."""
+        height, width = small_source_BCHW.shape[-2:]
+        heatmaps = relative_heatmaps(driving.position_BK2, source.position_BK2, height, width)
+        motions = sparse_motions(driving, source, height, width)
+        count = motions.shape[1]
+        deformed = warp(
+            small_source_BCHW.expand(len(motions), -1, -1, -1).repeat_interleave(count, dim=0),
+            rearrange(motions, "b n h w c -> (b n) h w c"),
+            self.align_corners,
+        )
+        deformed = rearrange(deformed, "(b n) c h w -> b n c h w", n=count)
+        inputs = rearrange(torch.cat([heatmaps[:, :, None], deformed], dim=2), "b n c h w -> b (n c) h w")
+        features = self.hourglass(inputs)
+        mask = self.mask(features).float().softmax(dim=1)
+        deformation = torch.einsum("bnhw,bnhwc->bhwc", mask, motions)
+        occlusion = self.occlusion(features).float().sigmoid()
+        return DenseMotion(deformation, occlusion, mask, deformed)

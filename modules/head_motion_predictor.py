@@ -1,0 +1,102 @@
+"""Head motion predictor N_H (Sec. 3.2, Eqs. 1-2, Fig. 3).
+
+Letters: B batch, T video frame (25 fps), A audio window in a frame (4), F audio feature (41), E embedding, P pose value (6).
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from modules.resnet import RESNET34, ResNet
+
+
+@dataclass(frozen=True)
+class HeadMotionPredictorConfig:
+    """Sizes of N_H; the defaults are the paper's (Sec. 3.2) and the released model's."""
+
+    embedding: int = 256
+    lstm_layers: int = 2
+    resnet_width: int = 64  # 64 with these depths is ResNet-34
+    resnet_depths: tuple[int, ...] = RESNET34
+    spatial_embedding_transition: bool = True  # False: the paper's ablation "w/o SET" (Sec. 5.4)
+    # Which row of the T+1 predicted poses frame 0 is drawn with. Eqs. 1-2 give frame i the pose decoded after hearing
+    # audio i, i.e. row i + 1; the released inference draws frame i with row i (row 0: from the picture alone).
+    first_pose_row: int = 1
+
+    def __post_init__(self) -> None:
+        if self.first_pose_row not in (0, 1):
+            raise ValueError(f"first_pose_row must be 0 (released) or 1 (paper), found {self.first_pose_row}")
+
+
+class ImageEncoder(nn.Module):
+    """E_I: reference image [B, 3, H, W] in [0, 1] -> spatial embedding e_0 [B, E]."""
+
+    def __init__(self, config: HeadMotionPredictorConfig):
+        super().__init__()
+        self.resnet = ResNet(3, config.embedding, config.resnet_width, config.resnet_depths)
+
+    def forward(self, image_BCHW: Tensor) -> Tensor:
+        return self.resnet(image_BCHW)
+
+
+class AudioEncoder(nn.Module):
+    """E_A: each audio frame, seen as a one-channel 4x41 picture -> audio embedding [B, T, E]."""
+
+    def __init__(self, config: HeadMotionPredictorConfig):
+        super().__init__()
+        self.resnet = ResNet(1, config.embedding, config.resnet_width, config.resnet_depths)
+
+    def forward(self, audio_BTAF: Tensor) -> Tensor:
+        frames = rearrange(audio_BTAF, "b t a f -> (b t) 1 a f")
+        return rearrange(self.resnet(frames), "(b t) e -> b t e", b=len(audio_BTAF))
+
+
+class MotionState(NamedTuple):
+    """What step i hands to step i + 1: h_i (LSTM hidden and cell state) and e_i; `reference_BE` is e_0 (used w/o SET)."""
+
+    hidden: tuple[Tensor, Tensor] | None  # None: zeros
+    embedding_BE: Tensor
+    reference_BE: Tensor
+
+
+class HeadMotionPredictor(nn.Module):
+    """Reference image and audio of any length -> head poses scaled to about [-1, 1] (see datasets.head_pose.PoseRange)."""
+
+    def __init__(self, config: HeadMotionPredictorConfig):
+        super().__init__()
+        self.spatial_embedding_transition = config.spatial_embedding_transition
+        self.em_img = ImageEncoder(config)  # E_I
+        self.em_audio = AudioEncoder(config)  # E_A
+        self.lstm = nn.LSTM(2 * config.embedding, config.embedding, config.lstm_layers, batch_first=True)
+        self.output = nn.Linear(config.embedding, 6)  # E_D
+
+    def start(self, image_BCHW: Tensor) -> tuple[Tensor, MotionState]:
+        """Pose of the reference image [B, 6] (row 0) and the state before the first audio frame."""
+        reference = self.em_img(image_BCHW)
+        return self.output(reference), MotionState(None, reference, reference)
+
+    def advance(self, audio_BTAF: Tensor, state: MotionState) -> tuple[Tensor, MotionState]:
+        """Poses [B, T, 6] of the next T audio frames and the state after them; E_A runs over all T at once."""
+        audio = self.em_audio(audio_BTAF)  # (B, T, E)
+        hidden, embedding = state.hidden, state.embedding_BE
+        if self.spatial_embedding_transition:
+            steps = []
+            for audio_BE in audio.unbind(1):  # Eq. 1
+                step, hidden = self.lstm(torch.cat([audio_BE, embedding], dim=-1)[:, None], hidden)
+                embedding = step[:, 0]
+                steps.append(embedding)
+            embeddings = torch.stack(steps, dim=1)
+        else:
+            reference = state.reference_BE[:, None].expand(-1, audio.shape[1], -1)
+            embeddings, hidden = self.lstm(torch.cat([audio, reference], dim=-1), hidden)
+            embedding = embeddings[:, -1]
+        return self.output(embeddings), MotionState(hidden, embedding, state.reference_BE)  # Eq. 2
+
+    def forward(self, image_BCHW: Tensor, audio_BTAF: Tensor) -> Tensor:
+        """-> pose [B, T + 1, 6]; row 0 comes from the image alone, row i + 1 has heard audio frames 0 to i."""
+        first, state = self.start(image_BCHW)
+        rest, _ = self.advance(audio_BTAF, state)
+        return torch.cat([first[:, None], rest], dim=1)

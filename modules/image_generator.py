@@ -1,0 +1,134 @@
+"""Occlusion-aware image generator N_I (Sec. 3.1), adopted from Siarohin et al. 2019b, with one extension of ours.
+
+The source is encoded once (`encode`) and rendered for any number of driving frames (`render`).
+"""
+
+import itertools
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from modules.blocks import AntiAliasDownsample, DownBlock, ResidualBlock, SameBlock, UpBlock
+from modules.dense_motion import DenseMotion, DenseMotionNetwork
+from modules.keypoints import Keypoints, warp
+
+
+@dataclass(frozen=True)
+class DenseMotionConfig:
+    """Sizes of the dense motion network (vox-256)."""
+
+    scale_factor: float = 0.25
+    block_expansion: int = 64
+    max_features: int = 1024
+    num_blocks: int = 5
+
+
+@dataclass(frozen=True)
+class ImageGeneratorConfig:
+    """Sizes of N_I; the defaults are those of vox-256 (Siarohin et al. 2019b), which the paper adopts (Sec. 4.2)."""
+
+    image_size: int = 256  # pixels, square (Sec. 4.1)
+    num_keypoints: int = 10
+    block_expansion: int = 64
+    max_features: int = 512
+    num_down_blocks: int = 2
+    num_bottleneck_blocks: int = 6
+    dense_motion: DenseMotionConfig = DenseMotionConfig()
+    # Sampling convention of the warps. The grids put -1 and 1 on the corner pixels' centres, which is align_corners=True;
+    # the released weights were trained and are used with False, where equal keypoints shrink the picture by 64/63.
+    align_corners: bool = False
+    # Ours, off in the paper: output = m * generated + (1 - m) * warped source, so that visible pixels stay sharp.
+    source_skip: bool = False
+
+
+class SourceEncoding(NamedTuple):
+    """What N_I needs of a source picture, computed once."""
+
+    image_BCHW: Tensor
+    small_BCHW: Tensor  # anti-aliased, at the dense motion's size
+    features_BCHW: Tensor
+
+
+class Rendering(NamedTuple):
+    """A generated picture and the motion it came from."""
+
+    image_BCHW: Tensor  # [0, 1]
+    motion: DenseMotion
+    skip_mask_B1HW: Tensor | None  # 1: painted by the network, 0: taken from the warped source
+
+
+def _resize_field(field_BHW2: Tensor, height: int, width: int) -> Tensor:
+    """A deformation at another resolution; unchanged (not copied) when the size is right already."""
+    if field_BHW2.shape[1:3] == (height, width):
+        return field_BHW2
+    channels_first = rearrange(field_BHW2, "b h w c -> b c h w")
+    resized = F.interpolate(channels_first, size=(height, width), mode="bilinear", align_corners=False)
+    return rearrange(resized, "b c h w -> b h w c")
+
+
+class ImageGenerator(nn.Module):
+    """Source picture, its keypoints and driving keypoints -> picture of the source in the driving motion."""
+
+    def __init__(self, config: ImageGeneratorConfig):
+        super().__init__()
+        dense = config.dense_motion
+        channels = [min(config.max_features, config.block_expansion * 2**i) for i in range(config.num_down_blocks + 1)]
+        pairs = list(itertools.pairwise(channels))
+        self.align_corners = config.align_corners
+        self.dense_motion_network = DenseMotionNetwork(
+            config.num_keypoints,
+            dense.block_expansion,
+            dense.max_features,
+            dense.num_blocks,
+            down=AntiAliasDownsample(3, dense.scale_factor),
+            align_corners=config.align_corners,
+        )
+        self.first = SameBlock(3, channels[0], kernel=7)
+        self.down_blocks = nn.ModuleList(DownBlock(i, o) for i, o in pairs)
+        self.bottleneck = nn.Sequential()
+        for i in range(config.num_bottleneck_blocks):
+            self.bottleneck.add_module(f"r{i}", ResidualBlock(channels[-1]))
+        self.up_blocks = nn.ModuleList(UpBlock(o, i) for i, o in reversed(pairs))
+        self.final = nn.Conv2d(channels[0], 3, 7, padding=3)
+        self.skip = None
+        if config.source_skip:
+            self.skip = nn.Conv2d(channels[0], 1, 7, padding=3)
+            nn.init.constant_(self.skip.bias, -1.0)  # starts by trusting the warped source
+
+    def encode(self, source_BCHW: Tensor) -> SourceEncoding:
+        """Everything that depends on the source picture [0, 1] alone."""
+        features = self.first(source_BCHW)
+        for block in self.down_blocks:
+            features = block(features)
+        return SourceEncoding(source_BCHW, self.dense_motion_network.down(source_BCHW), features)
+
+    def render(self, encoding: SourceEncoding, driving: Keypoints, source: Keypoints) -> Rendering:
+        """Pictures for B driving frames; `encoding` and `source` hold B sources, or one for all."""
+        count = len(driving.position_BK2)
+        motion = self.dense_motion_network(encoding.small_BCHW, driving, source)
+        features = encoding.features_BCHW
+        grid = _resize_field(motion.deformation_BHW2, *features.shape[-2:])
+        x = warp(features.expand(count, -1, -1, -1), grid, self.align_corners)
+        occlusion = motion.occlusion_B1HW
+        if occlusion.shape[-2:] != x.shape[-2:]:
+            occlusion = F.interpolate(occlusion, size=x.shape[-2:], mode="bilinear", align_corners=False)
+        x = self.bottleneck(x * occlusion)
+        for block in self.up_blocks:
+            x = block(x)
+        image = self.final(x).float().sigmoid()
+        if self.skip is None:
+            return Rendering(image, motion, None)
+        mask = self.skip(x).float().sigmoid()
+        return Rendering(mask * image + (1 - mask) * self.warp_source(encoding, motion), motion, mask)
+
+    def warp_source(self, encoding: SourceEncoding, motion: DenseMotion) -> Tensor:
+        """The source picture itself under the dense motion, at full size -> BCHW."""
+        image = encoding.image_BCHW
+        grid = _resize_field(motion.deformation_BHW2, *image.shape[-2:])
+        return warp(image.expand(len(grid), -1, -1, -1), grid, self.align_corners)
+
+    def forward(self, source_BCHW: Tensor, driving: Keypoints, source: Keypoints) -> Rendering:
+        return self.render(self.encode(source_BCHW), driving, source)

@@ -1,0 +1,95 @@
+"""Keypoints with Jacobians: the sparse motion representation of Siarohin et al. 2019b that the paper builds on (Sec. 3.3).
+
+Letters: B batch, K keypoint, H W picture, digits literal. Positions are (x, y) in [-1, 1]; -1 and 1 are the centres of
+the corner pixels.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+
+class Keypoints(NamedTuple):
+    """K local affine transforms a picture: (p^k, j^k) of Sec. 3.3.
+
+    `jacobian_BK22` is None for the paper's ablation "w/o Jacobians" (Sec. 5.4): the local motion is then a shift.
+    """
+
+    position_BK2: Tensor
+    jacobian_BK22: Tensor | None
+
+
+class DetectedKeypoints(NamedTuple):
+    """Keypoints as a network finds them, with the heatmaps [B, K, H, W] (each sums to 1) they are the means of."""
+
+    position_BK2: Tensor
+    jacobian_BK22: Tensor | None
+    heatmap_BKHW: Tensor
+
+    @property
+    def keypoints(self) -> Keypoints:
+        return Keypoints(self.position_BK2, self.jacobian_BK22)
+
+
+def coordinate_grid(height: int, width: int, like: Tensor) -> Tensor:
+    """[H, W, 2] of (x, y), corners at exactly -1 and 1, on the device and in the type of `like`."""
+    x = torch.linspace(-1, 1, width, device=like.device, dtype=like.dtype)
+    y = torch.linspace(-1, 1, height, device=like.device, dtype=like.dtype)
+    return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
+
+
+def soft_argmax(heatmap_BKHW: Tensor) -> Tensor:
+    """Expected position of each heatmap (Sec. 3.3, after Siarohin et al. 2019a).
+
+    Args:
+        heatmap_BKHW: non-negative, sums to 1 over H and W.
+
+    Returns:
+        position_BK2 in [-1, 1].
+    """
+    grid = coordinate_grid(*heatmap_BKHW.shape[-2:], like=heatmap_BKHW)
+    return torch.einsum("bkhw,hwc->bkc", heatmap_BKHW, grid)
+
+
+def spatial_softmax(logits_BKHW: Tensor, temperature: float) -> Tensor:
+    """Softmax over H and W of logits / temperature, in float32 whatever the type of the logits."""
+    flat = rearrange(logits_BKHW.float() / temperature, "b k h w -> b k (h w)").softmax(dim=-1)
+    return rearrange(flat, "b k (h w) -> b k h w", h=logits_BKHW.shape[-2])
+
+
+def weighted_jacobian(maps_BJHW: Tensor, heatmap_BKHW: Tensor) -> Tensor:
+    """Mean of the predicted 2x2 maps under each heatmap -> jacobian_BK22, row-major (Siarohin et al. 2019b)."""
+    maps = rearrange(maps_BJHW.float(), "b (k j) h w -> b k j h w", j=4)
+    jacobian = torch.einsum("bkjhw,bkhw->bkj", maps, heatmap_BKHW)
+    return rearrange(jacobian, "b k (r c) -> b k r c", r=2)
+
+
+def gaussian_heatmaps(position_BK2: Tensor, height: int, width: int, variance: float = 0.01) -> Tensor:
+    """exp(-|z - p|^2 / (2 variance)) on the coordinate grid -> BKHW in (0, 1]."""
+    grid = coordinate_grid(height, width, like=position_BK2)
+    offset = grid - position_BK2[:, :, None, None]  # (B, K, H, W, 2)
+    return torch.exp(-0.5 * offset.square().sum(-1) / variance)
+
+
+def invert_2x2(matrix: Tensor) -> Tensor:
+    """Closed-form inverse of [..., 2, 2]; unlike torch.inverse it exports and needs no solver."""
+    (a, b), (c, d) = (row.unbind(-1) for row in matrix.unbind(-2))
+    adjugate = torch.stack((torch.stack((d, -b), -1), torch.stack((-c, a), -1)), -2)
+    return adjugate / (a * d - b * c)[..., None, None]
+
+
+def identity_jacobian_(weight: Tensor, bias: Tensor) -> None:
+    """Initialise a Jacobian head so that every Jacobian starts as the identity (Siarohin et al. 2019b)."""
+    with torch.no_grad():
+        weight.zero_()
+        bias.copy_(bias.new_tensor([1.0, 0.0, 0.0, 1.0]).repeat(bias.numel() // 4))
+
+
+def warp(image_BCHW: Tensor, grid_BHW2: Tensor, align_corners: bool, padding: str = "zeros") -> Tensor:
+    """Bilinear sampling of an image at (x, y) positions, always in float32."""
+    return F.grid_sample(
+        image_BCHW.float(), grid_BHW2.float(), mode="bilinear", padding_mode=padding, align_corners=align_corners
+    )

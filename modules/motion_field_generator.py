@@ -1,0 +1,121 @@
+"""Motion field generator N_M (Sec. 3.3, Fig. 4): image, head pose boxes and audio of a window -> keypoints of its frames.
+
+Letters: B batch, T frame of a window (64; 32 for LRW), A audio window in a frame (4), F audio feature (41),
+K keypoint, C channel, H W picture, M side of the maps that enter Hourglass-3D (64).
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from torch import Tensor, nn
+
+from modules.blocks import AntiAliasDownsample
+from modules.hourglass import Hourglass3d
+from modules.keypoints import Keypoints, identity_jacobian_, soft_argmax, spatial_softmax, weighted_jacobian
+
+BOX_SIZE = 256  # pixels; head pose boxes are always drawn at this size
+AUDIO_MAP_SIZE = 32  # side of E_A's map before it is enlarged to M
+
+
+@dataclass(frozen=True)
+class MotionFieldGeneratorConfig:
+    """Sizes of N_M; the defaults are the paper's (Sec. 3.3) and the released model's."""
+
+    image_size: int = 256  # pixels, square (Sec. 4.1)
+    num_keypoints: int = 10
+    window: int = 64  # T; 32 for LRW (Sec. 4.2)
+    map_size: int = 64  # W = H
+    jacobians: bool = True  # False: the paper's ablation "w/o Jacobians" (Sec. 5.4)
+    temperature: float = 0.1
+    block_expansion: int = 32
+    max_features: int = 512
+    num_blocks: int = 5
+    box_value: float = 255.0  # of a line in the pose picture: the paper says "binary", the released model reads 0/255
+
+    def __post_init__(self) -> None:
+        step = 2**self.num_blocks
+        if self.window % step or self.map_size % step:
+            raise ValueError(
+                f"window {self.window} and map_size {self.map_size} must be multiples of 2^num_blocks = {step}"
+            )
+        if self.map_size % AUDIO_MAP_SIZE or BOX_SIZE % self.map_size or self.image_size % self.map_size:
+            raise ValueError(
+                f"map_size {self.map_size} must be 32, 64, 128 or 256 and divide image_size {self.image_size}"
+            )
+
+
+class MotionField(NamedTuple):
+    """Keypoints of every frame of a window; the heatmaps are those of Eq. 5."""
+
+    position_BTK2: Tensor
+    jacobian_BTK22: Tensor | None
+    heatmap_BTKHW: Tensor
+
+    def frames(self) -> Keypoints:
+        """All frames of all windows as one batch of B * T keypoint sets."""
+        jacobian = None if self.jacobian_BTK22 is None else self.jacobian_BTK22.flatten(0, 1)
+        return Keypoints(self.position_BTK2.flatten(0, 1), jacobian)
+
+
+class MotionFieldGenerator(nn.Module):
+    """V = [audio map, image, pose box] -> Hourglass-3D -> E_kp and E_J."""
+
+    def __init__(self, config: MotionFieldGeneratorConfig):
+        super().__init__()
+        self.temperature = config.temperature
+        self.map_size = config.map_size
+        self.box_value = config.box_value
+        self.down_id = AntiAliasDownsample(3, config.map_size / config.image_size)
+        self.down_pose = AntiAliasDownsample(config.window, config.map_size / BOX_SIZE)
+        self.embedding = nn.Sequential(  # the audio encoder of Fig. 4: [4, 41] -> [32, 32]
+            nn.ConvTranspose2d(1, 8, (29, 14), padding=(0, 11)),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 2, 13, padding=6),
+        )
+        self.predictor = Hourglass3d(6, config.block_expansion, config.max_features, config.num_blocks)
+        channels = self.predictor.out_channels
+        self.kp = nn.Conv3d(channels, config.num_keypoints, 7, padding=(3, 0, 0))  # E_kp
+        self.jacobian = None
+        if config.jacobians:
+            self.jacobian = nn.Conv2d(channels, 4 * config.num_keypoints, 7)  # E_J
+            identity_jacobian_(self.jacobian.weight, self.jacobian.bias)
+
+    def image_map(self, image_BCHW: Tensor) -> Tensor:
+        """One frame of V_I: the reference image [0, 1] at the maps' size -> [B, 3, M, M]."""
+        return self.down_id(image_BCHW)
+
+    def pose_map(self, box_BTHW: Tensor) -> Tensor:
+        """V_S: boxes [B, T, 256, 256] of 0 and 255 (uint8 or float) -> [B, T, M, M] of 0 to `box_value`."""
+        return self.down_pose(box_BTHW.to(self.down_pose.weight.dtype) * (self.box_value / 255.0))
+
+    def audio_map(self, audio_BTAF: Tensor) -> Tensor:
+        """V_A before enlargement: [B, T, 4, 41] -> [B, T, 2, 32, 32]."""
+        frames = self.embedding(rearrange(audio_BTAF, "b t a f -> (b t) 1 a f"))
+        return rearrange(frames, "(b t) c h w -> b t c h w", b=len(audio_BTAF))
+
+    def from_maps(self, image_B3MM: Tensor, audio_BT2HW: Tensor, pose_BTMM: Tensor) -> MotionField:
+        """Hourglass-3D and both heads on the maps of a window."""
+        frames, enlarge = audio_BT2HW.shape[1], self.map_size // audio_BT2HW.shape[-1]
+        audio = rearrange(audio_BT2HW, "b t c h w -> b c t h w")
+        audio = F.interpolate(audio, scale_factor=(1, enlarge, enlarge), mode="nearest")
+        image = repeat(image_B3MM, "b c h w -> b c t h w", t=frames)
+        volume = torch.cat([audio, image, pose_BTMM[:, None]], dim=1)  # V: (B, 6, T, M, M)
+        features = self.predictor(volume)  # (B, C, T, M, M)
+        logits = rearrange(self.kp(features), "b k t h w -> (b t) k h w")
+        heatmap = spatial_softmax(logits, self.temperature)
+        jacobian = None
+        if self.jacobian is not None:
+            maps = self.jacobian(rearrange(features, "b c t h w -> (b t) c h w"))
+            jacobian = rearrange(weighted_jacobian(maps, heatmap), "(b t) k r c -> b t k r c", t=frames)
+        return MotionField(
+            rearrange(soft_argmax(heatmap), "(b t) k c -> b t k c", t=frames),
+            jacobian,
+            rearrange(heatmap, "(b t) k h w -> b t k h w", t=frames),
+        )
+
+    def forward(self, image_BCHW: Tensor, audio_BTAF: Tensor, box_BTHW: Tensor) -> MotionField:
+        return self.from_maps(self.image_map(image_BCHW), self.audio_map(audio_BTAF), self.pose_map(box_BTHW))
