@@ -1,0 +1,338 @@
+"""The prepared corpus: a folder of clips of one format, and the manifest that lists them.
+
+    PREPARED/manifest.csv        one row a clip (the fields of `Row`), sorted by id
+    PREPARED/rejected.csv        what was left out, and why
+    PREPARED/pose_range.json     limits that scale a pose to [-1, 1] for this corpus
+    PREPARED/clips/ID/frames.zip     000000.jpg ... at 25 fps, stored (not compressed again)
+    PREPARED/clips/ID/audio.wav      16 kHz mono s16, in sync with the frames
+    PREPARED/clips/ID/features.npy   [T, 4, 41] float32, `datasets.audio.features` of audio.wav
+    PREPARED/clips/ID/pose.npy       [T, 6] float32, rad and mm in the camera of `datasets.head_pose`
+    PREPARED/clips/ID/mouth.npy      [T, 4] float32, mouth centre x, y, width and opening in pixels of a 256x256 frame
+    PREPARED/clips/ID/clip.json      this clip's row of the manifest
+
+A clip's folder is written beside its place and renamed, so that a folder under `clips/` is always whole.
+Reading needs numpy and OpenCV only: a training machine may lack the libraries that prepare.
+
+Letters: T video frame (25 fps), N frames asked for, A audio window in a frame (4), F audio feature (41), P pose value,
+H W picture.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import shutil
+import wave
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from datasets.errors import DataError
+from datasets.head_pose import RELEASED_RANGE, PoseRange
+
+FPS = 25
+SAMPLE_RATE = 16_000
+SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
+SPLITS = ("train", "val", "test")
+JPEG_QUALITY = 95
+MANIFEST, REJECTED, POSE_RANGE = "manifest.csv", "rejected.csv", "pose_range.json"
+FEATURE_TAIL_SAMPLES = 400 - 160 - 159  # sound past the last frame that still completes its fourth 25 ms window
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the manifest.
+
+    Attributes:
+        id: name of the clip and of its folder.
+        identity: the speaker; no identity may appear in two splits.
+        split: train, val or test.
+        frames: number of frames T (25 fps).
+        size: height and width of the frames, pixels.
+        source: the file the clip was made from, relative to the raw corpus.
+        start_s: time in the source of frame 0, seconds.
+        crop: "x y side", the square of the source picture that was kept, in its pixels.
+        offset_s: how much later the sound was taken than the picture, seconds (corrects the source's A/V offset).
+        pose_source: landmarks, openface, openface-csv or synthetic.
+        pose_success: share of frames whose pose was measured; the others are interpolated.
+        voiced: share of audio windows with pitch.
+        sha256: first 16 hex digits of the SHA-256 of frames.zip, audio.wav, features.npy and pose.npy, in this order.
+    """
+
+    id: str
+    identity: str
+    split: str
+    frames: int
+    size: int
+    source: str
+    start_s: float
+    crop: str
+    offset_s: float
+    pose_source: str
+    pose_success: float
+    voiced: float
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One prepared clip: its row of the manifest, its position in the manifest, and its folder."""
+
+    row: Row
+    index: int
+    folder: Path
+
+    @property
+    def frames(self) -> int:
+        """Number of frames T."""
+        return self.row.frames
+
+    def read_frames(self, indices: Sequence[int]) -> np.ndarray:
+        """Frames by number -> uint8 RGB [N, H, W, 3].
+
+        Raises:
+            DataError: a frame is missing or damaged; names the file.
+        """
+        path = self.folder / "frames.zip"
+        frames = []
+        try:
+            with zipfile.ZipFile(path) as archive:
+                for index in indices:
+                    encoded = np.frombuffer(archive.read(f"{index:06d}.jpg"), np.uint8)
+                    picture = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+                    if picture is None:
+                        raise DataError(f"{path}: frame {index} is not a readable JPEG; prepare the clip again")
+                    frames.append(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
+        except (OSError, KeyError, zipfile.BadZipFile) as error:
+            raise DataError(
+                f"{path}: cannot read frames {list(indices)[:4]}: {error}; prepare the clip again"
+            ) from error
+        return np.stack(frames)
+
+    def features(self) -> np.ndarray:
+        """Audio features [T, 4, 41] float32."""
+        return self._array("features.npy", (self.frames, 4, 41))
+
+    def pose(self) -> np.ndarray:
+        """Head pose [T, 6] float32: rad, mm."""
+        return self._array("pose.npy", (self.frames, 6))
+
+    def mouth(self) -> np.ndarray:
+        """Mouth centre x, y, width and opening (inner lips) [T, 4] float32, pixels of a 256x256 frame; NaN if unknown."""
+        return self._array("mouth.npy", (self.frames, 4))
+
+    def pcm(self) -> np.ndarray:
+        """Sound, int16 mono 16 kHz; as long as the frames plus FEATURE_TAIL_SAMPLES."""
+        with wave.open(str(self.folder / "audio.wav")) as file:
+            return np.frombuffer(file.readframes(file.getnframes()), np.int16)
+
+    def _array(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        path = self.folder / name
+        try:
+            array = np.load(path)
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(f"{path}: cannot be read: {error}; prepare the clip again") from error
+        if array.shape != shape:
+            raise DataError(f"{path}: shape {array.shape}, the manifest says {shape}; prepare the clip again")
+        return array
+
+
+def load_manifest(root: str | Path, split: str | None = None) -> list[Clip]:
+    """Clips of one split (None: of all), in the manifest's order.
+
+    Raises:
+        DataError: no manifest, a damaged one, or no clip of this split.
+    """
+    root = Path(root)
+    path = root / MANIFEST
+    if split is not None and split not in SPLITS:
+        raise DataError(f"split is {split!r}, wanted one of {', '.join(SPLITS)}")
+    if not path.is_file():
+        raise DataError(
+            f"{path} not found: make a prepared corpus with python -m datasets.prepare (or datasets.synthetic)"
+        )
+    clips = [Clip(row, index, root / "clips" / row.id) for index, row in enumerate(read_rows(path))]
+    clips = [clip for clip in clips if split is None or clip.row.split == split]
+    if not clips:
+        raise DataError(f"{path} lists no clip" + (f" of split {split!r}" if split else ""))
+    return clips
+
+
+def load_pose_range(root: str | Path) -> PoseRange:
+    """The limits stored with a prepared corpus; the released model's where none are stored."""
+    path = Path(root) / POSE_RANGE
+    if not path.is_file():
+        return RELEASED_RANGE
+    stored = json.loads(path.read_text())
+    return PoseRange(tuple(stored["minimum"]), tuple(stored["maximum"]))
+
+
+def save_pose_range(root: Path, pose_range: PoseRange, source: str) -> None:
+    """Store the limits and a sentence that says where they come from."""
+    content = {"minimum": list(pose_range.minimum), "maximum": list(pose_range.maximum), "source": source}
+    write_atomically(root / POSE_RANGE, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def measure_pose_range(clips: Iterable[Clip]) -> PoseRange:
+    """Limits of the given clips: percentiles 0.5 and 99.5 of each axis, widened by a tenth of their distance each side.
+
+    Percentiles, because one bad frame would stretch plain extremes; the margin (ours) keeps nearly every frame inside
+    [-1, 1]. A range is at least 0.05 rad or 5 mm wide, so that a still corpus does not blow up its noise.
+    """
+    pose_NP = np.concatenate([clip.pose() for clip in clips]).astype(np.float64)
+    low, high = np.percentile(pose_NP, [0.5, 99.5], axis=0)
+    margin = np.maximum(0.1 * (high - low), (np.array([0.05] * 3 + [5.0] * 3) - (high - low)) / 2)
+    limits = [tuple(round(float(value), 4) for value in side) for side in (low - margin, high + margin)]
+    return PoseRange(*limits)
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Rows of a manifest. Raises DataError that names the line."""
+    kinds = {field.name: field.type for field in fields(Row)}
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if reader.fieldnames != list(kinds):
+            raise DataError(f"{path}: columns {reader.fieldnames}, wanted {list(kinds)}; prepare the corpus again")
+        try:
+            return [Row(**{name: kinds[name](value) for name, value in line.items()}) for line in reader]
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{path}, line {reader.line_num}: {error}") from error
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Write a manifest, sorted by id, in one move."""
+    write_table(path, [field.name for field in fields(Row)], (asdict(row) for row in sorted(rows, key=lambda r: r.id)))
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[dict]) -> None:
+    """Write a CSV file in one move."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue().encode())
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write beside the path, then rename."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_bytes(content)
+    os.replace(partial, path)
+
+
+def existing_row(root: Path, clip_id: str) -> Row | None:
+    """The row of a clip whose folder is already there, or None."""
+    path = root / "clips" / clip_id / "clip.json"
+    return Row(**json.loads(path.read_text())) if path.is_file() else None
+
+
+def write_clip(
+    root: Path,
+    *,
+    id: str,
+    identity: str,
+    split: str,
+    frames: Iterable[np.ndarray],
+    pcm: np.ndarray,
+    features_TAF: np.ndarray,
+    pose_TP: np.ndarray,
+    mouth_T4: np.ndarray,
+    source: str,
+    start_s: float = 0.0,
+    crop: str = "",
+    offset_s: float = 0.0,
+    pose_source: str,
+    pose_success: float = 1.0,
+    extra: dict[str, np.ndarray] | None = None,
+) -> Row:
+    """Write one clip's folder, whole or not at all.
+
+    Args:
+        frames: square uint8 RGB pictures [H, W, 3] of one size, T of them.
+        pcm: int16 [>= T * 640], the sound from frame 0 on.
+        features_TAF, pose_TP, mouth_T4: T rows each.
+        extra: further arrays, saved together as truth.npz.
+
+    Returns: the clip's row of the manifest. A folder that is already there stays and its row is returned.
+    """
+    length = len(features_TAF)
+    assert len(pose_TP) == len(mouth_T4) == length > 0, (len(pose_TP), len(mouth_T4), length)
+    if row := existing_row(root, id):
+        return row
+    folder = root / "clips" / id
+    partial = root / "clips" / f".{id}.{os.getpid()}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    size = _write_frames(partial / "frames.zip", frames, length)
+    with wave.open(str(partial / "audio.wav"), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE)
+        file.writeframes(np.ascontiguousarray(pcm, np.int16).tobytes())
+    np.save(partial / "features.npy", features_TAF.astype(np.float32))
+    np.save(partial / "pose.npy", pose_TP.astype(np.float32))
+    np.save(partial / "mouth.npy", mouth_T4.astype(np.float32))
+    if extra:
+        np.savez(partial / "truth.npz", **extra)
+    row = Row(
+        id=id,
+        identity=identity,
+        split=split,
+        frames=length,
+        size=size,
+        source=source,
+        start_s=round(float(start_s), 3),
+        crop=crop,
+        offset_s=round(float(offset_s), 4),
+        pose_source=pose_source,
+        pose_success=round(float(pose_success), 4),
+        voiced=round(float(features_TAF[:, :, 40].mean()), 4),
+        sha256=" ".join(_digest(partial / name) for name in ("frames.zip", "audio.wav", "features.npy", "pose.npy")),
+    )
+    (partial / "clip.json").write_text(json.dumps(asdict(row)))
+    try:
+        os.rename(partial, folder)
+    except OSError:  # another process was first: its clip is the same
+        shutil.rmtree(partial)
+    return row
+
+
+def _write_frames(path: Path, frames: Iterable[np.ndarray], length: int) -> int:
+    """JPEG pictures into a stored zip; returns their size."""
+    sizes = set()
+    count = 0
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for count, frame in enumerate(frames, start=1):
+            sizes.add(frame.shape[:2])
+            encoded = cv2.imencode(
+                ".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+            )
+            archive.writestr(zipfile.ZipInfo(f"{count - 1:06d}.jpg"), encoded[1].tobytes())  # ZipInfo: no clock inside
+    assert count == length and len(sizes) == 1, (count, length, sizes)
+    height, width = sizes.pop()
+    assert height == width, (height, width)
+    return height
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def verify(clip: Clip) -> Iterator[str]:
+    """What is wrong with a clip's files, one sentence each: checksums, shapes, numbers that are not finite."""
+    names = ("frames.zip", "audio.wav", "features.npy", "pose.npy")
+    for name, digest in zip(names, clip.row.sha256.split(), strict=True):
+        if not (clip.folder / name).is_file():
+            yield f"{clip.row.id}: {name} is missing"
+        elif _digest(clip.folder / name) != digest:
+            yield f"{clip.row.id}: {name} is not the file that was prepared (checksum differs)"
+    try:
+        if not np.isfinite(clip.features()).all() or not np.isfinite(clip.pose()).all():
+            yield f"{clip.row.id}: features or pose hold numbers that are not finite"
+    except DataError as error:
+        yield str(error)

@@ -1,0 +1,103 @@
+"""Frame pairs of one clip, for the keypoint detector N_D and image generator N_I (Sec. 4.2: trained as FOMM is).
+
+Letters: C H W picture.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from datasets.augment import ColorJitter
+from datasets.clips import Clip, load_manifest
+from datasets.order import choices, shuffled
+
+
+@dataclass(frozen=True)
+class FommDataConfig:
+    """Attributes:
+    root: the prepared corpus.
+    split: train, val or test.
+    seed: of the order and of every random choice.
+    identity_sampling: an item is a speaker and then one of its clips (FOMM's VoxCeleb setting); else a clip.
+    repeats: how often each item comes in an epoch (FOMM's num_repeats for VoxCeleb).
+    augment: swap, mirror and colour jitter as FOMM; off for validation.
+    """
+
+    root: str = "data/vox"
+    split: str = "train"
+    seed: int = 0
+    identity_sampling: bool = True
+    repeats: int = 75
+    augment: bool = True
+
+    def __post_init__(self) -> None:
+        if self.repeats < 1:
+            raise ValueError(f"repeats is {self.repeats}, wanted at least 1")
+
+
+class FommBatch(NamedTuple):
+    """One pair. Pictures are RGB float32 [0, 1]; `source_mouth_4` and `driving_mouth_4` are the mouth's box
+    (left, top, right, bottom) in [-1, 1], all 0 where it is not known; `clip` is the row in the manifest, `index` n."""
+
+    source_CHW: Tensor
+    driving_CHW: Tensor
+    source_mouth_4: Tensor
+    driving_mouth_4: Tensor
+    clip: int
+    index: int
+
+
+class FommData(Dataset):
+    """Endless pairs: `data[n]` is the same for the same (config, n), for any n >= 0; `len(data)` is one epoch."""
+
+    def __init__(self, config: FommDataConfig):
+        self.config = config
+        clips = load_manifest(config.root, config.split)
+        if config.identity_sampling:
+            by_identity: dict[str, list[Clip]] = {}
+            for clip in clips:
+                by_identity.setdefault(clip.row.identity, []).append(clip)
+            self.groups = list(by_identity.values())
+        else:
+            self.groups = [[clip] for clip in clips]
+        self.jitter = ColorJitter()
+
+    def __len__(self) -> int:
+        return len(self.groups) * self.config.repeats
+
+    def __getitem__(self, n: int) -> FommBatch:
+        random = choices(self.config.seed, n)
+        group = self.groups[shuffled(self.config.seed, n, len(self)) % len(self.groups)]
+        clip = group[random.integers(len(group))]
+        pair = np.sort(random.integers(clip.frames, size=2))  # with replacement, in order: as FOMM
+        pictures_NHWC = clip.read_frames(pair)
+        mouths_N4 = mouth_boxes(clip.mouth()[pair])
+        if self.config.augment:
+            if random.random() < 0.5:
+                pictures_NHWC, mouths_N4 = pictures_NHWC[::-1], mouths_N4[::-1]
+            elif random.random() < 0.5:
+                pictures_NHWC, mouths_N4 = pictures_NHWC[:, :, ::-1], mouths_N4[:, [2, 1, 0, 3]] * [-1, 1, -1, 1]
+            pictures_NHWC = self.jitter(pictures_NHWC, random)
+        source_CHW, driving_CHW = to_float(pictures_NHWC)
+        source_4, driving_4 = torch.from_numpy(np.ascontiguousarray(mouths_N4, np.float32))
+        return FommBatch(source_CHW, driving_CHW, source_4, driving_4, clip.index, n)
+
+
+def to_float(frames_NHWC: np.ndarray) -> Tensor:
+    """uint8 [N, H, W, 3] -> float32 [N, 3, H, W] in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(frames_NHWC.transpose(0, 3, 1, 2))).float().div_(255)
+
+
+def mouth_boxes(mouth_N4: np.ndarray) -> np.ndarray:
+    """Mouth centre, width and opening (pixels of 256) -> box (left, top, right, bottom) in [-1, 1]; 0 if unknown.
+
+    The box is 1.5 mouths wide and as high as one mouth's width plus the opening: lips and some chin.
+    """
+    x, y, width, opening = mouth_N4.T
+    half_width, half_height = 0.75 * width, (width + opening) / 2
+    box = np.stack([x - half_width, y - half_height, x + half_width, y + half_height], axis=1)
+    return np.nan_to_num((box + 0.5) / 128 - 1, nan=0.0) * np.isfinite(mouth_N4).all(axis=1, keepdims=True)

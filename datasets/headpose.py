@@ -1,0 +1,96 @@
+"""Sound and head poses with a first frame, for the head motion predictor N_H (Sec. 3.2: window T = 256).
+
+Letters: T video frame, A audio window in a frame (4), F audio feature (41), P pose value (6), C H W picture.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from datasets.clips import load_manifest, load_pose_range
+from datasets.fomm import to_float
+from datasets.order import choices, shuffled
+
+
+@dataclass(frozen=True)
+class HeadPoseDataConfig:
+    """Attributes:
+    root: the prepared corpus.
+    split: train, val or test.
+    seed: of the order and of every random choice.
+    window: frames T in an item (Sec. 3.2).
+    random_start: where the window starts in a longer clip: anywhere, or (validation) at its first frame.
+    repeats: how often each clip comes in an epoch.
+    """
+
+    root: str = "data/vox"
+    split: str = "train"
+    seed: int = 0
+    window: int = 256
+    random_start: bool = True
+    repeats: int = 1
+
+    def __post_init__(self) -> None:
+        if self.window < 1 or self.repeats < 1:
+            raise ValueError(f"window is {self.window} and repeats {self.repeats}, wanted at least 1 each")
+
+
+class HeadPoseBatch(NamedTuple):
+    """One window that starts at frame s of a clip.
+
+    Attributes:
+        image_CHW: frame s, RGB float32 [0, 1].
+        audio_TAF: features of frames s ... s+T-1; zeros past the clip's end, as the released inference pads.
+        pose_TP: normalised poses of frames s ... s+T: T+1 rows. Row 0 belongs to the image, row i+1 is what audio i
+            leads to (the released model's order). Past the end the last pose is repeated.
+        valid_T: True where audio i and pose row i+1 are both real.
+        clip: row in the manifest. index: n.
+    """
+
+    image_CHW: Tensor
+    audio_TAF: Tensor
+    pose_TP: Tensor
+    valid_T: Tensor
+    clip: int
+    index: int
+
+
+class HeadPoseData(Dataset):
+    """Endless windows: `data[n]` is the same for the same (config, n), for any n >= 0; `len(data)` is one epoch."""
+
+    def __init__(self, config: HeadPoseDataConfig):
+        self.config = config
+        self.clips = load_manifest(config.root, config.split)
+        self.pose_range = load_pose_range(config.root)
+
+    def __len__(self) -> int:
+        return len(self.clips) * self.config.repeats
+
+    def __getitem__(self, n: int) -> HeadPoseBatch:
+        window = self.config.window
+        clip = self.clips[shuffled(self.config.seed, n, len(self)) % len(self.clips)]
+        last_start = max(clip.frames - window - 1, 0)
+        start = int(choices(self.config.seed, n).integers(last_start + 1)) if self.config.random_start else 0
+        pose_TP = self.pose_range.normalise(clip.pose()[clamped(start, window + 1, clip.frames)])
+        return HeadPoseBatch(
+            image_CHW=to_float(clip.read_frames([start]))[0],
+            audio_TAF=torch.from_numpy(padded(clip.features()[start : start + window], window)),
+            pose_TP=torch.from_numpy(pose_TP),
+            valid_T=torch.arange(start + 1, start + window + 1) < clip.frames,
+            clip=clip.index,
+            index=n,
+        )
+
+
+def clamped(start: int, length: int, frames: int) -> np.ndarray:
+    """Numbers start ... start+length-1 of a clip; past its end the last frame again."""
+    return np.minimum(np.arange(start, start + length), frames - 1)
+
+
+def padded(rows: np.ndarray, length: int) -> np.ndarray:
+    """Rows followed by zero rows up to a length."""
+    return np.concatenate([rows, np.zeros((length - len(rows), *rows.shape[1:]), rows.dtype)])

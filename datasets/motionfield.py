@@ -1,0 +1,103 @@
+"""Windows of sound, head boxes and frames, for the motion field generator N_M (Sec. 3.3; T = 64, LRW 32).
+
+Letters: T video frame, A audio window in a frame (4), F audio feature (41), C H W picture.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from datasets.clips import load_manifest
+from datasets.fomm import mouth_boxes, to_float
+from datasets.head_pose import render_boxes
+from datasets.headpose import clamped, padded
+from datasets.order import choices, shuffled
+
+
+@dataclass(frozen=True)
+class MotionFieldDataConfig:
+    """Attributes:
+    root: the prepared corpus.
+    split: train, val or test.
+    seed: of the order and of every random choice.
+    window: frames T in an item (Sec. 3.3: 64; Sec. 4.2: 32 for LRW).
+    random_start: window and reference frame anywhere in the clip, or (validation) both at its first frame.
+    repeats: how often each clip comes in an epoch.
+    """
+
+    root: str = "data/vox"
+    split: str = "train"
+    seed: int = 0
+    window: int = 64
+    random_start: bool = True
+    repeats: int = 1
+
+    def __post_init__(self) -> None:
+        if self.window < 1 or self.repeats < 1:
+            raise ValueError(f"window is {self.window} and repeats {self.repeats}, wanted at least 1 each")
+
+
+class MotionFieldBatch(NamedTuple):
+    """One window that starts at frame `start` of a clip.
+
+    A clip shorter than the window (LRW: 29 of 32) is padded at its end: audio with zeros, as the released inference
+    does; boxes, frames and mouths with the last one. `valid_T` is False there.
+
+    Attributes:
+        reference_CHW: another frame of the clip (random), or its first; RGB float32 [0, 1].
+        audio_TAF: features, float32.
+        box_THW: head boxes of the true poses, uint8 0 or 255, always 256x256.
+        frames_TCHW: the frames, RGB uint8.
+        mouth_T4: the mouth's box (left, top, right, bottom) in [-1, 1], 0 where it is not known.
+        valid_T: True for real frames.
+        clip: row in the manifest. index: n. start: number of the window's first frame.
+    """
+
+    reference_CHW: Tensor
+    audio_TAF: Tensor
+    box_THW: Tensor
+    frames_TCHW: Tensor
+    mouth_T4: Tensor
+    valid_T: Tensor
+    clip: int
+    index: int
+    start: int
+
+
+class MotionFieldData(Dataset):
+    """Endless windows: `data[n]` is the same for the same (config, n), for any n >= 0; `len(data)` is one epoch."""
+
+    def __init__(self, config: MotionFieldDataConfig):
+        self.config = config
+        self.clips = load_manifest(config.root, config.split)
+
+    def __len__(self) -> int:
+        return len(self.clips) * self.config.repeats
+
+    def __getitem__(self, n: int) -> MotionFieldBatch:
+        window = self.config.window
+        clip = self.clips[shuffled(self.config.seed, n, len(self)) % len(self.clips)]
+        start = reference = 0
+        if self.config.random_start:
+            random = choices(self.config.seed, n)
+            start = int(random.integers(max(clip.frames - window, 0) + 1))
+            reference = int(random.integers(clip.frames))
+        rows = clamped(start, window, clip.frames)
+        real = rows[: clip.frames - start]
+        pictures_NHWC = clip.read_frames([reference, *real])
+        frames_THWC = pictures_NHWC[1:][rows - start]
+        return MotionFieldBatch(
+            reference_CHW=to_float(pictures_NHWC[:1])[0],
+            audio_TAF=torch.from_numpy(padded(clip.features()[real], window)),
+            box_THW=torch.from_numpy(render_boxes(clip.pose()[rows])),
+            frames_TCHW=torch.from_numpy(np.ascontiguousarray(frames_THWC.transpose(0, 3, 1, 2))),
+            mouth_T4=torch.from_numpy(mouth_boxes(clip.mouth()[rows]).astype(np.float32)),
+            valid_T=torch.arange(start, start + window) < clip.frames,
+            clip=clip.index,
+            index=n,
+            start=start,
+        )

@@ -1,0 +1,180 @@
+"""The three training sets and the prepared format, on a small synthetic corpus."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from datasets.audio import features
+from datasets.augment import ColorJitter
+from datasets.clips import load_manifest, load_pose_range, verify
+from datasets.errors import DataError
+from datasets.fomm import FommData, FommDataConfig, mouth_boxes
+from datasets.head_pose import render_boxes
+from datasets.headpose import HeadPoseData, HeadPoseDataConfig
+from datasets.motionfield import MotionFieldData, MotionFieldDataConfig
+from datasets.order import choices, shuffled
+from datasets.synthetic import make_corpus
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    root = tmp_path_factory.mktemp("prepared")
+    make_corpus(root, clips=6, seed=3, speakers=3, duration_s=1.6, size=64, workers=1)
+    return root
+
+
+def same(left, right):
+    for a, b in zip(left, right, strict=True):
+        equal = torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+        if not equal:
+            return False
+    return True
+
+
+def datasets_of(root):
+    return [
+        FommData(FommDataConfig(str(root), seed=5, repeats=4)),
+        HeadPoseData(HeadPoseDataConfig(str(root), seed=5, window=16)),
+        MotionFieldData(MotionFieldDataConfig(str(root), seed=5, window=32)),
+    ]
+
+
+def test_prepared_clip_reads_back(corpus):
+    clips = load_manifest(corpus)
+    assert [clip.row.id for clip in clips] == sorted(clip.row.id for clip in clips) and len(clips) == 6
+    assert {clip.row.split for clip in clips} == {"train", "val", "test"}
+    clip = clips[0]
+    assert clip.read_frames([0, 39]).shape == (2, 64, 64, 3)
+    assert clip.features().shape == (40, 4, 41) and clip.pose().shape == (40, 6) and clip.mouth().shape == (40, 4)
+    assert len(clip.pcm()) == 40 * 640 + 81
+    np.testing.assert_array_equal(features(clip.pcm()), clip.features())  # the sound gives exactly these features
+    assert list(verify(clip)) == []
+
+
+def test_verify_names_a_damaged_file(corpus, tmp_path):
+    shutil.copytree(corpus, tmp_path / "copy")
+    clip = load_manifest(tmp_path / "copy")[0]
+    pose = clip.pose()
+    np.save(clip.folder / "pose.npy", pose + 1)
+    assert any("pose.npy" in problem for problem in verify(clip))
+    (clip.folder / "frames.zip").write_bytes(b"PK")
+    with pytest.raises(DataError, match="frames.zip"):
+        clip.read_frames([0])
+
+
+def test_missing_corpus_says_what_to_do(tmp_path):
+    with pytest.raises(DataError, match=r"datasets\.prepare"):
+        load_manifest(tmp_path)
+
+
+def test_an_epoch_holds_every_item_once_and_epochs_differ():
+    first, second = ([shuffled(1, n, 50) for n in range(start, start + 50)] for start in (0, 50))
+    assert sorted(first) == sorted(second) == list(range(50))
+    assert first != second
+    assert choices(1, 7).random() != choices(1, 8).random()
+
+
+@pytest.mark.parametrize("stage", range(3))
+def test_items_depend_on_seed_and_number_only(corpus, stage):
+    one, other = datasets_of(corpus)[stage], datasets_of(corpus)[stage]
+    for n in (0, 3, len(one) + 2, 10 * len(one)):
+        assert same(one[n], other[n])
+    config = type(one.config)(**{**one.config.__dict__, "seed": 6})
+    reseeded = type(one)(config)
+    assert not all(same(one[n][:1], reseeded[n][:1]) for n in range(4))
+
+
+def test_workers_do_not_change_the_batches(corpus):
+    data = FommData(FommDataConfig(str(corpus), repeats=4))
+    alone = list(DataLoader(data, batch_size=4, sampler=range(8)))
+    shared = list(DataLoader(data, batch_size=4, sampler=range(8), num_workers=2))
+    assert all(same(a, b) for a, b in zip(alone, shared, strict=True))
+    assert alone[1].index.tolist() == [4, 5, 6, 7]
+
+
+def test_splits_do_not_mix(corpus):
+    held_out = {clip.index for clip in load_manifest(corpus, "val")}
+    data = FommData(FommDataConfig(str(corpus), repeats=10))
+    assert held_out.isdisjoint(data[n].clip for n in range(len(data)))
+
+
+def test_validation_pairs_are_plain_frames(corpus):
+    data = FommData(FommDataConfig(str(corpus), augment=False, repeats=1))
+    pair = data[0]
+    clip = load_manifest(corpus)[pair.clip]
+    frames = torch.from_numpy(clip.read_frames(range(clip.frames))).permute(0, 3, 1, 2) / 255
+    numbers = [int((frames == picture).flatten(1).all(dim=1).nonzero()[0]) for picture in pair[:2]]
+    assert numbers == sorted(numbers)
+    box = mouth_boxes(clip.mouth()[numbers])
+    np.testing.assert_allclose(box, torch.stack([pair.source_mouth_4, pair.driving_mouth_4]), atol=1e-6)
+
+
+def test_mirrored_pairs_mirror_the_mouth(corpus):
+    """Among augmented items a mirrored one has its mouth box mirrored with it: a mouth is darker red than its chin."""
+    data = FommData(FommDataConfig(str(corpus), repeats=40))
+    plain = FommData(FommDataConfig(str(corpus), repeats=40, augment=False))
+    flipped = 0
+    for n in range(60):
+        a, b = data[n].source_mouth_4, plain[n].source_mouth_4
+        if torch.allclose(a, b[[2, 1, 0, 3]] * torch.tensor([-1, 1, -1, 1.0]), atol=1e-6):
+            flipped += 1
+            same_way = (data[n].source_CHW - plain[n].source_CHW).abs().mean()
+            mirrored = (data[n].source_CHW - plain[n].source_CHW.flip(-1)).abs().mean()
+            assert mirrored < same_way
+    assert 5 < flipped < 30  # about a quarter
+
+
+def test_jitter_treats_a_pair_alike_and_keeps_its_bounds():
+    grey = np.full((2, 8, 8, 3), 100, np.uint8)
+    random = np.random.default_rng(0)
+    means = []
+    for _ in range(50):
+        jittered = ColorJitter()(grey, random)
+        assert np.array_equal(jittered[0], jittered[1])
+        means.append(jittered.mean())
+    assert 88 <= min(means) < 95 and 105 < max(means) <= 112  # brightness +-10 %; the rest leaves a grey picture alone
+
+
+def test_headpose_rows_start_at_the_picture(corpus):
+    data = HeadPoseData(HeadPoseDataConfig(str(corpus), window=16, random_start=False))
+    item = data[0]
+    clip = load_manifest(corpus)[item.clip]
+    assert item.pose_TP.shape == (17, 6) and item.audio_TAF.shape == (16, 4, 41)
+    np.testing.assert_allclose(load_pose_range(corpus).denormalise(item.pose_TP), clip.pose()[:17], atol=1e-3)
+    np.testing.assert_array_equal(item.audio_TAF, clip.features()[:16])
+    np.testing.assert_allclose(item.image_CHW.permute(1, 2, 0) * 255, clip.read_frames([0])[0], atol=1e-3)
+    assert item.valid_T.all()
+
+
+def test_headpose_pads_a_short_clip(corpus):
+    item = HeadPoseData(HeadPoseDataConfig(str(corpus), window=64))[1]
+    assert item.valid_T.sum() == 39  # 40 frames: 40 sounds, but pose row 40 does not exist
+    assert (item.audio_TAF[40:] == 0).all() and (item.audio_TAF[39] != 0).any()
+    assert (item.pose_TP[40:] == item.pose_TP[39]).all()
+
+
+def test_motionfield_window_is_aligned(corpus):
+    data = MotionFieldData(MotionFieldDataConfig(str(corpus), window=32))
+    item = data[2]
+    clip = load_manifest(corpus)[item.clip]
+    window = slice(item.start, item.start + 32)
+    np.testing.assert_array_equal(item.frames_TCHW.permute(0, 2, 3, 1), clip.read_frames(range(40))[window])
+    np.testing.assert_array_equal(item.audio_TAF, clip.features()[window])
+    np.testing.assert_array_equal(item.box_THW, render_boxes(clip.pose()[window]))
+    assert item.box_THW.dtype == torch.uint8 and item.frames_TCHW.dtype == torch.uint8 and item.valid_T.all()
+
+
+def test_motionfield_pads_at_the_end(corpus):
+    item = MotionFieldData(MotionFieldDataConfig(str(corpus), window=48))[0]
+    assert item.start == 0 and item.valid_T.tolist() == [True] * 40 + [False] * 8
+    assert (item.audio_TAF[40:] == 0).all()
+    for field in (item.box_THW, item.frames_TCHW, item.mouth_T4):
+        assert (field[40:] == field[39]).all()
+
+
+def test_batches_collate_by_default(corpus):
+    batch = next(iter(DataLoader(MotionFieldData(MotionFieldDataConfig(str(corpus), window=32)), batch_size=2)))
+    assert batch.frames_TCHW.shape == (2, 32, 3, 64, 64) and batch.start.shape == (2,)

@@ -1,0 +1,56 @@
+"""The synthetic corpus: what is stored is what was drawn."""
+
+import numpy as np
+import pytest
+
+from datasets.clips import load_manifest
+from datasets.head_pose import project
+from datasets.synthetic import SKULL_CENTRE_MM, make_corpus
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    root = tmp_path_factory.mktemp("synthetic")
+    make_corpus(root, clips=3, seed=1, duration_s=2.0, size=128, workers=1)
+    return root
+
+
+def test_same_seed_same_files(corpus, tmp_path):
+    make_corpus(tmp_path, clips=3, seed=1, duration_s=2.0, size=128, workers=2)
+    assert (tmp_path / "manifest.csv").read_bytes() == (corpus / "manifest.csv").read_bytes()  # checksums are inside
+
+
+def test_another_seed_other_people(corpus, tmp_path):
+    make_corpus(tmp_path, clips=1, seed=2, duration_s=1.0, size=128, workers=1)
+    assert load_manifest(tmp_path)[0].row.sha256 != load_manifest(corpus)[0].row.sha256
+
+
+def test_loudness_drives_the_mouth_and_is_heard(corpus):
+    for clip in load_manifest(corpus):
+        truth = np.load(clip.folder / "truth.npz")
+        energy_T = clip.features()[:, :, 0].mean(axis=1)
+        assert np.corrcoef(energy_T, truth["loudness_T"])[0, 1] > 0.7
+        assert truth["opening_T"].max() > 5 and truth["opening_T"].min() < 1
+
+
+def test_the_head_is_drawn_where_the_pose_says(corpus):
+    """The picture changes between frames around the projected skull, and hardly away from it."""
+    clip = load_manifest(corpus)[0]
+    frames, pose = clip.read_frames(range(clip.frames)).astype(float), clip.pose()
+    still = np.abs(frames - frames.mean(axis=0)).mean(axis=(0, 3))
+    x, y = project(SKULL_CENTRE_MM[None], pose.mean(axis=0))[0] / 2
+    rows, columns = np.mgrid[:128, :128]
+    near = np.hypot(columns - x, rows - y) < 45
+    assert still[near].mean() > 2 * still[rows < 10].mean()
+
+
+def test_the_mouth_is_drawn_where_the_truth_says(corpus):
+    """Lips are redder than the cheeks beside them."""
+    clip = load_manifest(corpus)[0]
+    frames, mouth = clip.read_frames(range(clip.frames)).astype(int), clip.mouth()
+    redness = frames[..., 0] - frames[..., 1]
+    for t in range(0, clip.frames, 7):
+        x, y, width, _ = mouth[t] / 2
+        lips = redness[t, int(y - 2) : int(y + 3), int(x - width / 4) : int(x + width / 4)].mean()
+        chin = redness[t, int(y + width / 2) : int(y + width / 2 + 3), int(x - 5) : int(x + 5)].mean()
+        assert lips > chin
