@@ -1,0 +1,667 @@
+"""A training run: device, precision, ranks, data order, checkpoints, logs. A script calls its verbs and owns the loop.
+
+Distribution (torchrun), precision, gradient accumulation and state files are Accelerate's. What a run leaves behind:
+
+    RUN_DIR/config.yaml             the whole configuration, defaults included
+    RUN_DIR/metrics.jsonl           one object a logged step: step, every named loss, rates, validation
+    RUN_DIR/checkpoints/step-N/     everything needed to go on exactly; `latest` and `best` are links to such folders
+    RUN_DIR/weights.safetensors     the networks of the latest checkpoint; best.safetensors: those of the best
+    RUN_DIR/samples/, tensorboard/, log.txt
+
+The same command resumes: item n of the data is a pure function of n = steps done * batch size, so nothing but the step
+number is needed to go on with the next batch, on any number of ranks, workers or accumulation steps.
+"""
+
+import contextlib
+import json
+import logging
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.data._utils.collate import default_collate
+from tqdm import tqdm
+
+from engine import config as configs
+from engine.batch_norm import synchronise_batch_norm
+from engine.checkpoint import CheckpointError, Weights, atomic_path, save_weights
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1  # of the folders under checkpoints/
+ON_HOST = ("index", "clip")  # fields of a batch that name its items: they stay on the CPU
+# Settings that do not change a number and may differ when a run goes on.
+MAY_CHANGE = {
+    f"run.{name}"
+    for name in ("max_steps", "dir", "device", "workers", "log_every", "sample_every", "validate_every", "save_every")
+} | {"run.keep_every", "run.tensorboard", "data.root"}
+
+Batch = TypeVar("Batch", bound=tuple)
+
+
+class RunError(ValueError):
+    """A run that cannot go on; the message says why and what was kept."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How a run is run; nothing here is the paper's except where said.
+
+    Attributes:
+        dir: where everything is written.
+        max_steps: updates of the weights after which the run is complete.
+        seed: of the first weights, the data order and every random choice.
+        device: auto (the GPU if there is one), cpu or cuda.
+        precision: fp32, or bf16 (autocast; keypoints, grids and losses stay in float32).
+        accumulate: parts into which a rank's share of a batch is cut to save memory.
+        workers: processes that load data, a rank.
+        log_every, sample_every, validate_every, save_every: in steps.
+        keep_every: checkpoints at multiples of this many steps are kept for good; 0: only latest and best.
+        ema_decay: average of the weights that is validated and exported; 0: off.
+        channels_last: memory layout of pictures; faster convolutions on GPUs and mostly on CPUs.
+        compile: torch.compile the losses' modules; pays on long runs.
+        tensorboard: write RUN_DIR/tensorboard.
+    """
+
+    dir: str
+    max_steps: int
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    accumulate: int = 1
+    workers: int = 4
+    log_every: int = 100
+    sample_every: int = 5000
+    validate_every: int = 5000
+    save_every: int = 1000
+    keep_every: int = 0
+    ema_decay: float = 0.0
+    channels_last: bool = True
+    compile: bool = False
+    tensorboard: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.dir:
+            raise ValueError("run.dir is empty: name a folder for this run")
+        for name in ("max_steps", "accumulate", "log_every", "sample_every", "validate_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"run.{name} must be at least 1, found {getattr(self, name)}")
+        if self.workers < 0 or self.keep_every < 0 or not 0 <= self.ema_decay < 1:
+            raise ValueError("run.workers and run.keep_every must be at least 0, run.ema_decay in [0, 1)")
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Adam. Learning rate and weight decay: Sec. 4.2; betas: FOMM's, which the paper follows for N_D and N_I."""
+
+    batch_size: int  # items an update, over all ranks
+    lr: float = 2e-4
+    weight_decay: float = 2e-6
+    betas: tuple[float, float] = (0.5, 0.999)
+    # The paper speaks of an "initial" learning rate; FOMM divides by 10 at 60 and 90 of 100 epochs. Steps, not epochs.
+    milestones: tuple[int, ...] = ()
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.lr <= 0 or self.weight_decay < 0 or not 0 < self.gamma <= 1:
+            raise ValueError("optim needs batch_size >= 1, lr > 0, weight_decay >= 0 and gamma in (0, 1]")
+
+    def rate(self, steps_done: int) -> float:
+        """Learning rate of the update that follows `steps_done` others."""
+        return self.lr * self.gamma ** sum(steps_done >= milestone for milestone in self.milestones)
+
+
+class Optimizer(NamedTuple):
+    """Adam, the learning rates it follows, and the name under which its gradient norm is logged."""
+
+    adam: torch.optim.Optimizer
+    schedule: OptimConfig
+    name: str
+
+
+class Best(NamedTuple):
+    """The best validation so far."""
+
+    value: float
+    step: int
+
+
+@dataclass
+class _Pending:
+    """Losses of one update that have not been looked at yet (on a GPU looking costs a wait)."""
+
+    step: int
+    losses: dict[str, Tensor]
+    items: list[int]
+    clips: list[int]
+
+
+@dataclass
+class _Clock:
+    """Wall time since the last logged step, and how much of it went into waiting for data."""
+
+    start: float = field(default_factory=time.perf_counter)
+    waited: float = 0.0
+    steps: int = 0
+
+
+class Run:
+    """One training run; use as a context manager. `config` is the script's: it has a field `run: RunConfig`."""
+
+    def __init__(self, stage: str, config: Any) -> None:
+        self.stage, self.config = stage, config
+        self.settings: RunConfig = config.run
+        self.folder = Path(self.settings.dir)
+        if self.settings.device == "cuda" and not torch.cuda.is_available():
+            raise configs.ConfigError("run.device is cuda, but torch sees no GPU here; use run.device=cpu")
+        self.accelerator = Accelerator(
+            cpu=self.settings.device == "cpu",
+            mixed_precision={"fp32": "no", "bf16": "bf16"}[self.settings.precision],
+            gradient_accumulation_steps=self.settings.accumulate,
+            # Buffers are equal on all ranks already: BatchNorm is synchronised.
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
+        )
+        self.device, self.is_main = self.accelerator.device, self.accelerator.is_main_process
+        self.step = 0  # the update in progress, counted from 1; before the first: updates done
+        self.best: Best | None = None
+        self._modules: list[nn.Module] = []
+        self._exported = nn.ModuleDict()
+        self._exported_configs: dict[str, Any] = {}
+        self._average: AveragedModel | None = None
+        self._batch: Any = None
+        self._losses: dict[str, Tensor] = {}
+        self._norms: dict[str, Tensor] = {}
+        self._record: dict[str, float] = {}
+        self._pending: list[_Pending] = []
+        self._clock = _Clock()
+        self._asked_to_stop = False
+        self._improved = False
+        self._process = os.getpid()
+        self._old_handlers: dict[int, Any] = {}
+        self._board: Any = None
+        self._metrics: Any = None
+        self._bar: Any = None
+        set_seed(self.settings.seed)
+
+    # ---- life
+
+    def __enter__(self) -> "Run":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with contextlib.suppress(ValueError):  # not in the main thread: the caller owns the signals
+                self._old_handlers[number] = signal.signal(number, self._ask_to_stop)
+        if self.is_main:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._start_log()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        for number, handler in self._old_handlers.items():
+            signal.signal(number, handler)
+        for closable in (self._bar, self._metrics, self._board):
+            if closable is not None:
+                closable.close()
+        if kind is None:
+            self.accelerator.wait_for_everyone()
+        # Leave the process group explicitly; gloo sometimes aborts when Python shuts down with it still open.
+        self.accelerator.end_training()
+
+    def _ask_to_stop(self, number: int, frame: Any) -> None:
+        if os.getpid() != self._process:  # a data worker: the main process ends it
+            return
+        if self._asked_to_stop:  # asked twice: at once
+            raise KeyboardInterrupt
+        self._asked_to_stop = True
+        logger.info("stopping after this step (signal %d); once more stops at once, without saving", number)
+
+    def _start_log(self) -> None:
+        root = logging.getLogger()
+        root.setLevel(logging.INFO)
+        handler = logging.FileHandler(self.folder / "log.txt")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        root.addHandler(handler)
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent
+        )
+        logger.info("command: %s", " ".join(sys.argv))
+        logger.info("commit %s, torch %s", commit.stdout.strip() or "unknown", torch.__version__)
+        logger.info(
+            "stage %s on %d x %s, %s, seed %d",
+            self.stage,
+            self.accelerator.num_processes,
+            torch.cuda.get_device_name() if self.device.type == "cuda" else f"CPU ({torch.get_num_threads()} threads)",
+            self.settings.precision,
+            self.settings.seed,
+        )
+
+    # ---- setting up
+
+    def place(self, module: nn.Module) -> nn.Module:
+        """To the device, rank 0's weights everywhere, autocast, BatchNorm over all ranks. For what is trained.
+
+        One forward a step: put the networks and losses of one optimizer into one module.
+        """
+        module = self._to_device(module)
+        if self.accelerator.num_processes > 1:
+            module = synchronise_batch_norm(module)
+        placed = self.accelerator.prepare(module)
+        if self.settings.compile:
+            module.compile()
+        self._modules.append(placed)
+        logger.info("%s: %.2f M parameters", type(module).__name__, sum(p.numel() for p in module.parameters()) / 1e6)
+        return placed
+
+    def freeze(self, module: nn.Module) -> nn.Module:
+        """To the device, without gradients, in evaluation mode. For networks that only judge or guide."""
+        return self._to_device(module).requires_grad_(False).eval()
+
+    def _to_device(self, module: nn.Module) -> nn.Module:
+        module = module.to(self.device)
+        if self.settings.channels_last:
+            for part in module.modules():  # only 2-D convolutions: 3-D ones have a layout of their own
+                if isinstance(part, nn.Conv2d):
+                    part.to(memory_format=torch.channels_last)
+        return module
+
+    def optimizer(self, module: nn.Module, optim: OptimConfig) -> Optimizer:
+        """Adam over a placed module's trainable parameters; its learning rate follows `optim` step by step."""
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        adam = torch.optim.Adam(parameters, lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay, fused=True)
+        name = type(self.accelerator.unwrap_model(module)).__name__
+        return Optimizer(self.accelerator.prepare(adam), optim, name)
+
+    def export(self, networks: Mapping[str, nn.Module], network_configs: Mapping[str, Any]) -> None:
+        """Name the networks (and their plain configurations) that go into weights.safetensors."""
+        self._exported = nn.ModuleDict(networks)
+        self._exported_configs = dict(network_configs)
+        if self.settings.ema_decay:
+            average = get_ema_multi_avg_fn(self.settings.ema_decay)
+            self._average = AveragedModel(self._exported, multi_avg_fn=average, use_buffers=True)
+            self.accelerator.register_for_checkpointing(self._average)
+
+    def resume(self) -> bool:
+        """Go on from the newest checkpoint in the run's folder, if there is one. Call after everything is placed.
+
+        Raises:
+            CheckpointError: it is of another stage, of another configuration, or not readable.
+        """
+        folders = self.checkpoints()
+        if folders:
+            self._load(folders[-1])
+        if self.is_main:
+            for leftover in (self.folder / "checkpoints").glob(".*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+            configs.save(self.config, self.folder / "config.yaml")
+            self._open_logs()
+        self._clock = _Clock()
+        return bool(folders)
+
+    def _load(self, folder: Path) -> None:
+        try:
+            stored = json.loads((folder / "run.json").read_text())
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"{folder} is not a complete checkpoint ({error}); delete it and start again"
+            ) from error
+        if stored.get("format") != FORMAT or stored["stage"] != self.stage:
+            raise CheckpointError(
+                f"{folder} is of stage {stored.get('stage')!r}, this is {self.stage!r}: choose another run.dir"
+            )
+        difference = differences(stored["config"], configs.to_dict(self.config), MAY_CHANGE)
+        if difference:
+            raise CheckpointError(
+                f"{folder} was made with another configuration ({'; '.join(difference)}):"
+                " use that one again, or choose another run.dir"
+            )
+        try:
+            self.accelerator.load_state(str(folder))
+        except (OSError, RuntimeError, SafetensorError, EOFError, KeyError, ValueError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise CheckpointError(
+                f"{folder} cannot be read ({reason}); delete it to go on from the one before"
+            ) from error
+        self.step = stored["step"]
+        self.best = Best(*stored["best"]) if stored["best"] else None
+        logger.info("resumed at step %d from %s", self.step, folder)
+
+    def _open_logs(self) -> None:
+        path = self.folder / "metrics.jsonl"
+        kept = [line for line in _complete_lines(path) if json.loads(line)["step"] <= self.step]
+        with atomic_path(path) as temporary:
+            temporary.write_text("".join(kept))
+        self._metrics = path.open("a", buffering=1)
+        if self.settings.tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as error:
+                raise configs.ConfigError("tensorboard is not installed; use run.tensorboard=false") from error
+            self._board = SummaryWriter(self.folder / "tensorboard", purge_step=self.step + 1)
+        self._bar = tqdm(total=self.settings.max_steps, initial=self.step, desc=self.stage, disable=None, unit="step")
+
+    # ---- the loop
+
+    def batches(self, dataset: Dataset, batch_size: int) -> Iterator[Any]:
+        """Batches on the device until `max_steps` updates are done; after each update logs and saves what is due.
+
+        `batch_size` counts items an update: each of R ranks gets the same share, in `accumulate` parts.
+        """
+        parts = self.accelerator.num_processes * self.settings.accumulate
+        if batch_size % parts:
+            raise configs.ConfigError(
+                f"optim.batch_size {batch_size} cannot be shared by {self.accelerator.num_processes} ranks"
+                f" x {self.settings.accumulate} accumulation steps"
+            )
+        loader = iter(self._loader(dataset, batch_size))
+        while self.step < self.settings.max_steps:
+            self.step += 1
+            self._losses, self._norms = {}, {}
+            for _ in range(self.settings.accumulate):
+                asked = time.perf_counter()
+                batch = next(loader)
+                if isinstance(batch, Exception):
+                    raise batch
+                self._clock.waited += time.perf_counter() - asked
+                self._batch = batch
+                with self.accelerator.accumulate(*self._modules):
+                    yield self._move(batch)
+            self._finish_step(batch_size)
+
+    def _loader(self, dataset: Dataset, batch_size: int) -> DataLoader:
+        order = _Order(
+            first=self.step * batch_size,
+            batch_size=batch_size,
+            rank=self.accelerator.process_index,
+            ranks=self.accelerator.num_processes,
+            accumulate=self.settings.accumulate,
+        )
+        return DataLoader(
+            _Carrying(dataset),
+            batch_sampler=order,
+            num_workers=self.settings.workers,
+            collate_fn=_collate,
+            pin_memory=self.device.type == "cuda",
+            persistent_workers=self.settings.workers > 0,
+        )
+
+    def _move(self, batch: Batch) -> Batch:
+        moved = {
+            name: value.to(self.device, non_blocking=True)
+            for name, value in batch._asdict().items()
+            if isinstance(value, Tensor) and name not in ON_HOST
+        }
+        return batch._replace(**moved)
+
+    def update(self, optimizer: Optimizer, losses: Mapping[str, Tensor]) -> None:
+        """Sum the named, weighted losses, go back through them, and (at the end of a batch) step the optimizer.
+
+        Raises:
+            RunError: a loss is not finite. On a CPU at once, on a GPU when the losses are next looked at; no
+                checkpoint is ever written from it.
+        """
+        for name, loss in losses.items():
+            share = loss.detach().float() / self.settings.accumulate
+            self._losses[name] = self._losses[name] + share if name in self._losses else share
+        self._pending.append(
+            _Pending(
+                self.step,
+                {name: loss.detach() for name, loss in losses.items()},
+                items=[int(n) for n in self._batch.index],
+                clips=[int(n) for n in self._batch.clip],
+            )
+        )
+        if self.device.type == "cpu":
+            self._check_finite()
+        self.accelerator.backward(torch.stack([loss.float() for loss in losses.values()]).sum())
+        rate = optimizer.schedule.rate(self.step - 1)
+        for group in optimizer.adam.param_groups:
+            group["lr"] = rate
+        if self.accelerator.sync_gradients and self._logs_now():
+            gradients = [p.grad for g in optimizer.adam.param_groups for p in g["params"] if p.grad is not None]
+            self._norms[f"grad_norm/{optimizer.name}"] = torch.nn.utils.get_total_norm(gradients)
+            self._record["lr"] = rate
+        optimizer.adam.step()
+        optimizer.adam.zero_grad()
+
+    def completes(self, every: int) -> bool:
+        """Is this the last part of an update whose number is a multiple of `every`, or of the very last update?"""
+        due = self.step % every == 0 or self.step == self.settings.max_steps
+        return due and self.accelerator.sync_gradients
+
+    def record(self, values: Mapping[str, float], best: str | None = None, higher_is_better: bool = True) -> None:
+        """Put validation results into this step's line of the log; `best` names the one that decides what is best."""
+        self._record |= {f"val/{name}": float(value) for name, value in values.items()}
+        if best is None:
+            return
+        value = values[best] if higher_is_better else -values[best]
+        if math.isfinite(value) and (self.best is None or value > self.best.value):
+            self.best, self._improved = Best(float(value), self.step), True
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[nn.ModuleDict]:
+        """The exported networks (their average, if one is kept) in evaluation mode, without gradients."""
+        networks = self._exported if self._average is None else self._average.module
+        modes = {part: part.training for part in networks.modules()}
+        networks.eval()
+        try:
+            with torch.inference_mode(), self.accelerator.autocast():
+                yield networks
+        finally:
+            for part, training in modes.items():
+                part.training = training
+
+    def sample_path(self, name: str) -> Path:
+        """Where a picture or video of this step goes."""
+        path = self.folder / "samples" / f"step-{self.step:07d}-{name}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _logs_now(self) -> bool:
+        often = (self.settings.log_every, self.settings.validate_every)
+        return any(self.step % every == 0 for every in often) or self.step in (1, self.settings.max_steps)
+
+    def _finish_step(self, batch_size: int) -> None:
+        if self._average is not None:
+            self._average.update_parameters(self._exported)
+        self._clock.steps += 1
+        if self._logs_now():
+            self._check_finite()
+            self._log(batch_size)
+        if self._bar is not None:
+            self._bar.update()
+        stop, done = self._must_stop(), self.step == self.settings.max_steps
+        if stop or self.completes(self.settings.save_every) or self.completes(self.settings.validate_every):
+            self._check_finite()
+            self._save()
+        if stop and not done:
+            raise KeyboardInterrupt
+
+    def _must_stop(self) -> bool:
+        """Has anybody asked to stop? Ranks must agree on the step, and do so whenever something is logged."""
+        if self.accelerator.num_processes == 1:
+            return self._asked_to_stop
+        if not self._logs_now():
+            return False
+        return bool(self.accelerator.reduce(torch.tensor(float(self._asked_to_stop), device=self.device), "sum") > 0)
+
+    def _check_finite(self) -> None:
+        pending, self._pending = self._pending, []
+        if not pending:
+            return
+        flat = [loss.float().reshape(()) for entry in pending for loss in entry.losses.values()]
+        finite = iter(torch.isfinite(torch.stack(flat)).tolist())
+        for entry in pending:
+            broken = [name for name, ok in zip(entry.losses, finite, strict=False) if not ok]
+            if broken:
+                kept = self.checkpoints()
+                raise RunError(
+                    f"loss {', '.join(broken)} is not finite at step {entry.step}, items {entry.items}, clips"
+                    f" {entry.clips} (rows of the manifest, from 0); the last good checkpoint is"
+                    f" {kept[-1] if kept else 'none yet'}"
+                )
+
+    def _log(self, batch_size: int) -> None:
+        elapsed = time.perf_counter() - self._clock.start
+        values = {name: self.accelerator.reduce(loss, "mean") for name, loss in self._losses.items()}
+        values |= self._norms
+        line = {"step": self.step, **dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))}
+        line |= self._record
+        line |= {
+            "samples_per_s": round(self._clock.steps * batch_size / elapsed, 3),
+            "data_wait": round(self._clock.waited / elapsed, 4),
+        }
+        self._record, self._clock = {}, _Clock()
+        if not self.is_main:
+            return
+        self._metrics.write(json.dumps(line) + "\n")
+        self._bar.set_postfix({name: f"{line[name]:.4g}" for name in self._losses}, refresh=False)
+        if self._bar.disable:
+            logger.info("%s", " ".join(f"{name} {value:.5g}" for name, value in line.items()))
+        if self._board is not None:
+            for name, value in line.items():
+                self._board.add_scalar(name, value, self.step)
+
+    # ---- checkpoints
+
+    def checkpoints(self) -> list[Path]:
+        """Complete checkpoints of this run, oldest first."""
+        return sorted((self.folder / "checkpoints").glob("step-*"), key=_step_of)
+
+    def _save(self) -> None:
+        """All of the state into a folder beside its name, then a rename: a folder `step-N` is always whole."""
+        folder = self.folder / "checkpoints"
+        final, partial = folder / f"step-{self.step:07d}", folder / f".step-{self.step:07d}"
+        try:
+            if self.is_main:
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir(parents=True)
+            self.accelerator.wait_for_everyone()
+            self.accelerator.save_state(str(partial))
+            self.accelerator.wait_for_everyone()
+            if self.is_main:
+                self._complete(partial, final)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            free = shutil.disk_usage(self.folder).free
+            raise RunError(
+                f"checkpoint {final} could not be written ({str(error).splitlines()[0]}; {free / 1e6:.0f} MB free);"
+                " older ones are untouched, run the same command again when there is room"
+            ) from error
+        self.accelerator.wait_for_everyone()
+        self._clock = _Clock()
+
+    def _complete(self, partial: Path, final: Path) -> None:
+        stored = {
+            "format": FORMAT,
+            "stage": self.stage,
+            "step": self.step,
+            "best": self.best,
+            "config": configs.to_dict(self.config),
+        }
+        (partial / "run.json").write_text(json.dumps(stored, indent=1))
+        if final.exists():
+            shutil.rmtree(final)
+        os.replace(partial, final)
+        _link(final, "latest")
+        save_weights(self.folder / "weights.safetensors", self._weights())
+        if self._improved:
+            _link(final, "best")
+            save_weights(self.folder / "best.safetensors", self._weights())
+            self._improved = False
+        self._prune()
+
+    def _weights(self) -> Weights:
+        networks = self._exported if self._average is None else self._average.module
+        states = {name: network.state_dict() for name, network in networks.items()}
+        return Weights(states, self._exported_configs)
+
+    def _prune(self) -> None:
+        folder = self.folder / "checkpoints"
+        keep = {(folder / name).resolve().name for name in ("latest", "best") if (folder / name).is_symlink()}
+        for path in self.checkpoints():
+            for_good = self.settings.keep_every and _step_of(path) % self.settings.keep_every == 0
+            if path.name not in keep and not for_good:
+                doomed = folder / f".old-{path.name}"  # renamed first: no half-deleted folder has a good name
+                os.replace(path, doomed)
+                shutil.rmtree(doomed)
+
+
+class _Order:
+    """This rank's part of every batch, for ever: batch b is the items b * size ... (b + 1) * size - 1."""
+
+    def __init__(self, first: int, batch_size: int, rank: int, ranks: int, accumulate: int) -> None:
+        self.first, self.batch_size, self.rank, self.ranks, self.accumulate = first, batch_size, rank, ranks, accumulate
+
+    def __iter__(self) -> Iterator[list[int]]:
+        share = self.batch_size // self.ranks
+        part = share // self.accumulate
+        first = self.first + self.rank * share
+        while True:
+            for i in range(self.accumulate):
+                yield list(range(first + i * part, first + (i + 1) * part))
+            first += self.batch_size
+
+
+class _Carrying(Dataset):
+    """Hands a user's errors over as items: DataLoader's own way turns them into pages of traceback text."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, n: int) -> Any:
+        try:
+            return self.dataset[n]
+        except (ValueError, OSError) as error:
+            return error
+
+
+def _collate(items: Sequence[Any]) -> Any:
+    for item in items:
+        if isinstance(item, Exception):
+            return item
+    return default_collate(list(items))
+
+
+def differences(stored: dict[str, Any], current: dict[str, Any], ignored: set[str]) -> list[str]:
+    """`key: stored -> current` for every setting that differs and is not ignored, `a.b` for nested ones."""
+    a, b = _flat(stored), _flat(current)
+    keys = sorted((a.keys() | b.keys()) - ignored)
+    return [f"{key}: {a.get(key)} there, {b.get(key)} here" for key in keys if a.get(key) != b.get(key)]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _complete_lines(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
+
+
+def _link(target: Path, name: str) -> None:
+    """Point `name` beside `target` at it, atomically."""
+    temporary = target.with_name(f".{name}")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target.name)
+    os.replace(temporary, target.with_name(name))
