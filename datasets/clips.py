@@ -92,8 +92,8 @@ class Clip:
         """Number of frames T."""
         return self.row.frames
 
-    def read_frames(self, indices: Sequence[int]) -> np.ndarray:
-        """Frames by number -> uint8 RGB [N, H, W, 3].
+    def read_frames(self, indices: Sequence[int], size: int | None = None) -> np.ndarray:
+        """Frames by number -> uint8 RGB [N, H, W, 3], resized to `size` pixels if they are of another one.
 
         Raises:
             DataError: a frame is missing or damaged; names the file.
@@ -107,6 +107,9 @@ class Clip:
                     picture = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
                     if picture is None:
                         raise DataError(f"{path}: frame {index} is not a readable JPEG; prepare the clip again")
+                    if size not in (None, picture.shape[0]):
+                        smooth = cv2.INTER_AREA if size < picture.shape[0] else cv2.INTER_LINEAR
+                        picture = cv2.resize(picture, (size, size), interpolation=smooth)
                     frames.append(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
         except (OSError, KeyError, zipfile.BadZipFile) as error:
             raise DataError(

@@ -25,6 +25,7 @@ class FommDataConfig:
     identity_sampling: an item is a speaker and then one of its clips (FOMM's VoxCeleb setting); else a clip.
     repeats: how often each item comes in an epoch (FOMM's num_repeats for VoxCeleb).
     augment: swap, mirror and colour jitter as FOMM; off for validation.
+    size: of the pictures, pixels; the training script sets it, like seed, from its own configuration.
     """
 
     root: str = "data/vox"
@@ -33,6 +34,7 @@ class FommDataConfig:
     identity_sampling: bool = True
     repeats: int = 75
     augment: bool = True
+    size: int = 256
 
     def __post_init__(self) -> None:
         if self.repeats < 1:
@@ -74,7 +76,7 @@ class FommData(Dataset):
         group = self.groups[shuffled(self.config.seed, n, len(self)) % len(self.groups)]
         clip = group[random.integers(len(group))]
         pair = np.sort(random.integers(clip.frames, size=2))  # with replacement, in order: as FOMM
-        pictures_NHWC = clip.read_frames(pair)
+        pictures_NHWC = clip.read_frames(pair, self.config.size)
         mouths_N4 = mouth_boxes(clip.mouth()[pair])
         if self.config.augment:
             if random.random() < 0.5:

@@ -25,6 +25,7 @@ class HeadPoseDataConfig:
     window: frames T in an item (Sec. 3.2).
     random_start: where the window starts in a longer clip: anywhere, or (validation) at its first frame.
     repeats: how often each clip comes in an epoch.
+    size: of the picture, pixels; the training script sets it, like seed, from its own configuration.
     """
 
     root: str = "data/vox"
@@ -33,6 +34,7 @@ class HeadPoseDataConfig:
     window: int = 256
     random_start: bool = True
     repeats: int = 1
+    size: int = 256
 
     def __post_init__(self) -> None:
         if self.window < 1 or self.repeats < 1:
@@ -77,7 +79,7 @@ class HeadPoseData(Dataset):
         start = int(choices(self.config.seed, n).integers(last_start + 1)) if self.config.random_start else 0
         pose_TP = self.pose_range.normalise(clip.pose()[clamped(start, window + 1, clip.frames)])
         return HeadPoseBatch(
-            image_CHW=to_float(clip.read_frames([start]))[0],
+            image_CHW=to_float(clip.read_frames([start], self.config.size))[0],
             audio_TAF=torch.from_numpy(padded(clip.features()[start : start + window], window)),
             pose_TP=torch.from_numpy(pose_TP),
             valid_T=torch.arange(start + 1, start + window + 1) < clip.frames,

@@ -27,6 +27,7 @@ class MotionFieldDataConfig:
     window: frames T in an item (Sec. 3.3: 64; Sec. 4.2: 32 for LRW).
     random_start: window and reference frame anywhere in the clip, or (validation) both at its first frame.
     repeats: how often each clip comes in an epoch.
+    size: of the pictures, pixels; the training script sets it, like seed and window, from its own configuration.
     """
 
     root: str = "data/vox"
@@ -35,6 +36,7 @@ class MotionFieldDataConfig:
     window: int = 64
     random_start: bool = True
     repeats: int = 1
+    size: int = 256
 
     def __post_init__(self) -> None:
         if self.window < 1 or self.repeats < 1:
@@ -88,7 +90,7 @@ class MotionFieldData(Dataset):
             reference = int(random.integers(clip.frames))
         rows = clamped(start, window, clip.frames)
         real = rows[: clip.frames - start]
-        pictures_NHWC = clip.read_frames([reference, *real])
+        pictures_NHWC = clip.read_frames([reference, *real], self.config.size)
         frames_THWC = pictures_NHWC[1:][rows - start]
         return MotionFieldBatch(
             reference_CHW=to_float(pictures_NHWC[:1])[0],

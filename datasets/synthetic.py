@@ -19,6 +19,7 @@ Letters: T video frame, S sound sample, C control value (400 a second), H W pict
 """
 
 import argparse
+import logging
 import multiprocessing
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,8 @@ from datasets.clips import (
     write_rows,
 )
 from datasets.head_pose import BOX_SIZE, FOCAL_LENGTH, project
+
+logger = logging.getLogger(__name__)
 
 CONTROL_RATE = 400  # values a second that drive sound and face
 VOWELS_HZ = np.array([(750, 1200), (520, 1850), (300, 2300), (480, 900), (320, 800), (660, 1650)], float)  # F1, F2
@@ -504,6 +507,25 @@ def make_corpus(
     write_rows(root / MANIFEST, rows)
     train = load_manifest(root, "train")
     save_pose_range(root, measure_pose_range(train), f"percentiles 0.5-99.5 of {len(train)} training clips, widened")
+
+
+@dataclass(frozen=True)
+class SyntheticConfig:
+    """A corpus for smoke runs; see `make_corpus`."""
+
+    clips: int = 12
+    speakers: int = 4
+    duration_s: float = 3.0
+    size: int = 256
+    seed: int = 0
+
+
+def make_if_absent(root: str | Path, config: SyntheticConfig | None) -> None:
+    """Draw the corpus unless `root` holds a prepared one already, or none is wanted."""
+    if config is None or (Path(root) / MANIFEST).exists():
+        return
+    logger.info("%s holds no prepared corpus: drawing %d synthetic clips there", root, config.clips)
+    make_corpus(Path(root), config.clips, config.seed, config.speakers, config.duration_s, config.size)
 
 
 def main() -> None:

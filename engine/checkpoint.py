@@ -15,12 +15,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 FORMAT = "audio2head/1"
+# Old training files keep epoch numbers and losses as numpy scalars; these constructors hold plain numbers only.
+NUMPY_SCALARS = [
+    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
+    np._core.multiarray.scalar,
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8")),
+]
 
 
 class CheckpointError(ValueError):
@@ -33,6 +41,45 @@ class Weights:
 
     states: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def load_into(self, networks: dict[str, nn.Module], source: str) -> None:
+        """Fill every network that is here by its component name. Raises CheckpointError if none is, or one does not fit."""
+        found = networks.keys() & self.states.keys()
+        if not found:
+            raise CheckpointError(
+                f"{source} holds {sorted(self.states)}, but none of {sorted(networks)} is wanted here"
+            )
+        for name in sorted(found):
+            load_strict(networks[name], self.states[name], f"{source} ({name})")
+
+
+# Names of the networks in the released audio2head.pth.tar and in FOMM's vox checkpoints.
+RELEASED_NAMES = {
+    "audio2pose": "head_motion_predictor",
+    "audio2kp": "motion_field_generator",
+    "kp_detector": "keypoint_detector",
+    "generator": "image_generator",
+}
+
+
+def open_weights(path: str | Path) -> Weights:
+    """Weights from a safetensors file, a run's folder, or a released checkpoint (which carries no configurations).
+
+    Raises:
+        CheckpointError: nothing there, or not a file of these kinds.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if not (path / "weights.safetensors").is_file():
+            raise CheckpointError(f"{path} holds no weights.safetensors: is it a run's folder, and has it saved yet?")
+        path = path / "weights.safetensors"
+    if path.suffix == ".safetensors":
+        return load_weights(path)
+    data = load_torch_file(path)
+    states = {ours: data[theirs] for theirs, ours in RELEASED_NAMES.items() if theirs in data}
+    if not states:
+        raise CheckpointError(f"{path} holds {sorted(data)[:8]}, none of {sorted(RELEASED_NAMES)}")
+    return Weights(states)
 
 
 @contextlib.contextmanager
@@ -93,7 +140,8 @@ def load_torch_file(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"checkpoint {path} {'is a directory' if path.is_dir() else 'does not exist'}")
     try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(NUMPY_SCALARS):
+            data = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if zipfile.is_zipfile(path):
             raise CheckpointError(

@@ -1,10 +1,30 @@
 """How scripts end: a user's mistake is one sentence on stderr and exit code 2, never a traceback."""
 
+import argparse
 import contextlib
 import errno
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from engine import config
+
+T = TypeVar("T")
+
+
+def from_command_line(config_class: type[T], description: str | None) -> T:
+    """`--config FILE.yaml key=value ...` -> configuration; `--help` prints the script's docstring.
+
+    Raises:
+        ConfigError: see `engine.config.load`.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, required=True, help="a file of config/")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. run.dir=runs/mine data.root=data/vox")
+    arguments = parser.parse_intermixed_args()
+    return config.load(config_class, arguments.config, arguments.overrides)
 
 
 @contextlib.contextmanager

@@ -36,10 +36,21 @@ def gradient_l1(image_BCHW: Tensor, wanted_BCHW: Tensor, weight_B1HW: Tensor | N
     return _weighted_mean(across, weight_B1HW[..., 1:]) + _weighted_mean(down, weight_B1HW[..., 1:, :])
 
 
-def image_ssim(image_BCHW: Tensor, wanted_BCHW: Tensor, weight_B1HW: Tensor | None = None) -> Tensor:
-    """Mean structural similarity of pictures in [0, 1], 11x11 Gaussian window, sigma 1.5 (Wang et al. 2004): 1 = equal.
+def ssim_loss(image_BCHW: Tensor, wanted_BCHW: Tensor, weight_B1HW: Tensor | None = None) -> Tensor:
+    """1 - mean structural similarity, optionally weighted by place (ours, for training without a VGG)."""
+    if weight_B1HW is not None:
+        margin = SSIM_WINDOW // 2
+        weight_B1HW = weight_B1HW[..., margin:-margin, margin:-margin]
+    return 1 - _weighted_mean(ssim_map(image_BCHW, wanted_BCHW), weight_B1HW)
 
-    Windows that leave the picture are not used; smaller pictures than the window raise ValueError.
+
+def ssim_map(image_BCHW: Tensor, wanted_BCHW: Tensor) -> Tensor:
+    """Structural similarity around each pixel, for values in [0, 1] (Wang et al. 2004): 1 = equal.
+
+    11x11 Gaussian window, sigma 1.5; windows that leave the picture are not used, so 5 pixels are lost on each side.
+
+    Raises:
+        ValueError: the picture is smaller than the window.
     """
     if min(image_BCHW.shape[-2:]) < SSIM_WINDOW:
         raise ValueError(f"SSIM needs pictures of {SSIM_WINDOW} pixels or more, found {tuple(image_BCHW.shape[-2:])}")
@@ -48,11 +59,7 @@ def image_ssim(image_BCHW: Tensor, wanted_BCHW: Tensor, weight_B1HW: Tensor | No
     variance_x = _window_mean(x * x) - mean_x**2
     variance_y = _window_mean(y * y) - mean_y**2
     covariance = _window_mean(x * y) - mean_x * mean_y
-    map_BCHW = _ssim(mean_x, mean_y, variance_x, variance_y, covariance, 0.01**2, 0.03**2)
-    if weight_B1HW is not None:
-        margin = SSIM_WINDOW // 2
-        weight_B1HW = weight_B1HW[..., margin:-margin, margin:-margin]
-    return _weighted_mean(map_BCHW, weight_B1HW)
+    return _ssim(mean_x, mean_y, variance_x, variance_y, covariance, 0.01**2, 0.03**2)
 
 
 def region_weight(box_B4: Tensor, height: int, width: int, extra: float) -> Tensor:

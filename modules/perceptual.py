@@ -24,6 +24,10 @@ _FILES = {"vgg16": "vgg16-397923af.pth", "vgg19": "vgg19-dcbb9e9d.pth"}
 _URL = "https://download.pytorch.org/models/"
 
 
+class VggError(ValueError):
+    """VGG weights that are not there or do not fit; the message says which file to put where."""
+
+
 @dataclass(frozen=True)
 class VggConfig:
     """Which VGG, which layers, and where its weights come from."""
@@ -72,7 +76,7 @@ def load_vgg(config: VggConfig) -> VggFeatures:
     """Build the frozen network and fill it.
 
     Raises:
-        ValueError: the weights are not there (offline) or do not fit; the sentence says which file to put where.
+        VggError: the weights are not there (offline) or do not fit; the sentence says which file to put where.
     """
     vgg = VggFeatures(config)
     if config.weights == "random":
@@ -82,11 +86,11 @@ def load_vgg(config: VggConfig) -> VggFeatures:
     wanted = vgg.state_dict().keys()
     missing = [key for key in wanted if key not in state]
     if missing:
-        raise ValueError(f"{config.weights} holds no {config.network}: {missing[0]} is missing")
+        raise VggError(f"{config.weights} holds no {config.network}: {missing[0]} is missing")
     try:
         vgg.load_state_dict({key: state[key] for key in wanted})
     except RuntimeError as error:
-        raise ValueError(f"{config.weights} does not fit {config.network}: {str(error).splitlines()[-1]}") from error
+        raise VggError(f"{config.weights} does not fit {config.network}: {str(error).splitlines()[-1]}") from error
     return vgg
 
 
@@ -96,7 +100,7 @@ def _pretrained(network: str) -> dict[str, Tensor]:
         return torch.hub.load_state_dict_from_url(_URL + name, map_location="cpu", check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:
         folder = os.path.join(torch.hub.get_dir(), "checkpoints")
-        raise ValueError(
+        raise VggError(
             f"pretrained {network} is not on this machine and could not be downloaded ({error}); put {_URL}{name} into"
             f" {folder}, or name a local copy by vgg.weights=FILE, or train without it (a *_novgg or *_tiny config)"
         ) from error
@@ -104,11 +108,11 @@ def _pretrained(network: str) -> dict[str, Tensor]:
 
 def _from_file(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise ValueError(f"vgg.weights: {path} does not exist; give torchvision's .pth file or 'pretrained'")
+        raise VggError(f"vgg.weights: {path} does not exist; give torchvision's .pth file or 'pretrained'")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"vgg.weights: {path} is not a readable PyTorch file: {error}") from error
+        raise VggError(f"vgg.weights: {path} is not a readable PyTorch file: {error}") from error
 
 
 def _layers(network: str) -> list[nn.Module]:

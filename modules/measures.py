@@ -1,0 +1,36 @@
+"""What is reported, not trained: quality of pictures, one number a picture.
+
+Letters: B batch, C H W image in [0, 1].
+"""
+
+import torch
+from torch import Tensor
+
+from modules.losses import ssim_map
+
+SMALLEST_ERROR = 1e-10  # equal pictures: 100 dB
+
+
+def psnr(image_BCHW: Tensor, wanted_BCHW: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB, [B]."""
+    return _decibel((image_BCHW - wanted_BCHW).square().mean((1, 2, 3)))
+
+
+def box_psnr(image_BCHW: Tensor, wanted_BCHW: Tensor, box_B4: Tensor) -> Tensor:
+    """PSNR of the pixels inside a box (left, top, right, bottom) in [-1, 1], [B]; NaN where the box is empty."""
+    height, width = image_BCHW.shape[-2:]
+    x = torch.linspace(-1, 1, width, device=image_BCHW.device)
+    y = torch.linspace(-1, 1, height, device=image_BCHW.device)
+    left, top, right, bottom = (side[:, None] for side in box_B4.unbind(-1))
+    inside_BHW = ((y >= top) & (y < bottom))[:, :, None] & ((x >= left) & (x < right))[:, None]
+    error_BHW = (image_BCHW - wanted_BCHW).square().mean(1) * inside_BHW
+    return _decibel(error_BHW.sum((1, 2)) / inside_BHW.sum((1, 2)))
+
+
+def ssim(image_BCHW: Tensor, wanted_BCHW: Tensor) -> Tensor:
+    """Structural similarity (Wang et al. 2004), [B]."""
+    return ssim_map(image_BCHW, wanted_BCHW).mean((1, 2, 3))
+
+
+def _decibel(error_B: Tensor) -> Tensor:
+    return -10 * torch.log10(error_B.clamp(min=SMALLEST_ERROR))

@@ -1,0 +1,316 @@
+"""Stage 1: train the keypoint detector N_D and the image generator N_I on video, self-supervised (Sec. 3.1, 4.2).
+
+Losses and settings are those of Siarohin et al. 2019b ("FOMM"), which the paper follows: a driving frame is redrawn from
+a source frame of the same clip through the motion of their keypoints.
+
+    python train_fomm.py --config config/fomm_tiny.yaml                       # a smoke run, on synthetic clips
+    torchrun --nproc_per_node 4 train_fomm.py --config config/fomm_vox.yaml data.root=data/vox run.dir=runs/fomm
+
+The same command resumes. See docs/TRAINING.md.
+
+Letters: B batch, C H W image.
+"""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from datasets.clips import load_manifest
+from datasets.errors import DataError
+from datasets.fomm import FommBatch, FommData, FommDataConfig, mouth_boxes, to_float
+from datasets.order import choices
+from datasets.synthetic import SyntheticConfig, make_if_absent
+from engine import command, pictures
+from engine.checkpoint import CheckpointError, open_weights
+from engine.config import ConfigError, to_dict
+from engine.run import OptimConfig, Run, RunConfig, RunError
+from modules import losses, measures
+from modules.discriminators import ImageDiscriminatorConfig, MultiScaleDiscriminator
+from modules.image_generator import ImageGenerator, ImageGeneratorConfig, Rendering
+from modules.keypoint_detector import KeypointDetector, KeypointDetectorConfig
+from modules.perceptual import ImagePyramid, VggConfig, VggError, VggFeatures, load_vgg
+from modules.random_warp import RandomWarp, RandomWarpConfig, random_warp
+
+
+@dataclass(frozen=True)
+class WeightConfig:
+    """Weight of each loss, by the name under which it is logged; a loss of weight 0 is not computed.
+
+    Defaults are FOMM's vox-256. Its vox-adv adds adversarial 1 (and then feature_matching and discriminator count).
+    """
+
+    perceptual: float = 10.0
+    equivariance_position: float = 10.0
+    equivariance_jacobian: float = 10.0
+    adversarial: float = 0.0
+    feature_matching: float = 10.0
+    discriminator: float = 1.0
+    # Ours, for training without a pretrained VGG; off in the paper's settings.
+    pixel: float = 0.0
+    gradient: float = 0.0
+    ssim: float = 0.0
+    mouth: float = 0.0  # not a loss: how much more than 1 the mouth's pixels weigh in the three above
+
+
+@dataclass(frozen=True)
+class OptimFomm(OptimConfig):
+    """Sec. 4.2: batch 28 for N_D and N_I."""
+
+    batch_size: int = 28
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """Held-out pairs: the first frame of a clip as the source, another frame of it as the driving frame."""
+
+    split: str = "val"
+    pairs: int = 64
+    batch_size: int = 8
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything `train_fomm.py` can be told."""
+
+    run: RunConfig
+    data: FommDataConfig = FommDataConfig()
+    keypoint_detector: KeypointDetectorConfig = KeypointDetectorConfig()
+    image_generator: ImageGeneratorConfig = ImageGeneratorConfig()
+    discriminator: ImageDiscriminatorConfig = ImageDiscriminatorConfig()
+    warp: RandomWarpConfig = RandomWarpConfig()
+    vgg: VggConfig = VggConfig()
+    pyramid: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125)  # scales of the reconstruction losses (FOMM)
+    weights: WeightConfig = WeightConfig()
+    optim: OptimFomm = OptimFomm()
+    validation: ValidationConfig = ValidationConfig()
+    initial_weights: str = ""  # start from a weights file, a run folder or a released checkpoint
+    synthetic: SyntheticConfig | None = None  # draw this corpus if data.root holds none
+
+    def __post_init__(self) -> None:
+        if self.keypoint_detector.num_keypoints != self.image_generator.num_keypoints:
+            raise ValueError("keypoint_detector.num_keypoints and image_generator.num_keypoints must be equal")
+        if self.discriminator.keypoints not in (0, self.keypoint_detector.num_keypoints):
+            raise ValueError("discriminator.keypoints must be 0 or the detector's num_keypoints")
+
+
+class Reconstruction(NamedTuple):
+    """What the generator's losses leave for the discriminator's and for the log."""
+
+    losses: dict[str, Tensor]
+    image_BCHW: Tensor
+    position_BK2: Tensor  # of the driving keypoints
+
+
+class GeneratorLosses(nn.Module):
+    """N_D and N_I with everything that trains them."""
+
+    def __init__(
+        self,
+        detector: KeypointDetector,
+        generator: ImageGenerator,
+        weights: WeightConfig,
+        pyramid: ImagePyramid,
+        vgg: VggFeatures | None,
+    ) -> None:
+        super().__init__()
+        self.detector, self.generator, self.weights = detector, generator, weights
+        self.frozen = (pyramid, vgg)  # in a tuple: not trained, so not part of the state
+
+    def forward(
+        self,
+        source_BCHW: Tensor,
+        driving_BCHW: Tensor,
+        mouth_B4: Tensor,
+        warp: RandomWarp,
+        discriminator: MultiScaleDiscriminator | None,
+    ) -> Reconstruction:
+        weights = self.weights
+        pyramid, vgg = self.frozen
+        source = self.detector(source_BCHW).keypoints
+        driving = self.detector(driving_BCHW).keypoints
+        image_BCHW = self.generator(source_BCHW, driving, source).image_BCHW
+        found: dict[str, Tensor] = {}
+        if weights.perceptual or weights.pixel or weights.gradient or weights.ssim:
+            found |= reconstruction_losses(image_BCHW, driving_BCHW, mouth_B4, weights, pyramid, vgg)
+        if weights.adversarial:
+            found |= adversarial_losses(discriminator, image_BCHW, driving_BCHW, driving.position_BK2, weights)
+        if weights.equivariance_position or weights.equivariance_jacobian:
+            transformed = self.detector(warp.image(driving_BCHW)).keypoints
+            found["equivariance_position"] = weights.equivariance_position * losses.equivariance_position(
+                driving.position_BK2, transformed.position_BK2, warp
+            )
+            if weights.equivariance_jacobian and driving.jacobian_BK22 is not None:
+                found["equivariance_jacobian"] = weights.equivariance_jacobian * losses.equivariance_jacobian(
+                    driving, transformed, warp
+                )
+        return Reconstruction(found, image_BCHW, driving.position_BK2)
+
+
+def reconstruction_losses(
+    image_BCHW: Tensor,
+    wanted_BCHW: Tensor,
+    mouth_B4: Tensor,
+    weights: WeightConfig,
+    pyramid: ImagePyramid,
+    vgg: VggFeatures | None,
+) -> dict[str, Tensor]:
+    """FOMM's perceptual loss over the pyramid (also Eq. 6) and, for training without a VGG, ours on pixels."""
+    levels = list(zip(pyramid(image_BCHW), pyramid(wanted_BCHW), strict=True))
+    maps = [losses.region_weight(mouth_B4, *a.shape[-2:], weights.mouth) if weights.mouth else None for a, _ in levels]
+    found = {}
+    if weights.perceptual:
+        terms = [losses.feature_l1(vgg(a), vgg(b)) for a, b in levels]
+        found["perceptual"] = weights.perceptual * torch.stack(terms).sum()
+    if weights.pixel:
+        terms = [losses.pixel_l1(a, b, w) for (a, b), w in zip(levels, maps, strict=True)]
+        found["pixel"] = weights.pixel * torch.stack(terms).sum()
+    if weights.gradient:
+        terms = [losses.gradient_l1(a, b, w) for (a, b), w in zip(levels, maps, strict=True)]
+        found["gradient"] = weights.gradient * torch.stack(terms).sum()
+    if weights.ssim:
+        found["ssim"] = weights.ssim * losses.ssim_loss(image_BCHW, wanted_BCHW, maps[0])
+    return found
+
+
+def adversarial_losses(
+    discriminator: MultiScaleDiscriminator,
+    image_BCHW: Tensor,
+    wanted_BCHW: Tensor,
+    position_BK2: Tensor,
+    weights: WeightConfig,
+) -> dict[str, Tensor]:
+    """LSGAN and feature matching against a discriminator that is not trained here (FOMM's vox-adv)."""
+    discriminator.requires_grad_(False)
+    fake = discriminator(image_BCHW, position_BK2.detach())
+    real = discriminator(wanted_BCHW, position_BK2.detach())
+    discriminator.requires_grad_(True)
+    pairs = list(zip(fake, real, strict=True))
+    found = {
+        "adversarial": weights.adversarial * torch.stack([losses.lsgan_generator(f.score) for f, _ in pairs]).sum()
+    }
+    if weights.feature_matching:
+        terms = [losses.feature_l1(f.features, r.features) for f, r in pairs]
+        found["feature_matching"] = weights.feature_matching * torch.stack(terms).sum()
+    return found
+
+
+class DiscriminatorLosses(nn.Module):
+    """The discriminator with what trains it."""
+
+    def __init__(self, discriminator: MultiScaleDiscriminator, weights: WeightConfig) -> None:
+        super().__init__()
+        self.discriminator, self.weights = discriminator, weights
+
+    def forward(self, real_BCHW: Tensor, fake_BCHW: Tensor, position_BK2: Tensor) -> dict[str, Tensor]:
+        fake = self.discriminator(fake_BCHW, position_BK2)
+        real = self.discriminator(real_BCHW, position_BK2)
+        terms = [losses.lsgan_discriminator(r.score, f.score) for r, f in zip(real, fake, strict=True)]
+        return {"discriminator": self.weights.discriminator * torch.stack(terms).sum()}
+
+
+class HeldOut(NamedTuple):
+    """Validation pairs, made once: [N, C, H, W] each, and the driving frames' mouth boxes [N, 4]."""
+
+    source: Tensor
+    driving: Tensor
+    mouth: Tensor
+
+
+def held_out_pairs(config: Config) -> HeldOut:
+    """`validation.pairs` pairs, the clips in turn; the driving frame is a fixed random one."""
+    clips = load_manifest(config.data.root, config.validation.split)
+    pairs, mouths = [], []
+    for n in range(config.validation.pairs):
+        clip = clips[n % len(clips)]
+        frame = int(choices(0, n).integers(min(1, clip.frames - 1), clip.frames))
+        pairs.append(to_float(clip.read_frames([0, frame], config.image_generator.image_size)))
+        mouths.append(torch.from_numpy(mouth_boxes(clip.mouth()[[frame]]).astype("float32"))[0])
+    source, driving = torch.stack(pairs).unbind(1)
+    return HeldOut(source, driving, torch.stack(mouths))
+
+
+def redraw(networks: nn.ModuleDict, source_BCHW: Tensor, driving_BCHW: Tensor) -> Rendering:
+    """The driving frame, drawn from the source frame."""
+    source = networks["keypoint_detector"](source_BCHW).keypoints
+    driving = networks["keypoint_detector"](driving_BCHW).keypoints
+    return networks["image_generator"](source_BCHW, driving, source)
+
+
+def validate(networks: nn.ModuleDict, pairs: HeldOut, batch_size: int, device: torch.device) -> dict[str, float]:
+    """Reconstruction of held-out frames (L1, PSNR, SSIM; PSNR of the mouth) beside repeating the source frame."""
+    rows = []
+    for part in zip(*(t.to(device).split(batch_size) for t in pairs), strict=True):
+        source, driving, mouth = part
+        image = redraw(networks, source, driving).image_BCHW
+        for name, picture in (("", image), ("source_", source)):
+            rows.append((f"{name}l1", (picture - driving).abs().mean((1, 2, 3))))
+            rows.append((f"{name}psnr", measures.psnr(picture, driving)))
+            rows.append((f"{name}ssim", measures.ssim(picture, driving)))
+            rows.append((f"{name}mouth_psnr", measures.box_psnr(picture, driving, mouth)))
+    names = dict.fromkeys(name for name, _ in rows)
+    return {name: float(torch.cat([value for n, value in rows if n == name]).nanmean()) for name in names}
+
+
+def draw_samples(run: Run, networks: nn.ModuleDict, pairs: HeldOut, count: int = 6) -> None:
+    """Source, driving frame, warped source, occlusion, prediction, with keypoints: a picture a person can judge."""
+    source, driving = pairs.source[:count].to(run.device), pairs.driving[:count].to(run.device)
+    generator, detector = networks["image_generator"], networks["keypoint_detector"]
+    rendering = redraw(networks, source, driving)
+    warped = generator.warp_source(generator.encode(source), rendering.motion)
+    columns = {
+        "source": pictures.with_points(source, detector(source).position_BK2),
+        "driving": pictures.with_points(driving, detector(driving).position_BK2),
+        "warped": warped,
+        "occlusion": rendering.motion.occlusion_B1HW,
+        "prediction": rendering.image_BCHW,
+    }
+    pictures.save_columns(run.sample_path("redrawn.jpg"), columns)
+
+
+def main(config: Config) -> None:
+    size = config.image_generator.image_size
+    with Run("fomm", config) as run:
+        with run.accelerator.main_process_first():
+            make_if_absent(config.data.root, config.synthetic)
+        data = FommData(replace(config.data, seed=config.run.seed, size=size))
+        pairs = held_out_pairs(config)
+
+        detector, generator = KeypointDetector(config.keypoint_detector), ImageGenerator(config.image_generator)
+        networks = {"keypoint_detector": detector, "image_generator": generator}
+        if config.initial_weights:
+            open_weights(config.initial_weights).load_into(networks, config.initial_weights)
+        run.export(networks, {name: to_dict(getattr(config, name)) for name in networks})
+        pyramid = run.freeze(ImagePyramid(config.pyramid))
+        vgg = run.freeze(load_vgg(config.vgg)) if config.weights.perceptual else None
+        generator_losses = run.place(GeneratorLosses(detector, generator, config.weights, pyramid, vgg))
+        generator_optim = run.optimizer(generator_losses, config.optim)
+        discriminator = None
+        if config.weights.adversarial:
+            discriminator = MultiScaleDiscriminator(config.discriminator)
+            discriminator_losses = run.place(DiscriminatorLosses(discriminator, config.weights))
+            discriminator_optim = run.optimizer(discriminator_losses, config.optim)
+        run.resume()
+
+        batch: FommBatch
+        for batch in run.batches(data, config.optim.batch_size):
+            source, driving = batch.source_CHW, batch.driving_CHW
+            warp = random_warp(batch.index, config.run.seed, config.warp, run.device)
+            redrawn = generator_losses(source, driving, batch.driving_mouth_4, warp, discriminator)
+            run.update(generator_optim, redrawn.losses)
+            if discriminator is not None:
+                fake, position = redrawn.image_BCHW.detach(), redrawn.position_BK2.detach()
+                run.update(discriminator_optim, discriminator_losses(driving, fake, position))
+            if run.is_main and run.completes(config.run.validate_every):
+                with run.evaluating() as trained:
+                    found = validate(trained, pairs, config.validation.batch_size, run.device)
+                run.record(found, best="psnr")
+            if run.is_main and run.completes(config.run.sample_every):
+                with run.evaluating() as trained:
+                    draw_samples(run, trained, pairs)
+
+
+if __name__ == "__main__":
+    with command.clean_exit(CheckpointError, ConfigError, DataError, RunError, VggError):
+        main(command.from_command_line(Config, __doc__))
