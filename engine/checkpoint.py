@@ -53,35 +53,6 @@ class Weights:
             load_strict(networks[name], self.states[name], f"{source} ({name})")
 
 
-# Names of the networks in the released audio2head.pth.tar and in FOMM's vox checkpoints.
-RELEASED_NAMES = {
-    "audio2pose": "head_motion_predictor",
-    "audio2kp": "motion_field_generator",
-    "kp_detector": "keypoint_detector",
-    "generator": "image_generator",
-}
-
-
-def open_weights(path: str | Path) -> Weights:
-    """Weights from a safetensors file, a run's folder, or a released checkpoint (which carries no configurations).
-
-    Raises:
-        CheckpointError: nothing there, or not a file of these kinds.
-    """
-    path = Path(path)
-    if path.is_dir():
-        if not (path / "weights.safetensors").is_file():
-            raise CheckpointError(f"{path} holds no weights.safetensors: is it a run's folder, and has it saved yet?")
-        path = path / "weights.safetensors"
-    if path.suffix == ".safetensors":
-        return load_weights(path)
-    data = load_torch_file(path)
-    states = {ours: data[theirs] for theirs, ours in RELEASED_NAMES.items() if theirs in data}
-    if not states:
-        raise CheckpointError(f"{path} holds {sorted(data)[:8]}, none of {sorted(RELEASED_NAMES)}")
-    return Weights(states)
-
-
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; rename it to `path` on success, remove it on any failure."""

@@ -38,8 +38,12 @@ class DownBlock(SameBlock):
 class UpBlock(SameBlock):
     """nearest x2 - conv - BatchNorm - ReLU."""
 
+    def __init__(self, in_channels: int, out_channels: int, dims: int = 2):
+        super().__init__(in_channels, out_channels, dims=dims)
+        self.enlarge = nn.Upsample(scale_factor=2, mode="nearest")
+
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(F.interpolate(x, scale_factor=2, mode="nearest"))
+        return super().forward(self.enlarge(x))
 
 
 class ResidualBlock(nn.Module):
@@ -73,20 +77,16 @@ class ResidualDownBlock3d(nn.Module):
         return self.pool(F.relu(self.norm(self.conv(x))))
 
 
-class ResidualUpBlock3d(nn.Module):
+class ResidualUpBlock3d(UpBlock):
     """One decoder level of Hourglass-3D: nearest x2 in T, H, W - conv - BatchNorm - ReLU, then a residual block."""
 
     def __init__(self, in_channels: int, out_channels: int):
-        super().__init__()
-        self.conv = nn.Conv3d(in_channels, out_channels, 3, padding=1)
-        self.norm = nn.BatchNorm3d(out_channels)
+        super().__init__(in_channels, out_channels, dims=3)
         self.res = ResidualBlock(out_channels, dims=3)
         self.norm2 = nn.BatchNorm3d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.interpolate(x, scale_factor=2, mode="nearest")
-        x = F.relu(self.norm(self.conv(x)))
-        return F.relu(self.norm2(self.res(x)))
+        return F.relu(self.norm2(self.res(super().forward(x))))
 
 
 class AntiAliasDownsample(nn.Module):

@@ -40,6 +40,8 @@ class ImageGeneratorConfig:
     # Sampling convention of the warps. The grids put -1 and 1 on the corner pixels' centres, which is align_corners=True;
     # the released weights were trained and are used with False, where equal keypoints shrink the picture by 64/63.
     align_corners: bool = False
+    # How [0, 1] becomes 8 bits: the released program truncates; rounding is right.
+    truncate_frames: bool = False
     # Ours, off in the paper: output = m * generated + (1 - m) * warped source, so that visible pixels stay sharp.
     source_skip: bool = False
 

@@ -5,7 +5,7 @@ K keypoint, C channel, H W picture, M side of the maps that enter Hourglass-3D (
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +33,8 @@ class MotionFieldGeneratorConfig:
     block_expansion: int = 32
     max_features: int = 512
     num_blocks: int = 5
+    # What follows the last audio frame inside a window: "edge" repeats it (ours), "zeros" is what the released program does.
+    audio_padding: Literal["edge", "zeros"] = "edge"
     box_value: float = 255.0  # of a line in the pose picture: the paper says "binary", the released model reads 0/255
 
     def __post_init__(self) -> None:

@@ -1,0 +1,127 @@
+"""From sound to motion: head poses by N_H, then keypoints by N_M, streamed window by window.
+
+Letters: T video frame, A audio window in a frame, F audio feature, P pose value, B batch, C H W picture.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from animation.models import Models
+from animation.schedule import emission_schedule
+from datasets.head_pose import render_boxes
+from modules.keypoints import Keypoints, invert_2x2
+from modules.motion_field_generator import MotionFieldGenerator
+
+POSE_CHUNK = 1024  # audio frames that E_A sees at once
+
+
+class HeadPoses:
+    """Head poses of a clip: one a video frame, and the one that stands for all frames after the end.
+
+    Attributes:
+        frames_TP: [T, 6] rad and mm, as used for frame i.
+        after_P: [6], what pads the last window.
+    """
+
+    def __init__(self, frames_TP: np.ndarray, after_P: np.ndarray):
+        self.frames_TP = np.asarray(frames_TP, np.float32)
+        self.after_P = np.asarray(after_P, np.float32)
+
+    def slice(self, start: int, stop: int) -> np.ndarray:
+        """Poses of frames start to stop - 1, padded past the end."""
+        poses = self.frames_TP[start:stop]
+        padding = np.repeat(self.after_P[None], stop - start - len(poses), axis=0)
+        return np.concatenate([poses, padding])
+
+    def scaled(self, scale: float) -> "HeadPoses":
+        """Motion about the first pose made `scale` times as large; 0 holds the head still."""
+        first = self.frames_TP[:1]
+        return HeadPoses(first + scale * (self.frames_TP - first), first[0] + scale * (self.after_P - first[0]))
+
+
+@torch.inference_mode()
+def predict_head_poses(models: Models, image_BCHW: Tensor, audio_TAF: np.ndarray) -> HeadPoses:
+    """N_H over the whole sound, in chunks with the LSTM's state carried over (Sec. 3.2)."""
+    predictor = models.head_motion_predictor
+    row, state = predictor.start(image_BCHW)
+    rows = [row]
+    for start in range(0, len(audio_TAF), POSE_CHUNK):
+        chunk = torch.from_numpy(audio_TAF[start : start + POSE_CHUNK]).to(models.device)
+        poses, state = predictor.advance(chunk[None], state)
+        rows.append(poses[0])
+    rows_TP = models.pose_range.denormalise(torch.cat(rows).cpu().numpy())  # (T + 1, 6)
+    first = models.head_motion_config.first_pose_row
+    return HeadPoses(rows_TP[first : first + len(audio_TAF)], rows_TP[-1])
+
+
+def given_head_poses(pose_TP: np.ndarray, num_frames: int) -> HeadPoses:
+    """Poses from a file, cut to `num_frames` or continued with the last one."""
+    return HeadPoses(HeadPoses(pose_TP, pose_TP[-1]).slice(0, num_frames), pose_TP[min(num_frames, len(pose_TP)) - 1])
+
+
+@torch.inference_mode()
+def generate_keypoints(
+    models: Models,
+    generator: MotionFieldGenerator,
+    image_BCHW: Tensor,
+    audio_TAF: np.ndarray,
+    head_poses: HeadPoses,
+    windows_per_batch: int = 1,
+) -> Iterator[Keypoints]:
+    """N_M over overlapping windows (Sec. 3.3); yields the kept keypoints, in order, in float32 on the device.
+
+    Only the maps of the windows at hand are held; each frame's audio map and pose map are computed once.
+    """
+    config = models.motion_field_config
+    hop = config.window // 2
+    schedule = emission_schedule(len(audio_TAF), config.window)
+    image_map = generator.image_map(image_BCHW)
+    audio_maps = pose_maps = None
+    ready = 0  # frames whose maps have been computed
+    for group_start in range(0, len(schedule), windows_per_batch):
+        group = schedule[group_start : group_start + windows_per_batch]
+        stop = group[-1].window * hop + config.window
+        audio = _padded_audio(audio_TAF, ready, stop, config.audio_padding)
+        boxes = render_boxes(head_poses.slice(ready, stop))
+        new_audio = generator.audio_map(torch.from_numpy(audio).to(models.device)[None])[0]
+        new_pose = generator.pose_map(torch.from_numpy(boxes).to(models.device)[None])[0]
+        audio_maps = new_audio if audio_maps is None else torch.cat([audio_maps, new_audio])
+        pose_maps = new_pose if pose_maps is None else torch.cat([pose_maps, new_pose])
+        ready = stop
+        starts = range(0, len(group) * hop, hop)
+        field = generator.from_maps(
+            image_map.expand(len(group), -1, -1, -1),
+            torch.stack([audio_maps[s : s + config.window] for s in starts]),
+            torch.stack([pose_maps[s : s + config.window] for s in starts]),
+        )
+        for i, kept in enumerate(group):
+            jacobian = None if field.jacobian_BTK22 is None else field.jacobian_BTK22[i, kept.first : kept.stop]
+            yield Keypoints(field.position_BTK2[i, kept.first : kept.stop], jacobian)
+        audio_maps, pose_maps = audio_maps[len(group) * hop :], pose_maps[len(group) * hop :]
+
+
+def _padded_audio(audio_TAF: np.ndarray, start: int, stop: int, padding: str) -> np.ndarray:
+    """Features of frames start to stop - 1; past the end zeros (released program) or the last frame again."""
+    audio = audio_TAF[start:stop]
+    after = np.zeros_like(audio_TAF[-1:]) if padding == "zeros" else audio_TAF[-1:]
+    return np.concatenate([audio, np.repeat(after, stop - start - len(audio), axis=0)])
+
+
+def relative_to_source(chunks: Iterator[Keypoints], source: Keypoints) -> Iterator[Keypoints]:
+    """Transfer motion on to the source's own keypoints: what changed since the first frame is applied to the source.
+
+    Positions by difference, Jacobians by product, as in the relative mode of Siarohin et al. 2019b; it keeps the source's
+    proportions where absolute keypoints would pull them towards what the audio network expects.
+    """
+    first = None
+    for chunk in chunks:
+        if first is None:
+            first = Keypoints(chunk.position_BK2[:1], None if chunk.jacobian_BK22 is None else chunk.jacobian_BK22[:1])
+        position = source.position_BK2 + chunk.position_BK2 - first.position_BK2
+        jacobian = None
+        if chunk.jacobian_BK22 is not None and source.jacobian_BK22 is not None:
+            jacobian = chunk.jacobian_BK22 @ invert_2x2(first.jacobian_BK22) @ source.jacobian_BK22
+        yield Keypoints(position, jacobian)

@@ -1,0 +1,105 @@
+"""From keypoints to 8-bit frames: the source is encoded once, frames are rendered in batches of one fixed size."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from modules.image_generator import ImageGenerator
+from modules.keypoints import Keypoints
+
+
+class Renderer:
+    """Renders one source picture with N_I.
+
+    Args:
+        generator: N_I, usually rewritten by modules.fuse.fuse_for_inference.
+        source_BCHW: [1, 3, H, W] in [0, 1], on the generator's device.
+        source: its keypoints.
+        batch_size: frames rendered at once.
+        truncate: 8 bits by truncation, as the released program does; otherwise by rounding.
+        compile_network: run through torch.compile (slow first batch).
+    """
+
+    def __init__(
+        self,
+        generator: ImageGenerator,
+        source_BCHW: Tensor,
+        source: Keypoints,
+        batch_size: int,
+        truncate: bool,
+        compile_network: bool = False,
+    ):
+        self.source = source
+        self.batch_size = batch_size
+        self.truncate = truncate
+        with torch.inference_mode():
+            self.encoding = generator.encode(source_BCHW)
+        self.render_batch = torch.compile(self._render, dynamic=False) if compile_network else self._render
+        self.generator = generator
+
+    def _render(self, position_BK2: Tensor, jacobian_BK22: Tensor | None) -> Tensor:
+        """-> uint8 [B, H, W, 3] on the device."""
+        rendering = self.generator.render(self.encoding, Keypoints(position_BK2, jacobian_BK22), self.source)
+        levels = rendering.image_BCHW * 255
+        if not self.truncate:
+            levels = levels.round()
+        return rearrange(levels.to(torch.uint8), "b c h w -> b h w c")
+
+    @torch.inference_mode()
+    def frames(self, chunks: Iterator[Keypoints]) -> Iterator[np.ndarray]:
+        """Frames uint8 [n, H, W, 3], n <= batch_size; one batch is computed while the one before is copied and used."""
+        waiting: tuple[Tensor, torch.cuda.Event | None] | None = None
+        for batch, count in rebatch(chunks, self.batch_size):
+            done = self._to_host(self.render_batch(*batch)[:count])
+            if waiting is not None:
+                yield _finish(*waiting)
+            waiting = done
+        if waiting is not None:
+            yield _finish(*waiting)
+
+    def _to_host(self, frames: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+        if frames.device.type != "cuda":
+            return frames.cpu(), None
+        host = torch.empty(frames.shape, dtype=frames.dtype, pin_memory=True)
+        host.copy_(frames, non_blocking=True)
+        event = torch.cuda.Event()
+        event.record()
+        return host, event
+
+
+def _finish(host: Tensor, event: "torch.cuda.Event | None") -> np.ndarray:
+    if event is not None:
+        event.synchronize()
+    return host.numpy()
+
+
+def rebatch(chunks: Iterator[Keypoints], size: int) -> Iterator[tuple[Keypoints, int]]:
+    """Batches of exactly `size` keypoint sets with the number of real ones; the last batch repeats its last set.
+
+    One size means one compiled graph and one set of memory blocks.
+    """
+    held: Keypoints | None = None
+    for chunk in chunks:
+        held = chunk if held is None else _concatenate(held, chunk)
+        while len(held.position_BK2) >= size:
+            yield _slice(held, 0, size), size
+            held = _slice(held, size, None)
+    if held is not None and len(held.position_BK2) > 0:
+        count = len(held.position_BK2)
+        last = _slice(held, count - 1, count)
+        for _ in range(size - count):
+            held = _concatenate(held, last)
+        yield held, count
+
+
+def _concatenate(a: Keypoints, b: Keypoints) -> Keypoints:
+    jacobian = None if a.jacobian_BK22 is None else torch.cat([a.jacobian_BK22, b.jacobian_BK22])
+    return Keypoints(torch.cat([a.position_BK2, b.position_BK2]), jacobian)
+
+
+def _slice(keypoints: Keypoints, start: int, stop: int | None) -> Keypoints:
+    jacobian = None if keypoints.jacobian_BK22 is None else keypoints.jacobian_BK22[start:stop]
+    return Keypoints(keypoints.position_BK2[start:stop], jacobian)
