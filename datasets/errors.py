@@ -1,5 +1,5 @@
-"""The one error that a user's files can cause."""
+"""The one error that input and output files cause."""
 
 
 class DataError(ValueError):
-    """One sentence: what is wrong, in which file, and what to do."""
+    """A file that a user named cannot be used. One sentence: which file, what is wrong, what to do."""

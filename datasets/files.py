@@ -1,0 +1,67 @@
+"""What every reader and writer of files shares: checks of the input, whole-or-nothing output."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from datasets.errors import DataError
+
+
+def require_file(path: str | Path, what: str) -> Path:
+    """`path` as an absolute Path after checking that it is a readable, non-empty file.
+
+    Args:
+        path: any name; spaces, quotes, colons and non-ASCII letters need no care.
+        what: what the file should hold, for the message ("sound", "picture", "video").
+
+    Raises:
+        DataError: missing, a folder, empty or not readable.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path}: no such {what} file; check the name")
+    if path.is_dir():
+        raise DataError(f"{path} is a folder, not a {what} file; name a file in it")
+    if not os.access(path, os.R_OK):
+        raise DataError(f"{path} may not be read; change its permissions (chmod +r)")
+    if path.is_file() and path.stat().st_size == 0:
+        raise DataError(f"{path} is empty (0 bytes); copy or download it again")
+    return path.absolute()
+
+
+@contextlib.contextmanager
+def written_beside(path: str | Path) -> Iterator[Path]:
+    """Name of a temporary file beside `path` that becomes `path` if the block succeeds.
+
+    After an error or Ctrl-C nothing is left: neither the temporary file nor a half-written `path`; an older `path` stays.
+
+    Raises:
+        DataError: the folder is missing or cannot be written to, or `path` is a folder.
+    """
+    path = Path(path).absolute()
+    if path.is_dir():
+        raise DataError(f"{path} is a folder, not a file to write; give a file name")
+    if not path.parent.is_dir():
+        raise DataError(f"{path}: the folder {path.parent} does not exist; make it first (mkdir -p)")
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem[:40]}.", suffix=f".part{path.suffix}", dir=path.parent)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written ({error.strerror}); choose another folder") from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files; give what open() would have given
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
