@@ -52,7 +52,8 @@ def read_weights(paths: list[Path]) -> Weights:
     for path in paths:
         weights = _read_one(Path(path))
         merged.states.update(weights.states)
-        merged.configs.update(weights.configs)
+        extra = {"pose_range"} if "head_motion_predictor" in weights.states else set()
+        merged.configs.update({key: weights.configs[key] for key in weights.configs.keys() & (weights.states.keys() | extra)})
     return merged
 
 
@@ -97,7 +98,7 @@ def load_models(paths: list[Path], device: torch.device, needed: tuple[str, ...]
     source = ", ".join(map(str, paths))
     missing = [component for component in needed if component not in weights.states]
     if missing:
-        has = ", ".join(weights.states) or "no network"
+        has = ", ".join(c for c in NETWORKS if c in weights.states) or "no network"
         wants = ", ".join(f"{component} ({TRAINED_BY[component]})" for component in missing)
         raise CheckpointError(f"{source} holds {has}; still needed: {wants}. Give several checkpoints after --checkpoint")
     networks = build_networks(weights, source)

@@ -1,0 +1,139 @@
+"""Weights files: round trip, atomic writing, strict filling, and refusal of what must not be loaded."""
+
+import os
+
+import pytest
+import torch
+from torch import nn
+
+from animation.models import load_models
+from engine.checkpoint import (
+    CheckpointError,
+    Weights,
+    atomic_path,
+    load_strict,
+    load_torch_file,
+    load_weights,
+    save_weights,
+)
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+
+
+def test_weights_read_back_equal_with_their_configuration(tmp_path):
+    state = network().to(memory_format=torch.channels_last).state_dict()
+    save_weights(tmp_path / "ö w.safetensors", Weights({"a": state}, {"a": {"width": 3}}))
+    read = load_weights(tmp_path / "ö w.safetensors")
+    assert read.configs == {"a": {"width": 3}}
+    assert all(torch.equal(read.states["a"][key], value) for key, value in state.items())
+
+
+def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    target = tmp_path / "w.bin"
+    target.write_text("old")
+    with pytest.raises(RuntimeError), atomic_path(target) as path:
+        path.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "old"
+    assert os.listdir(tmp_path) == ["w.bin"]
+
+
+def test_strict_filling_names_every_kind_of_misfit():
+    state = network().state_dict()
+    state["extra"] = state.pop("0.bias")
+    state["1.weight"] = torch.ones(3)
+    with pytest.raises(CheckpointError) as caught:
+        load_strict(network(), state, "file.pth")
+    message = str(caught.value)
+    assert "file.pth" in message and "missing 0.bias" in message and "unexpected extra" in message
+    assert "1.weight (3,) instead of (2,)" in message
+
+
+def test_batch_norm_counters_may_be_absent_or_one_element():
+    state = network().state_dict()
+    del state["1.num_batches_tracked"]
+    state["0.bias"] = torch.tensor([5.0, 6.0])
+    target = network()
+    load_strict(target, state, "file")
+    assert target[0].bias.tolist() == [5.0, 6.0]
+    state["1.num_batches_tracked"] = torch.tensor([7])
+    load_strict(target, state, "file")
+    assert target[1].num_batches_tracked == 7
+
+
+class Evil:
+    def __reduce__(self):
+        return (os.system, ("touch hacked",))
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "text", "truncated", "pickle", "folder", "tensor"])
+def test_unusable_torch_files_end_in_one_sentence(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "c.pth.tar"
+    if kind == "empty":
+        path.touch()
+    elif kind == "text":
+        path.write_text("<html>quota exceeded</html>")
+    elif kind == "truncated":
+        torch.save({"a": torch.zeros(1000)}, path)
+        path.write_bytes(path.read_bytes()[:2000])
+    elif kind == "pickle":
+        torch.save({"a": Evil()}, path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "tensor":
+        torch.save(torch.zeros(3), path)
+    with pytest.raises(CheckpointError) as caught:
+        load_torch_file(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "hacked").exists()
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "text", "truncated", "foreign"])
+def test_unusable_safetensors_end_in_one_sentence(tmp_path, kind):
+    path = tmp_path / "w.safetensors"
+    if kind == "foreign":
+        from safetensors.torch import save_file
+
+        save_file({"a": torch.zeros(3)}, path)
+    elif kind == "truncated":
+        save_weights(path, Weights({"a": network().state_dict()}))
+        path.write_bytes(path.read_bytes()[:-20])
+    elif kind != "missing":
+        path.write_text("" if kind == "empty" else "hello")
+    with pytest.raises(CheckpointError) as caught:
+        load_weights(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_checkpoint_of_another_stage_says_what_is_missing(tmp_path, small_weights):
+    weights = small_weights()
+    del weights.states["motion_field_generator"], weights.states["head_motion_predictor"]
+    save_weights(tmp_path / "fomm.safetensors", weights)
+    with pytest.raises(CheckpointError, match=r"holds keypoint_detector, image_generator.*train_motionfield.py"):
+        load_models([tmp_path / "fomm.safetensors"], torch.device("cpu"))
+
+
+def test_networks_of_different_trainings_are_refused(tmp_path, small_weights):
+    save_weights(tmp_path / "a.safetensors", small_weights())
+    other = small_weights(num_keypoints=4)
+    other.states = {"motion_field_generator": other.states["motion_field_generator"]}
+    save_weights(tmp_path / "b.safetensors", other)
+    with pytest.raises(CheckpointError, match="disagree on keypoints"):
+        load_models([tmp_path / "a.safetensors", tmp_path / "b.safetensors"], torch.device("cpu"))
+
+
+def test_released_layout_with_a_wrong_key_is_refused_by_name(tmp_path):
+    from animation.models import build_networks
+    from animation.released import read_released
+
+    torch.save({"kp_detector": {"bogus": torch.zeros(1)}, "generator": {}, "epoch": 3}, tmp_path / "vox.pth.tar")
+    weights = read_released(tmp_path / "vox.pth.tar")
+    with pytest.raises(CheckpointError, match=r"vox.pth.tar, keypoint_detector.*unexpected bogus"):
+        build_networks(weights, str(tmp_path / "vox.pth.tar"))
+    torch.save({"model": {}}, tmp_path / "x.pth.tar")
+    with pytest.raises(CheckpointError, match="no Audio2Head or FOMM checkpoint"):
+        read_released(tmp_path / "x.pth.tar")
