@@ -1,9 +1,31 @@
-PYTHON ?= .venv/bin/python
+# Two commands set everything up on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
 
-.PHONY: pose-tools
+.PHONY: demo test check pose-tools
+
+# A portrait that speaks: results/demo.mp4
+demo: $(READY)
+	$(BIN)/python -m animation.demo
+
+# Everything but the minutes-long and the GPU tests.
+test: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m "not slow and not gpu"
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+$(READY): requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+		|| { echo "Python 3.11, 3.12 or 3.13 is needed; name one: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
 
 # The built-in head-pose estimator: mediapipe in an environment of its own (630 MB), once, with the network; offline afterwards.
 pose-tools:
-	python3.11 -m venv .venv-pose
+	$(PYTHON) -m venv .venv-pose
 	.venv-pose/bin/pip install --quiet --no-deps -r requirements-pose.txt
 	.venv-pose/bin/python -c "import mediapipe; print('mediapipe', mediapipe.__version__, 'is ready')"

@@ -62,13 +62,12 @@ class Rendering(NamedTuple):
     skip_mask_B1HW: Tensor | None  # 1: painted by the network, 0: taken from the warped source
 
 
-def _resize_field(field_BHW2: Tensor, height: int, width: int) -> Tensor:
-    """A deformation at another resolution; unchanged (not copied) when the size is right already."""
-    if field_BHW2.shape[1:3] == (height, width):
-        return field_BHW2
-    channels_first = rearrange(field_BHW2, "b h w c -> b c h w")
-    resized = F.interpolate(channels_first, size=(height, width), mode="bilinear", align_corners=False)
-    return rearrange(resized, "b c h w -> b h w c")
+def _resize(map_BCHW: Tensor, like_BCHW: Tensor, align_corners: bool) -> Tensor:
+    """A map at the resolution of another; unchanged (not copied) when the size is right already."""
+    size = like_BCHW.shape[-2:]
+    if map_BCHW.shape[-2:] == size:
+        return map_BCHW
+    return F.interpolate(map_BCHW, size=size, mode="bilinear", align_corners=align_corners)
 
 
 class ImageGenerator(nn.Module):
@@ -109,15 +108,10 @@ class ImageGenerator(nn.Module):
 
     def render(self, encoding: SourceEncoding, driving: Keypoints, source: Keypoints) -> Rendering:
         """Pictures for B driving frames; `encoding` and `source` hold B sources, or one for all."""
-        count = len(driving.position_BK2)
         motion = self.dense_motion_network(encoding.small_BCHW, driving, source)
         features = encoding.features_BCHW
-        grid = _resize_field(motion.deformation_BHW2, *features.shape[-2:])
-        x = warp(features.expand(count, -1, -1, -1), grid, self.align_corners)
-        occlusion = motion.occlusion_B1HW
-        if occlusion.shape[-2:] != x.shape[-2:]:
-            occlusion = F.interpolate(occlusion, size=x.shape[-2:], mode="bilinear", align_corners=False)
-        x = self.bottleneck(x * occlusion)
+        x = self._warp(features, motion.deformation_BHW2)
+        x = self.bottleneck(x * _resize(motion.occlusion_B1HW, features, self.align_corners))
         for block in self.up_blocks:
             x = block(x)
         image = self.final(x).float().sigmoid()
@@ -128,9 +122,12 @@ class ImageGenerator(nn.Module):
 
     def warp_source(self, encoding: SourceEncoding, motion: DenseMotion) -> Tensor:
         """The source picture itself under the dense motion, at full size -> BCHW."""
-        image = encoding.image_BCHW
-        grid = _resize_field(motion.deformation_BHW2, *image.shape[-2:])
-        return warp(image.expand(len(grid), -1, -1, -1), grid, self.align_corners)
+        return self._warp(encoding.image_BCHW, motion.deformation_BHW2)
+
+    def _warp(self, x_BCHW: Tensor, deformation_BHW2: Tensor) -> Tensor:
+        field = _resize(rearrange(deformation_BHW2, "b h w c -> b c h w"), x_BCHW, self.align_corners)
+        grid = rearrange(field, "b c h w -> b h w c")
+        return warp(x_BCHW.expand(len(grid), -1, -1, -1), grid, self.align_corners)
 
     def forward(self, source_BCHW: Tensor, driving: Keypoints, source: Keypoints) -> Rendering:
         return self.render(self.encode(source_BCHW), driving, source)
