@@ -52,7 +52,7 @@ class PcmFile:
     """16 kHz mono int16 samples in a temporary file; a slice is read when asked for, nothing stays in memory."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(prefix="audio2head-", suffix=".pcm")
+        self._file = tempfile.TemporaryFile(prefix="audio2head-", suffix=".pcm")  # noqa: SIM115
         self._length = 0
 
     def append(self, pcm: np.ndarray) -> None:
@@ -189,7 +189,7 @@ def features(pcm: Samples) -> np.ndarray:
         DataError: no sample at all.
     """
     shortest = WINDOW + (ROWS_PER_FRAME - 1) * HOP
-    if 0 < len(pcm) and _row_count(len(pcm)) < ROWS_PER_FRAME:
+    if len(pcm) and _row_count(len(pcm)) < ROWS_PER_FRAME:
         pcm = np.pad(pcm[:], (0, shortest - len(pcm)))
     rows_RF = feature_rows(pcm)
     frames = len(rows_RF) // ROWS_PER_FRAME
