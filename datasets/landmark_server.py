@@ -1,8 +1,8 @@
 """Runs inside .venv-pose, never in the main environment: face boxes and face meshes of the pictures on stdin.
 
-Protocol (see `datasets.landmarks`): "boxes H W\\n" or "mesh H W\\n" starts a new video; then come pictures, "frame\\n" and
-H * W * 3 bytes of RGB each. The answer to a picture is float32: 8 boxes (left, top, right, bottom, score) or 468 points
-(x, y, z), in pixels, NaN where nothing was found. "ready\\n" is the first thing on stdout.
+Protocol (see `datasets.landmarks`). "mesh H W\\n" starts a new video, "boxes H W\\n" asks for boxes; then come pictures:
+"frame\\n" and H * W * 3 bytes of RGB each. The answer to a picture is float32, in pixels, NaN where nothing was found:
+468 points (x, y, z), or 8 boxes (left, top, right, bottom, score). "ready\\n" is the first thing on stdout.
 """
 
 import os
@@ -42,11 +42,13 @@ def main() -> None:
     while line := sys.stdin.buffer.readline():
         words = line.decode().split()
         if words[0] != "frame":
-            if detector is not None:
-                detector.close()
+            if measure is mesh or words[0] == "mesh":  # the mesh follows a face from picture to picture, boxes do not
+                if detector is not None:
+                    detector.close()
+                detector = None
             if words[0] == "mesh":
                 measure, detector = mesh, solutions.face_mesh.FaceMesh(max_num_faces=1)
-            else:
+            elif detector is None:
                 measure = boxes
                 detector = solutions.face_detection.FaceDetection(model_selection=1, min_detection_confidence=0.5)
             height, width = int(words[1]), int(words[2])

@@ -55,10 +55,10 @@ class LandmarkFinder:
         points = list(self._ask("mesh", frames, (POINTS, 3)))
         return np.stack(points) if points else np.empty((0, POINTS, 3), np.float32)
 
-    def boxes(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """The face boxes of each picture: float32 [faces, 5] = left, top, right, bottom in pixels, score."""
-        for found in self._ask("boxes", frames, (MAX_FACES, 5)):
-            yield found[np.isfinite(found[:, 0])]
+    def boxes(self, frame: np.ndarray) -> np.ndarray:
+        """The face boxes of one picture: float32 [faces, 5] = left, top, right, bottom in pixels, score."""
+        (found,) = self._ask("boxes", [frame], (MAX_FACES, 5))
+        return found[np.isfinite(found[:, 0])]
 
     def _ask(self, what: str, frames: Iterable[np.ndarray], shape: tuple[int, ...]) -> Iterator[np.ndarray]:
         ask, answer = self.process.stdin, self.process.stdout

@@ -98,3 +98,39 @@ def longest_gap(missing_T: np.ndarray) -> int:
 def smooth(pose_TP: np.ndarray, fps: float = 25.0) -> np.ndarray:
     """Gaussian in time, standard deviation SMOOTHING_S; ends are held."""
     return gaussian_filter1d(pose_TP, SMOOTHING_S * fps, axis=0, mode="nearest")
+
+
+def to_other_camera(
+    pose_TP: np.ndarray,
+    focal: float,
+    centre: tuple[float, float],
+    corner: tuple[float, float],
+    zoom: float,
+) -> np.ndarray:
+    """A pose measured in a whole picture -> the pose of the same head in a crop of it, in the released camera.
+
+    The crop shows picture point p at zoom * (p - corner). Weak perspective: position and size in the crop, and the
+    rotation relative to the line of sight, stay what they are in the picture.
+
+    Args:
+        pose_TP: [T, 6] in a camera of `focal` and `centre` (pixels of the picture).
+    """
+    place = pose_TP[:, 3:]
+    sight = place / place[:, 2:]
+    pixel = sight[:, :2] * focal + centre
+    depth = place[:, 2] * FOCAL_LENGTH / (focal * zoom)
+    crop_sight = np.column_stack([((pixel - corner) * zoom - BOX_SIZE / 2) / FOCAL_LENGTH, np.ones(len(pose_TP))])
+    rotation = _turn_to(crop_sight) @ _turn_to(sight).transpose(0, 2, 1) @ rotation_matrix(pose_TP[:, :3])
+    return np.concatenate([euler(rotation), crop_sight * depth[:, None]], axis=1)
+
+
+def rotation_matrix(angle_T3: np.ndarray) -> np.ndarray:
+    """OpenFace's angles (rx, ry, rz) -> R = Rx Ry Rz, [T, 3, 3]. Inverse of `euler`."""
+    (a, b, c), (d, e, f) = np.cos(angle_T3).T, np.sin(angle_T3).T
+    return np.stack(
+        [
+            np.stack([b * c, -b * f, e]),
+            np.stack([a * f + d * e * c, a * c - d * e * f, -d * b]),
+            np.stack([d * f - a * e * c, d * c + a * e * f, a * b]),
+        ]
+    ).transpose(2, 0, 1)

@@ -1,0 +1,26 @@
+"""Any folder of talking videos. The first folder below the root names the speaker; a file at the top is its own speaker.
+
+All speakers train unless --val-identities and --test-identities say otherwise.
+"""
+
+from pathlib import Path
+
+from datasets.sources import FaceTracks, Source, Stretch, find_videos, safe_id
+
+MIN_FRAMES = 64
+
+
+def sources(root: Path) -> list[Source]:
+    """Any number of clips a file."""
+    found = []
+    for path in find_videos(root):
+        parts = path.relative_to(root).parts
+        identity = safe_id(parts[0] if len(parts) > 1 else path.stem)
+        id = safe_id(*parts[:-1], path.name if _twin(path) else path.stem)
+        found.append(Source(path, identity, "train", (Stretch(id, FaceTracks()),)))
+    return found
+
+
+def _twin(path: Path) -> bool:
+    """Whether a.mp4 has an a.mov beside it."""
+    return sum(other.stem == path.stem for other in find_videos(path.parent)) > 1

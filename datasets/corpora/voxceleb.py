@@ -1,0 +1,158 @@
+"""VoxCeleb, as three habits left it on people's disks.
+
+(a) FOMM's: chunks named `VIDEO#CHUNK#FIRST-LAST.mp4`, or whole videos `VIDEO.mp4`, with head boxes in a
+    `vox-metadata.csv` (video_id, start, end, bbox, fps, width, height, partition, person_id).
+(b) VoxCeleb1's `txt/ID/VIDEO/CHUNK.txt`: a face box a frame and the A/V `Offset`, for chunks or whole videos.
+(c) VoxCeleb2's: `ID/VIDEO/CLIP.mp4`, already cropped. A file that no list knows is taken for one of these if it is square
+    (`prepare` looks), else the face is searched.
+
+The two lists complete each other: the csv gives the better crop, the txt the offset.
+"""
+
+import csv
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from datasets.errors import DataError
+from datasets.sources import (
+    FaceBoxes,
+    FaceTracks,
+    Framing,
+    HeadBox,
+    Source,
+    Stretch,
+    WholePicture,
+    find_videos,
+    safe_id,
+)
+
+MIN_FRAMES = 64  # as FOMM's vox preprocessing, with at most 1024
+TXT_FPS = 25.0
+CHUNK = re.compile(r"(?P<video>.+)#(?P<chunk>\d+)#(?P<first>\d+)-(?P<last>\d+)")
+TEST = frozenset(f"id{n}" for n in range(10270, 10310))  # VoxCeleb1's verification test: names that start with E
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What a list says about one stretch of a video; frames are counted at `fps`."""
+
+    identity: str
+    split: str | None
+    first: int
+    last: int
+    fps: float
+    framing: Framing
+    offset_s: float = 0.0
+
+
+def sources(root: Path, metadata: list[Path], txt: Path | None) -> list[Source]:
+    """Everything below a folder.
+
+    Args:
+        metadata: FOMM-style lists; those in `root` are found by themselves.
+        txt: the VoxCeleb1 `txt` tree; default `root/txt`.
+    """
+    boxes = defaultdict(list)
+    for path in [*metadata, *sorted(root.glob("*metadata*.csv"))]:
+        for video, row in read_metadata(path):
+            boxes[video].append(row)
+    offsets = defaultdict(dict)
+    for path in sorted((txt or root / "txt").rglob("*.txt")):
+        offsets[path.parent.name][path.stem] = path
+    return [_source(root, path, boxes, offsets) for path in find_videos(root)]
+
+
+def _source(root: Path, path: Path, boxes: dict[str, list[Listed]], offsets: dict[str, dict[str, Path]]) -> Source:
+    parts = path.relative_to(root).parts
+    folder_identity = next((part for part in parts if re.fullmatch(r"id\d+", part)), None)
+    folder_split = "test" if "test" in parts else "train" if "dev" in parts else None
+    if chunk := CHUNK.fullmatch(path.stem):
+        video, number, first, last = chunk["video"], chunk["chunk"], int(chunk["first"]), int(chunk["last"])
+        row = next((row for row in boxes.get(video, []) if (row.first, row.last) == (first, last)), None)
+        listed = read_txt(offsets[video][number]) if number in offsets.get(video, {}) else None
+        framing = row.framing if row else listed.framing if listed else FaceTracks()
+        stretches = [Stretch(safe_id(video, number), framing, offset_s=listed.offset_s if listed else 0.0)]
+        known = row or listed
+    elif path.stem in boxes or path.stem in offsets:
+        video = path.stem
+        rows = {f"{row.first:06d}-{row.last:06d}": row for row in boxes.get(video, [])}
+        if not rows:
+            rows = {number: read_txt(file) for number, file in offsets[video].items()}
+        stretches = [
+            Stretch(safe_id(video, name), row.framing, row.first / row.fps, (row.last + 1) / row.fps, row.offset_s)
+            for name, row in sorted(rows.items())
+        ]
+        known = next(iter(rows.values()))
+    else:
+        cropped_tree = len(parts) >= 3 and folder_identity
+        listed = (
+            read_txt(offsets[parts[-2]][path.stem])
+            if cropped_tree and path.stem in offsets.get(parts[-2], {})
+            else None
+        )
+        stretches = [Stretch(safe_id(*parts[-2 if cropped_tree else -1 : -1], path.stem), WholePicture())]
+        if listed:
+            stretches = [Stretch(stretches[0].id, listed.framing, offset_s=listed.offset_s)]
+        known = listed
+    identity = folder_identity or (known.identity if known else path.stem)
+    split = folder_split or (known and known.split) or ("test" if identity in TEST else "train")
+    stretches = tuple(
+        Stretch(f"{safe_id(identity)}_{s.id}", s.framing, s.start_s, s.end_s, s.offset_s) for s in stretches
+    )
+    return Source(path, identity, split, stretches)
+
+
+def read_metadata(path: Path) -> list[tuple[str, Listed]]:
+    """Rows of a FOMM-style list, with their video. The box is in pixels of width x height; a side may lie outside."""
+    found = []
+    with path.open(newline="", encoding="utf-8") as file:
+        for number, row in enumerate(csv.DictReader(file), start=2):
+            try:
+                box = [float(value) for value in row["bbox"].split("-")]
+                width, height = float(row["width"]), float(row["height"])
+                framing = HeadBox(box[0] / width, box[1] / height, box[2] / width, box[3] / height)
+                listed = Listed(
+                    row["person_id"],
+                    row["partition"] if row["partition"] in ("train", "val", "test") else None,
+                    int(row["start"]),
+                    int(row["end"]),
+                    float(row["fps"]),
+                    framing,
+                )
+            except (KeyError, ValueError, IndexError, AttributeError) as error:
+                raise DataError(f"{path}, line {number}: not a row of a FOMM-style list ({error!r})") from error
+            found.append((row["video_id"], listed))
+    return found
+
+
+def read_txt(path: Path) -> Listed:
+    """One VoxCeleb1 txt file: header `Name : value`, then FRAME X Y W H.
+
+    `Offset` is SyncNet's, in frames: picture i belongs to sound i - Offset. Measured on 1zcIwhmdeo4/00001 (Offset -5):
+    the mouth's opening follows the sound 3 to 4 frames further on, in other videos of these folders 0 to 1.
+    """
+    header: dict[str, str] = {}
+    rows = []
+    for line in path.read_text().splitlines():
+        if ":" in line:
+            name, value = line.split(":", 1)
+            header[name.strip()] = value.strip()
+        elif line[:1].isdigit():
+            rows.append([int(value) for value in line.split()])
+    if not rows or any(len(row) != 5 for row in rows):
+        raise DataError(f"{path}: no FRAME X Y W H rows; is it a VoxCeleb1 txt file?")
+    frame, x, y, w, h = np.array(rows).T
+    framing = FaceBoxes(float(x.min()), float(y.min()), float((x + w).max()), float((y + h).max()), float(np.median(h)))
+    return Listed(
+        header.get("Identity", path.parts[-3]),
+        None,
+        int(frame[0]),
+        int(frame[-1]),
+        TXT_FPS,
+        framing,
+        offset_s=-float(header.get("Offset", 0)) / TXT_FPS,
+    )

@@ -1,0 +1,96 @@
+"""What a corpus adapter hands to `datasets.prepare`: which stretches of which files, and how to frame the face.
+
+Adapters live in `datasets/corpora/`, one corpus a file, and only look at names and lists; they open no video.
+"""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+VIDEO_SUFFIXES = frozenset(".mp4 .mpg .mpeg .avi .mov .mkv .webm .wmv .m4v .flv .3gp .ts".split())  # noqa: SIM905
+
+
+@dataclass(frozen=True)
+class WholePicture:
+    """The source is already cropped: keep all of it (the middle square, if it is not square)."""
+
+
+@dataclass(frozen=True)
+class HeadBox:
+    """A box around the head, as fractions of the picture's width and height; its square is the crop."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+@dataclass(frozen=True)
+class FaceBoxes:
+    """The union and the median height of face boxes in pixels of a download of unknown height: the file decides which."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    face_height: float
+
+
+@dataclass(frozen=True)
+class OneFace:
+    """Find the face; the stretch stays whole."""
+
+
+@dataclass(frozen=True)
+class FaceTracks:
+    """Find and follow the face; cut the stretch where it is lost, joined by another, or the shot changes."""
+
+
+Framing = WholePicture | HeadBox | FaceBoxes | OneFace | FaceTracks
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A part of a file that should become one clip (with FaceTracks: any number of clips).
+
+    Attributes:
+        id: of the clip; of several, the prefix.
+        start_s, end_s: in the file; None: its end.
+        offset_s: how much later than its picture the sound lies in the file, seconds.
+    """
+
+    id: str
+    framing: Framing
+    start_s: float = 0.0
+    end_s: float | None = None
+    offset_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file of the raw corpus and what to make of it: the unit of work, of resuming and of sharding."""
+
+    path: Path
+    identity: str
+    split: str
+    stretches: tuple[Stretch, ...] = field(repr=False)
+
+    @property
+    def id(self) -> str:
+        """Name for the journal: the id of the first stretch."""
+        return self.stretches[0].id
+
+
+def find_videos(root: Path) -> list[Path]:
+    """All videos below a folder, sorted; linked folders are entered, hidden files left out."""
+    return sorted(
+        Path(folder, name)
+        for folder, _, names in os.walk(root, followlinks=True)
+        for name in names
+        if Path(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith(".")
+    )
+
+
+def safe_id(*parts: str) -> str:
+    """Parts joined to a name that every file system, shell and spreadsheet takes: letters, digits, . _ - only."""
+    return "_".join("".join(c if c.isascii() and (c.isalnum() or c in ".-") else "-" for c in part) for part in parts)
