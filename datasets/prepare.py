@@ -164,15 +164,13 @@ def _framed(path: Path, stretch: Stretch, options: Options) -> Iterator[tuple[st
                 square = face_square(boxes_N4, options.margin, height, width)
             case FaceTracks():
                 limits = (options.margin, options.min_face, options.min_frames, options.max_frames)
-                count = 0
-                for count, span in enumerate(find_spans(frames, _find_boxes, *limits), start=1):
-                    start = round(span.start_s * FPS)
-                    start_s, end_s = stretch.start_s + span.start_s, stretch.start_s + span.end_s
-                    yield f"{stretch.id}_{start:06d}", start_s, end_s, span.square
-                if not count:
-                    raise DataError(
-                        f"no {options.min_frames} frames in a row with one face of {options.min_face} pixels or more"
-                    )
+                spans = list(find_spans(frames, _find_boxes, *limits))
+                for span in spans:
+                    id = f"{stretch.id}_{round(span.start_s * FPS):06d}"
+                    yield id, stretch.start_s + span.start_s, stretch.start_s + span.end_s, span.square
+                if not spans:
+                    wanted = f"one face of {options.min_face} pixels or more"
+                    raise DataError(f"no {options.min_frames} frames in a row with {wanted}")
                 return
     yield stretch.id, stretch.start_s, stretch.end_s, square
 

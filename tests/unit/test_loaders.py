@@ -36,9 +36,9 @@ def same(left, right):
 
 def datasets_of(root):
     return [
-        FommData(FommDataConfig(str(root), seed=5, repeats=4)),
-        HeadPoseData(HeadPoseDataConfig(str(root), seed=5, window=16)),
-        MotionFieldData(MotionFieldDataConfig(str(root), seed=5, window=32)),
+        FommData(FommDataConfig(str(root), size=64, seed=5, repeats=4)),
+        HeadPoseData(HeadPoseDataConfig(str(root), size=64, seed=5, window=16)),
+        MotionFieldData(MotionFieldDataConfig(str(root), size=64, seed=5, window=32)),
     ]
 
 
@@ -88,7 +88,7 @@ def test_items_depend_on_seed_and_number_only(corpus, stage):
 
 
 def test_workers_do_not_change_the_batches(corpus):
-    data = FommData(FommDataConfig(str(corpus), repeats=4))
+    data = FommData(FommDataConfig(str(corpus), size=64, repeats=4))
     alone = list(DataLoader(data, batch_size=4, sampler=range(8)))
     shared = list(DataLoader(data, batch_size=4, sampler=range(8), num_workers=2))
     assert all(same(a, b) for a, b in zip(alone, shared, strict=True))
@@ -97,12 +97,12 @@ def test_workers_do_not_change_the_batches(corpus):
 
 def test_splits_do_not_mix(corpus):
     held_out = {clip.index for clip in load_manifest(corpus, "val")}
-    data = FommData(FommDataConfig(str(corpus), repeats=10))
+    data = FommData(FommDataConfig(str(corpus), size=64, repeats=10))
     assert held_out.isdisjoint(data[n].clip for n in range(len(data)))
 
 
 def test_validation_pairs_are_plain_frames(corpus):
-    data = FommData(FommDataConfig(str(corpus), augment=False, repeats=1))
+    data = FommData(FommDataConfig(str(corpus), size=64, augment=False, repeats=1))
     pair = data[0]
     clip = load_manifest(corpus)[pair.clip]
     frames = torch.from_numpy(clip.read_frames(range(clip.frames))).permute(0, 3, 1, 2) / 255
@@ -114,8 +114,8 @@ def test_validation_pairs_are_plain_frames(corpus):
 
 def test_mirrored_pairs_mirror_the_mouth(corpus):
     """Among augmented items a mirrored one has its mouth box mirrored with it: a mouth is darker red than its chin."""
-    data = FommData(FommDataConfig(str(corpus), repeats=40))
-    plain = FommData(FommDataConfig(str(corpus), repeats=40, augment=False))
+    data = FommData(FommDataConfig(str(corpus), size=64, repeats=40))
+    plain = FommData(FommDataConfig(str(corpus), size=64, repeats=40, augment=False))
     flipped = 0
     for n in range(60):
         a, b = data[n].source_mouth_4, plain[n].source_mouth_4
@@ -139,7 +139,7 @@ def test_jitter_treats_a_pair_alike_and_keeps_its_bounds():
 
 
 def test_headpose_rows_start_at_the_picture(corpus):
-    data = HeadPoseData(HeadPoseDataConfig(str(corpus), window=16, random_start=False))
+    data = HeadPoseData(HeadPoseDataConfig(str(corpus), size=64, window=16, random_start=False))
     item = data[0]
     clip = load_manifest(corpus)[item.clip]
     assert item.pose_TP.shape == (17, 6) and item.audio_TAF.shape == (16, 4, 41)
@@ -150,14 +150,14 @@ def test_headpose_rows_start_at_the_picture(corpus):
 
 
 def test_headpose_pads_a_short_clip(corpus):
-    item = HeadPoseData(HeadPoseDataConfig(str(corpus), window=64))[1]
+    item = HeadPoseData(HeadPoseDataConfig(str(corpus), size=64, window=64))[1]
     assert item.valid_T.sum() == 39  # 40 frames: 40 sounds, but pose row 40 does not exist
     assert (item.audio_TAF[40:] == 0).all() and (item.audio_TAF[39] != 0).any()
     assert (item.pose_TP[40:] == item.pose_TP[39]).all()
 
 
 def test_motionfield_window_is_aligned(corpus):
-    data = MotionFieldData(MotionFieldDataConfig(str(corpus), window=32))
+    data = MotionFieldData(MotionFieldDataConfig(str(corpus), size=64, window=32))
     item = data[2]
     clip = load_manifest(corpus)[item.clip]
     window = slice(item.start, item.start + 32)
@@ -168,7 +168,7 @@ def test_motionfield_window_is_aligned(corpus):
 
 
 def test_motionfield_pads_at_the_end(corpus):
-    item = MotionFieldData(MotionFieldDataConfig(str(corpus), window=48))[0]
+    item = MotionFieldData(MotionFieldDataConfig(str(corpus), size=64, window=48))[0]
     assert item.start == 0 and item.valid_T.tolist() == [True] * 40 + [False] * 8
     assert (item.audio_TAF[40:] == 0).all()
     for field in (item.box_THW, item.frames_TCHW, item.mouth_T4):
@@ -176,5 +176,7 @@ def test_motionfield_pads_at_the_end(corpus):
 
 
 def test_batches_collate_by_default(corpus):
-    batch = next(iter(DataLoader(MotionFieldData(MotionFieldDataConfig(str(corpus), window=32)), batch_size=2)))
+    batch = next(
+        iter(DataLoader(MotionFieldData(MotionFieldDataConfig(str(corpus), size=64, window=32)), batch_size=2))
+    )
     assert batch.frames_TCHW.shape == (2, 32, 3, 64, 64) and batch.start.shape == (2,)
