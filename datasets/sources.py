@@ -93,4 +93,4 @@ def find_videos(root: Path) -> list[Path]:
 
 def safe_id(*parts: str) -> str:
     """Parts joined to a name that every file system, shell and spreadsheet takes: letters, digits, . _ - only."""
-    return "_".join("".join(c if c.isascii() and (c.isalnum() or c in ".-") else "-" for c in part) for part in parts)
+    return "_".join("".join(c if c.isascii() and (c.isalnum() or c in ".-_") else "-" for c in part) for part in parts)

@@ -3,9 +3,10 @@
 All speakers train unless --val-identities and --test-identities say otherwise.
 """
 
+import glob
 from pathlib import Path
 
-from datasets.sources import FaceTracks, Source, Stretch, find_videos, safe_id
+from datasets.sources import VIDEO_SUFFIXES, FaceTracks, Source, Stretch, find_videos, safe_id
 
 MIN_FRAMES = 64
 
@@ -23,4 +24,6 @@ def sources(root: Path) -> list[Source]:
 
 def _twin(path: Path) -> bool:
     """Whether a.mp4 has an a.mov beside it."""
-    return sum(other.stem == path.stem for other in find_videos(path.parent)) > 1
+    return any(
+        other != path for suffix in VIDEO_SUFFIXES for other in path.parent.glob(f"{glob.escape(path.stem)}{suffix}")
+    )
