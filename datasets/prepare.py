@@ -66,7 +66,7 @@ from datasets.framing import (
 from datasets.head_pose import BOX_SIZE, RELEASED_RANGE
 from datasets.landmarks import LandmarkFinder, available, mouth_of
 from datasets.openface import default_camera, read_csv, run_feature_extraction
-from datasets.resample import at_rate, open_video
+from datasets.resample import frames_of
 from datasets.rigid_pose import fill_gaps, pose_of, smooth, to_other_camera
 from datasets.sources import FaceBoxes, FaceTracks, HeadBox, OneFace, Source, Stretch, WholePicture
 
@@ -151,27 +151,28 @@ def _framed(path: Path, stretch: Stretch, options: Options) -> Iterator[tuple[st
     Raises:
         DataError: no face, or no span with one.
     """
-    with _frames(path, stretch.start_s, stretch.end_s) as (frames, height, width):
-        match stretch.framing:
-            case WholePicture():
-                square = middle_square(height, width)
-            case HeadBox():
-                square = head_square(stretch.framing, height, width)
-            case FaceBoxes():
-                square = listed_square(stretch.framing, frames, _find_boxes, options.margin, height, width)
-            case OneFace():
-                boxes_N4 = find_face(frames, _find_boxes, options.min_face)
-                square = face_square(boxes_N4, options.margin, height, width)
-            case FaceTracks():
-                limits = (options.margin, options.min_face, options.min_frames, options.max_frames)
-                spans = list(find_spans(frames, _find_boxes, *limits))
-                for span in spans:
-                    id = f"{stretch.id}_{round(span.start_s * FPS):06d}"
-                    yield id, stretch.start_s + span.start_s, stretch.start_s + span.end_s, span.square
-                if not spans:
-                    wanted = f"one face of {options.min_face} pixels or more"
-                    raise DataError(f"no {options.min_frames} frames in a row with {wanted}")
-                return
+    frames = frames_of(path, stretch.start_s, stretch.end_s)
+    height, width = _picture_size(path)
+    match stretch.framing:
+        case WholePicture():
+            square = middle_square(height, width)
+        case HeadBox():
+            square = head_square(stretch.framing, height, width)
+        case FaceBoxes():
+            square = listed_square(stretch.framing, frames, _find_boxes, options.margin, height, width)
+        case OneFace():
+            boxes_N4 = find_face(frames, _find_boxes, options.min_face)
+            square = face_square(boxes_N4, options.margin, height, width)
+        case FaceTracks():
+            limits = (options.margin, options.min_face, options.min_frames, options.max_frames)
+            spans = list(find_spans(frames, _find_boxes, *limits))
+            for span in spans:
+                id = f"{stretch.id}_{round(span.start_s * FPS):06d}"
+                yield id, stretch.start_s + span.start_s, stretch.start_s + span.end_s, span.square
+            if not spans:
+                wanted = f"one face of {options.min_face} pixels or more"
+                raise DataError(f"no {options.min_frames} frames in a row with {wanted}")
+            return
     yield stretch.id, stretch.start_s, stretch.end_s, square
 
 
@@ -195,12 +196,8 @@ def _prepare_clip(
     start_s = max(start_s, -stretch.offset_s)  # earlier pictures have no sound
     sound_s = len(pcm) / SAMPLE_RATE - start_s - stretch.offset_s + MISSING_SOUND_S
     limit = min(options.max_frames, int(sound_s * FPS + 1e-6))
-    frames = []
-    with _frames(source.path, start_s, end_s) as (pictures, _, _):
-        for picture in pictures:
-            if len(frames) >= limit:
-                break
-            frames.append(crop(picture, square, max(options.size, BOX_SIZE)))
+    pictures = itertools.islice(frames_of(source.path, start_s, end_s), max(limit, 0))
+    frames = [crop(picture, square, max(options.size, BOX_SIZE)) for picture in pictures]
     if len(frames) < options.min_frames:
         raise DataError(f"too short: {len(frames)} frames with sound, wanted at least {options.min_frames}")
 
@@ -254,8 +251,7 @@ def _pose(
         return run_feature_extraction(options.openface_program, frames), mouth_T4
     if options.pose == "openface-csv":
         track = read_csv(_csv_of(path, Path(options.openface_csv)))
-        with _frames(path, start_s, None) as (_, height, width):
-            focal, centre = default_camera(height, width)
+        focal, centre = default_camera(*_picture_size(path))
         pose_TP = track.at(start_s + np.arange(len(frames)) / FPS)
         return to_other_camera(pose_TP, focal, centre, square[:2], BOX_SIZE / square.side), mouth_T4
     pose_TP = np.full((len(frames), 6), np.nan)
@@ -283,11 +279,12 @@ def _usable(found_T: np.ndarray) -> tuple[int, int]:
     return int(best[0]), int(best[-1]) + 1
 
 
-@contextlib.contextmanager
-def _frames(path: Path, start_s: float, end_s: float | None) -> Iterator[tuple[Iterator[np.ndarray], int, int]]:
-    """Frames at 25 a second from start_s on, and the height and width of the picture."""
-    with open_video(path, start_s) as (timed_frames, height, width):
-        yield at_rate(timed_frames, start_s, end_s, path), height, width
+@lru_cache(maxsize=1)
+def _picture_size(path: Path) -> tuple[int, int]:
+    """Height and width of a video's upright pictures."""
+    for picture in frames_of(path):
+        return picture.shape[:2]
+    raise DataError(f"{path} holds no picture; copy it again")
 
 
 @lru_cache(maxsize=1)

@@ -3,27 +3,29 @@
 Letters: H W picture.
 """
 
-import contextlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from datasets.clips import FPS
 from datasets.errors import DataError
-from datasets.media import decoded_frames, open_media
+from datasets.video import VideoReader
+
+Frame = TypeVar("Frame")
 
 SEEK_FROM_S, SEEK_BACK_S = 10.0, 5.0  # a stretch that starts late is found by seeking, this much before it
 GAP_S = 0.5  # a picture further than this from the time it stands for is a hole in the file
 
 
 def at_rate(
-    timed_frames: Iterable[tuple[float, np.ndarray]], start_s: float, end_s: float | None, path: Path
-) -> Iterator[np.ndarray]:
+    timed_frames: Iterable[tuple[float, Frame]], start_s: float, end_s: float | None, path: Path
+) -> Iterator[Frame]:
     """The frame nearest in time to start_s + k / 25, for k = 0, 1, ... until end_s or the last frame's end.
 
     Args:
-        timed_frames: (time_s, picture) in order of time.
+        timed_frames: (time_s, frame) in order of time; a frame may be anything.
         end_s: exclusive; None: the end of the video, where the last frame lasts as long as the one before it.
         path: for messages.
 
@@ -52,26 +54,19 @@ def at_rate(
         number += 1
 
 
-@contextlib.contextmanager
-def open_video(path: Path, start_s: float = 0.0) -> Iterator[tuple[Iterator[tuple[float, np.ndarray]], int, int]]:
-    """((time_s, uint8 RGB [H, W, 3]) in order, from start_s or a little earlier on; height; width).
+def frames_of(path: Path, start_s: float = 0.0, end_s: float | None = None) -> Iterator[np.ndarray]:
+    """Pictures of a video at 25 a second, uint8 RGB [H, W, 3], upright; see `at_rate`.
 
     Times count from the start of the file, as `datasets.audio.load_pcm`'s samples do.
 
     Raises:
-        DataError: no video, or damaged.
+        DataError: no video, damaged, or a hole in it.
     """
-    with open_media(path, "video", "video") as (container, stream):
-        stream.thread_type = "NONE"  # the files of a corpus are decoded side by side, one core each
+    with VideoReader(path) as reader:
         if start_s > SEEK_FROM_S:
-            container.seek(int((start_s - SEEK_BACK_S) * 1_000_000) + (container.start_time or 0))
-        frames = decoded_frames(container, stream, path)
-        yield (
-            (
-                (float(frame.pts * frame.time_base), frame.to_ndarray(format="rgb24"))
-                for frame in frames
-                if frame.pts is not None
-            ),
-            stream.height,
-            stream.width,
-        )
+            reader.start_near(start_s - SEEK_BACK_S)
+        last, picture = None, None
+        for frame in at_rate(reader.frames(), start_s, end_s, path):
+            if frame is not last:  # a frame shown twice is converted once
+                last, picture = frame, reader.to_rgb(frame)
+            yield picture

@@ -66,6 +66,11 @@ class VideoReader:
         """Average frame rate, as the file states it (25 if it does not)."""
         return float(self._stream.average_rate or FPS)
 
+    def start_near(self, time_s: float) -> None:
+        """Begin at a key frame before a time (s from the start of the file); call before reading."""
+        start = self._container.start_time or 0
+        self._container.seek(start + int(max(0.0, time_s) * 1_000_000))
+
     def __iter__(self) -> Iterator[tuple[float, np.ndarray]]:
         for time_s, frame in self.frames():
             yield time_s, self.to_rgb(frame)
