@@ -12,18 +12,20 @@ Letters: B batch, C H W image.
 """
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from animation.models import read_weights
 from datasets.clips import load_manifest
 from datasets.errors import DataError
 from datasets.fomm import FommBatch, FommData, FommDataConfig, mouth_boxes, to_float
 from datasets.order import choices
 from datasets.synthetic import SyntheticConfig, make_if_absent
 from engine import command, pictures
-from engine.checkpoint import CheckpointError, open_weights
+from engine.checkpoint import CheckpointError
 from engine.config import ConfigError, to_dict
 from engine.run import OptimConfig, Run, RunConfig, RunError
 from modules import losses, measures
@@ -280,7 +282,7 @@ def main(config: Config) -> None:
         detector, generator = KeypointDetector(config.keypoint_detector), ImageGenerator(config.image_generator)
         networks = {"keypoint_detector": detector, "image_generator": generator}
         if config.initial_weights:
-            open_weights(config.initial_weights).load_into(networks, config.initial_weights)
+            read_weights([Path(config.initial_weights)]).load_into(networks, config.initial_weights)
         run.export(networks, {name: to_dict(getattr(config, name)) for name in networks})
         pyramid = run.freeze(ImagePyramid(config.pyramid))
         vgg = run.freeze(load_vgg(config.vgg)) if config.weights.perceptual else None

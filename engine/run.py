@@ -193,6 +193,7 @@ class Run:
         self._improved = False
         self._process = os.getpid()
         self._old_handlers: dict[int, Any] = {}
+        self._log_handlers: list[logging.Handler] = []
         self._board: Any = None
         self._metrics: Any = None
         self._bar: Any = None
@@ -215,6 +216,9 @@ class Run:
         for closable in (self._bar, self._metrics, self._board):
             if closable is not None:
                 closable.close()
+        for handler in self._log_handlers:
+            logging.getLogger().removeHandler(handler)
+            handler.close()
         if kind is None:
             self.accelerator.wait_for_everyone()
         # Leave the process group explicitly; gloo sometimes aborts when Python shuts down with it still open.
@@ -231,9 +235,10 @@ class Run:
     def _start_log(self) -> None:
         root = logging.getLogger()
         root.setLevel(logging.INFO)
-        handler = logging.FileHandler(self.folder / "log.txt")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        root.addHandler(handler)
+        self._log_handlers = [logging.FileHandler(self.folder / "log.txt"), logging.StreamHandler()]
+        for handler in self._log_handlers:
+            handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+            root.addHandler(handler)
         commit = subprocess.run(
             ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent
         )
