@@ -134,7 +134,8 @@ class VideoWriter:
         sound: a media file whose sound goes with the frames, or None.
         fps: frames a second.
         crf: x264's constant rate factor, 0 (lossless) to 51.
-        signer: signs the finished file with a C2PA manifest.
+        label: burn in a small "synthetic" label.
+        signature: signs the finished file with a C2PA manifest.
 
     Raises:
         DataError: the target cannot be written, the disk is full, or the sound cannot be read. Errors of the thread are
@@ -145,13 +146,15 @@ class VideoWriter:
         self,
         path: str | Path,
         sound: str | Path | None = None,
-        fps: int = FPS,
+        fps: float = FPS,
         crf: int = CRF,
-        signer: provenance.Signer | None = None,
+        label: bool = False,
+        signature: provenance.Signature | None = None,
     ) -> None:
         self.path = Path(path)
         self.frames = 0  # taken so far
-        self._sound_path, self._fps, self._crf, self._signer = sound, fps, crf, signer
+        self._sound_path, self._crf, self._label, self._signature = sound, crf, label, signature
+        self._fps = Fraction(fps).limit_denominator(1001)
         self._stack = contextlib.ExitStack()
         self._batches: queue.Queue[np.ndarray | None] = queue.Queue(QUEUED_BATCHES)
         self._cancelled = threading.Event()
@@ -174,21 +177,25 @@ class VideoWriter:
         self.frames += len(frames_NHW3)
         self._put(frames_NHW3)
 
+    def finish(self) -> None:
+        """Wait until all frames are encoded; the end of the block does it too."""
+        if self._thread.is_alive():
+            self._put(None)
+            self._thread.join()
+        if self._error is not None:
+            raise self._translated(self._error) from self._error
+
     def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
         try:
             with self._stack:  # on an error, in here or before, removes the temporary file; otherwise renames it
-                if kind is None:
-                    self._put(None)
-                else:
-                    self._cancelled.set()
-                self._thread.join()
                 if kind is not None:
+                    self._cancelled.set()
+                    self._thread.join()
                     raise _Cancelled
-                if self._error is not None:
-                    raise self._translated(self._error) from self._error
+                self.finish()
                 provenance.append_xmp(self._temporary)
-                if self._signer is not None:
-                    self._signer.sign(self._temporary)
+                if self._signature is not None:
+                    self._signature.sign(self._temporary)
         except _Cancelled:
             pass  # the caller's own error goes on
 
@@ -233,14 +240,16 @@ class VideoWriter:
             picture = _PictureTrack(output, batch_NHW3.shape[1:3], self._fps, self._crf)
             sound = _SoundTrack(output, *self._sound, self._sound_path) if self._sound is not None else None
             while batch_NHW3 is not None:
+                if self._label:
+                    batch_NHW3 = provenance.draw_label(batch_NHW3)
                 for frame_HW3 in batch_NHW3:
                     output.mux(picture.encode(frame_HW3))
                     if sound is not None:
-                        output.mux(sound.encode_until(Fraction(picture.frames, self._fps), last=False))
+                        output.mux(sound.encode_until(picture.frames / self._fps, last=False))
                 batch_NHW3 = self._next_batch()
             output.mux(picture.finish())
             if sound is not None:
-                output.mux(sound.encode_until(Fraction(picture.frames, self._fps), last=True))
+                output.mux(sound.encode_until(picture.frames / self._fps, last=True))
 
 
 class _Cancelled(Exception):
@@ -248,7 +257,7 @@ class _Cancelled(Exception):
 
 
 class _PictureTrack:
-    def __init__(self, output: Any, size: tuple[int, int], fps: int, crf: int) -> None:
+    def __init__(self, output: Any, size: tuple[int, int], fps: Fraction, crf: int) -> None:
         from av.video.reformatter import VideoReformatter
 
         height, width = size
@@ -279,7 +288,7 @@ class _PictureTrack:
             rgb, format="yuv420p", dst_colorspace="ITU601", dst_color_range="MPEG", interpolation=CONVERSION
         )
         frame.pts = self.frames
-        frame.time_base = Fraction(1, self._fps)
+        frame.time_base = 1 / self._fps
         self.frames += 1
         return self._stream.encode(frame)
 
@@ -324,24 +333,18 @@ class _SoundTrack:
         return np.ascontiguousarray(taken_CN)
 
 
-class FrameFolder:
-    """Writes frames as 000000.png, 000001.png ... without loss, each whole or not at all, marked as synthetic.
+def write_frames(folder: str | Path, first: int, frames_NHW3: np.ndarray) -> None:
+    """Write frames first, first + 1, ... as 000000.png, 000001.png ..., each whole or not at all, marked as synthetic.
 
     Raises:
-        DataError: the folder cannot be made, or already holds frames (they would mix with the new ones).
+        DataError: the folder cannot be made or written to, or, with the first frame, already holds frames.
     """
-
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-        self.frames = 0  # written so far
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DataError(f"{folder} cannot be made ({error.strerror}); choose another folder for frames") from error
-        if any(self.folder.glob("[0-9]" * 6 + ".png")):
-            raise DataError(f"{folder} already holds frames; empty it or name a new folder")
-
-    def write(self, frames_NHW3: np.ndarray) -> None:
-        for frame_HW3 in frames_NHW3:
-            write_png(self.folder / f"{self.frames:06d}.png", frame_HW3, provenance.metadata())
-            self.frames += 1
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be made ({error.strerror}); choose another folder for frames") from error
+    if first == 0 and any(folder.glob("[0-9]" * 6 + ".png")):
+        raise DataError(f"{folder} already holds frames, which would mix with the new ones; empty it or name another")
+    for index, frame_HW3 in enumerate(frames_NHW3, first):
+        write_png(folder / f"{index:06d}.png", frame_HW3, provenance.png_marks())
