@@ -13,11 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.errors import DataError
-
 ENVIRONMENT = Path(__file__).parents[1] / ".venv-pose"
 POINTS, MAX_FACES = 468, 8
 LIP_LEFT, LIP_RIGHT, LIP_TOP, LIP_BOTTOM, INNER_TOP, INNER_BOTTOM = 61, 291, 0, 17, 13, 14
+
+
+class EstimatorError(RuntimeError):
+    """The estimator is missing or does not run: no fault of a video, so preparing stops."""
 
 
 def available() -> bool:
@@ -30,8 +32,11 @@ class LandmarkFinder:
 
     def __enter__(self) -> "LandmarkFinder":
         if not available():
-            raise DataError(f"{ENVIRONMENT} not found: install the head-pose estimator with `make pose-tools`, once")
-        command = [str(ENVIRONMENT / "bin" / "python"), str(Path(__file__).with_name("landmark_server.py"))]
+            raise EstimatorError(
+                f"{ENVIRONMENT} not found: install the head-pose estimator with `make pose-tools`, once"
+            )
+        # -P: else the folder of the script comes first, and our inspect.py hides Python's
+        command = [str(ENVIRONMENT / "bin" / "python"), "-P", str(Path(__file__).with_name("landmark_server.py"))]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOG_minloglevel": "3", "TF_CPP_MIN_LOG_LEVEL": "3"}
         environment.pop("PYTHONPATH", None)
         self.process = subprocess.Popen(
@@ -72,7 +77,7 @@ class LandmarkFinder:
             except BrokenPipeError:
                 reply = b""
             if not reply:
-                raise RuntimeError("the head-pose estimator stopped; run the same command again to continue")
+                raise EstimatorError("the head-pose estimator stopped; run the same command again to continue")
             yield np.frombuffer(reply, np.float32).reshape(shape)
 
 

@@ -20,6 +20,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -64,7 +65,7 @@ from datasets.framing import (
     middle_square,
 )
 from datasets.head_pose import BOX_SIZE, RELEASED_RANGE
-from datasets.landmarks import LandmarkFinder, available, mouth_of
+from datasets.landmarks import EstimatorError, LandmarkFinder, available, mouth_of
 from datasets.openface import default_camera, read_csv, run_feature_extraction
 from datasets.resample import frames_of
 from datasets.rigid_pose import fill_gaps, pose_of, smooth, to_other_camera
@@ -525,6 +526,10 @@ def main(arguments: list[str] | None = None) -> None:
         raise DataError(
             f"--openface-csv {args.openface_csv!r} is not a folder; give the folder of OpenFace's CSV files"
         )
+    if args.pose == "openface" and shutil.which(args.openface_program) is None:
+        raise DataError(
+            f"--openface-program {args.openface_program!r} not found; give the path of OpenFace's FeatureExtraction"
+        )
     corpus = {"grid": grid, "voxceleb": voxceleb, "lrw": lrw, "videos": videos}[args.corpus]
     options = Options(
         size=args.size,
@@ -547,7 +552,7 @@ def main(arguments: list[str] | None = None) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (DataError, OSError) as error:
+    except (DataError, EstimatorError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
