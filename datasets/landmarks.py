@@ -44,7 +44,7 @@ class LandmarkFinder:
         )
         if self.process.stdout.readline() != b"ready\n":
             self.__exit__()
-            raise DataError(
+            raise EstimatorError(
                 f"the head-pose estimator does not start; see `{' '.join(command)}`, or `make pose-tools` again"
             )
         return self
