@@ -14,8 +14,8 @@ BROKEN_SHARE = (
     0.1  # a file with more undecodable packets than this is corrupt; ours: stray tags in mp3 files stay below
 )
 MISSING_SHARE = 0.02  # a file whose header promises this much more sound than can be read is truncated; ours
-MISSING_S = 0.25
-EXACT_HEADERS = {"wav", "w64", "aiff", "flac", "mov,mp4,m4a,3gp,3g2,mj2"}  # others only estimate their duration
+MISSING_S = 0.1
+EXACT_HEADERS = {"w64", "aiff", "flac", "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}  # others estimate, or do not say
 
 
 @contextlib.contextmanager
@@ -67,7 +67,11 @@ def decoded_frames(container: Any, stream: Any, path: str | Path) -> Iterator[An
             if frame.pts is not None:
                 frame.pts -= round(offset_s / frame.time_base)
             yield frame
-    if not good or broken > BROKEN_SHARE * (good + broken):
+    if not good and not broken:
+        raise DataError(
+            f"{path} is cut off before its first {'sound' if stream.type == 'audio' else 'picture'}; copy it again"
+        )
+    if broken > BROKEN_SHARE * (good + broken):
         raise DataError(f"{path} is damaged: {broken} parts of it cannot be decoded, {good} can; copy it again")
 
 
@@ -82,13 +86,37 @@ def _packets(container: Any, stream: Any, path: str | Path) -> Iterator[Any]:
 
 def require_whole(container: Any, stream: Any, end_s: float, path: str | Path) -> None:
     """Raise DataError if the header promises clearly more than the `end_s` seconds that were decoded."""
-    if container.format.name not in EXACT_HEADERS or not stream.duration:
-        return
-    promised_s = float(stream.duration * stream.time_base)
+    promised_s = _promised_s(container, stream, Path(path))
     if promised_s - end_s > max(MISSING_S, MISSING_SHARE * promised_s):
         raise DataError(
             f"{path} is cut off: its header promises {promised_s:.1f} s, only {end_s:.1f} s are there; copy it again"
         )
+
+
+def _promised_s(container: Any, stream: Any, path: Path) -> float:
+    """Duration that the file's header states, 0 where it does not or FFmpeg fits it to what is there."""
+    if container.format.name == "wav":
+        return _wav_data_bytes(path) * 8 / max(1, stream.codec_context.bit_rate or 0)
+    with open(path, "rb") as file:
+        counted_mp3 = container.format.name == "mp3" and any(tag in file.read(2**20) for tag in (b"Xing", b"Info"))
+    if container.format.name not in EXACT_HEADERS and not counted_mp3:
+        return 0.0
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    # matroska states one duration for all tracks; only with a single one is it this one's
+    return container.duration / 1e6 if container.duration and len(container.streams) == 1 else 0.0
+
+
+def _wav_data_bytes(path: Path) -> int:
+    """Size that the header of a wav gives its samples, 0 where it is unknown (written to a pipe) or over 4 GB."""
+    with open(path, "rb") as file:
+        file.seek(12)  # RIFF, size, WAVE
+        while len(header := file.read(8)) == 8:
+            size = int.from_bytes(header[4:], "little")
+            if header[:4] == b"data":
+                return size if size < 0xFFFF_0000 else 0
+            file.seek(size + size % 2, 1)
+    return 0
 
 
 def _reason(error: Exception) -> str:

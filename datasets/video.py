@@ -174,6 +174,7 @@ class VideoWriter:
     def write(self, frames_NHW3: np.ndarray) -> None:
         """Queue a batch of frames; waits while the encoder is behind. All frames have one size."""
         assert frames_NHW3.dtype == np.uint8 and frames_NHW3.ndim == 4 and frames_NHW3.shape[3] == 3, frames_NHW3.shape
+        assert self._thread.is_alive() or self._error is not None, "write after finish, or outside the with block"
         self.frames += len(frames_NHW3)
         self._put(frames_NHW3)
 
@@ -192,7 +193,12 @@ class VideoWriter:
                     self._cancelled.set()
                     self._thread.join()
                     raise _Cancelled
-                self.finish()
+                try:
+                    self.finish()
+                except BaseException:  # Ctrl-C while waiting, too: the encoder must be gone before its file goes
+                    self._cancelled.set()
+                    self._thread.join()
+                    raise
                 provenance.append_xmp(self._temporary)
                 if self._signature is not None:
                     self._signature.sign(self._temporary)

@@ -12,7 +12,7 @@ The two lists complete each other: the csv gives the better crop, the txt the of
 import csv
 import re
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -94,15 +94,14 @@ def _source(root: Path, path: Path, boxes: dict[str, list[Listed]], offsets: dic
             if cropped_tree and path.stem in offsets.get(parts[-2], {})
             else None
         )
-        stretches = [Stretch(safe_id(*parts[-2 if cropped_tree else -1 : -1], path.stem), WholePicture())]
+        stretches = [Stretch(safe_id(*parts[-2:-1] if cropped_tree else (), path.stem), WholePicture())]
         if listed:
             stretches = [Stretch(stretches[0].id, listed.framing, offset_s=listed.offset_s)]
         known = listed
     identity = folder_identity or (known.identity if known else path.stem)
     split = folder_split or (known and known.split) or ("test" if identity in TEST else "train")
-    stretches = tuple(
-        Stretch(f"{safe_id(identity)}_{s.id}", s.framing, s.start_s, s.end_s, s.offset_s) for s in stretches
-    )
+    prefix = "" if stretches[0].id == safe_id(identity) else f"{safe_id(identity)}_"
+    stretches = tuple(replace(stretch, id=prefix + stretch.id) for stretch in stretches)
     return Source(path, identity, split, stretches)
 
 
