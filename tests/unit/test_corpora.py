@@ -106,7 +106,7 @@ def test_voxceleb2_tree(tmp_path):
     found = {s.id: s for s in voxceleb.sources(tmp_path, [], None)}
     assert found["id00012_21Uxsk56VDQ_00001"].split == "train" and found["id00017_x_00002"].split == "test"
     assert all(s.stretches[0].framing == WholePicture() for s in found.values())
-    assert found["flat_flat"].identity == "flat"
+    assert found["flat"].identity == "flat"
 
 
 def test_a_wrong_list_names_its_line(tmp_path):
