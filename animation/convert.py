@@ -1,6 +1,6 @@
 """Convert a published checkpoint to this project's format (safetensors + configuration):
 
-    python -m animation.convert audio2head.pth.tar audio2head.safetensors
+python -m animation.convert audio2head.pth.tar audio2head.safetensors
 """
 
 import argparse
@@ -19,7 +19,9 @@ def main() -> None:
     arguments = parser.parse_args()
     with clean_exit(CheckpointError):
         weights = read_released(arguments.checkpoint)
-        networks = build_networks(weights, source=str(arguments.checkpoint))  # every key is checked before anything is written
+        networks = build_networks(
+            weights, source=str(arguments.checkpoint)
+        )  # every key is checked before anything is written
         weights.states = {component: network.state_dict() for component, network in networks.items()}
         save_weights(arguments.output, weights)
         print(f"{arguments.output}: {', '.join(weights.states)}")

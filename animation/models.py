@@ -53,7 +53,9 @@ def read_weights(paths: list[Path]) -> Weights:
         weights = _read_one(Path(path))
         merged.states.update(weights.states)
         extra = {"pose_range"} if "head_motion_predictor" in weights.states else set()
-        merged.configs.update({key: weights.configs[key] for key in weights.configs.keys() & (weights.states.keys() | extra)})
+        merged.configs.update(
+            {key: weights.configs[key] for key in weights.configs.keys() & (weights.states.keys() | extra)}
+        )
     return merged
 
 
@@ -61,7 +63,9 @@ def _read_one(path: Path) -> Weights:
     if path.is_dir():
         file = path / RUN_WEIGHTS
         if not file.is_file():
-            raise CheckpointError(f"{path} is a folder without {RUN_WEIGHTS}; give a run folder of a finished or saved stage")
+            raise CheckpointError(
+                f"{path} is a folder without {RUN_WEIGHTS}; give a run folder of a finished or saved stage"
+            )
         return load_weights(file)
     return load_weights(path) if path.suffix == ".safetensors" else read_released(path)
 
@@ -100,7 +104,9 @@ def load_models(paths: list[Path], device: torch.device, needed: tuple[str, ...]
     if missing:
         has = ", ".join(c for c in NETWORKS if c in weights.states) or "no network"
         wants = ", ".join(f"{component} ({TRAINED_BY[component]})" for component in missing)
-        raise CheckpointError(f"{source} holds {has}; still needed: {wants}. Give several checkpoints after --checkpoint")
+        raise CheckpointError(
+            f"{source} holds {has}; still needed: {wants}. Give several checkpoints after --checkpoint"
+        )
     networks = build_networks(weights, source)
     for network in networks.values():
         network.eval().requires_grad_(False).to(device)
@@ -112,7 +118,9 @@ def load_models(paths: list[Path], device: torch.device, needed: tuple[str, ...]
         image_config=component_config(weights, "image_generator", ImageGeneratorConfig),
         head_motion_config=component_config(weights, "head_motion_predictor", HeadMotionPredictorConfig),
         motion_field_config=component_config(weights, "motion_field_generator", MotionFieldGeneratorConfig),
-        pose_range=from_dict(PoseRange, weights.configs["pose_range"]) if "pose_range" in weights.configs else RELEASED_RANGE,
+        pose_range=from_dict(PoseRange, weights.configs["pose_range"])
+        if "pose_range" in weights.configs
+        else RELEASED_RANGE,
         device=device,
     )
     _check_fit(models, weights, source)

@@ -12,7 +12,7 @@ from torch import Tensor
 from animation.models import Models
 from animation.schedule import emission_schedule
 from datasets.head_pose import render_boxes
-from modules.keypoints import Keypoints, invert_2x2
+from modules.keypoints import Keypoints, compose_2x2, invert_2x2
 from modules.motion_field_generator import MotionFieldGenerator
 
 POSE_CHUNK = 1024  # audio frames that E_A sees at once
@@ -123,5 +123,7 @@ def relative_to_source(chunks: Iterator[Keypoints], source: Keypoints) -> Iterat
         position = source.position_BK2 + chunk.position_BK2 - first.position_BK2
         jacobian = None
         if chunk.jacobian_BK22 is not None and source.jacobian_BK22 is not None:
-            jacobian = chunk.jacobian_BK22 @ invert_2x2(first.jacobian_BK22) @ source.jacobian_BK22
+            jacobian = compose_2x2(
+                compose_2x2(chunk.jacobian_BK22, invert_2x2(first.jacobian_BK22)), source.jacobian_BK22
+            )
         yield Keypoints(position, jacobian)

@@ -60,4 +60,3 @@ def read_released(path: str | Path) -> Weights:
     if "head_motion_predictor" in weights.states:
         weights.configs["pose_range"] = to_dict(RELEASED_RANGE)
     return weights
-

@@ -19,6 +19,7 @@ class Renderer:
         source_BCHW: [1, 3, H, W] in [0, 1], on the generator's device.
         source: its keypoints.
         batch_size: frames rendered at once.
+        dtype: of the convolutions, by autocast (None: float32); coordinates and warps are float32 in any case.
         truncate: 8 bits by truncation, as the released program does; otherwise by rounding.
         compile_network: run through torch.compile (slow first batch).
     """
@@ -30,19 +31,22 @@ class Renderer:
         source: Keypoints,
         batch_size: int,
         truncate: bool,
+        dtype: torch.dtype | None = None,
         compile_network: bool = False,
     ):
         self.source = source
         self.batch_size = batch_size
         self.truncate = truncate
-        with torch.inference_mode():
+        self.autocast = torch.autocast(source_BCHW.device.type, dtype=dtype, enabled=dtype is not None)
+        with torch.inference_mode(), self.autocast:
             self.encoding = generator.encode(source_BCHW)
         self.render_batch = torch.compile(self._render, dynamic=False) if compile_network else self._render
         self.generator = generator
 
     def _render(self, position_BK2: Tensor, jacobian_BK22: Tensor | None) -> Tensor:
         """-> uint8 [B, H, W, 3] on the device."""
-        rendering = self.generator.render(self.encoding, Keypoints(position_BK2, jacobian_BK22), self.source)
+        with self.autocast:
+            rendering = self.generator.render(self.encoding, Keypoints(position_BK2, jacobian_BK22), self.source)
         levels = rendering.image_BCHW * 255
         if not self.truncate:
             levels = levels.round()

@@ -10,7 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from modules.hourglass import Hourglass2d
-from modules.keypoints import Keypoints, coordinate_grid, gaussian_heatmaps, invert_2x2, warp
+from modules.keypoints import Keypoints, compose_2x2, coordinate_grid, gaussian_heatmaps, invert_2x2, warp
 
 
 class DenseMotion(NamedTuple):
@@ -33,8 +33,8 @@ def sparse_motions(driving: Keypoints, source: Keypoints, height: int, width: in
     grid = coordinate_grid(height, width, like=driving.position_BK2)
     offset = grid - driving.position_BK2[:, :, None, None]  # (B, K, H, W, 2)
     if driving.jacobian_BK22 is not None and source.jacobian_BK22 is not None:
-        affine = source.jacobian_BK22 @ invert_2x2(driving.jacobian_BK22)  # (B, K, 2, 2)
-        offset = torch.einsum("bkij,bkhwj->bkhwi", affine, offset)
+        affine = compose_2x2(source.jacobian_BK22, invert_2x2(driving.jacobian_BK22))  # (B, K, 2, 2)
+        offset = (affine[:, :, None, None] * offset[..., None, :]).sum(-1)
     motions = offset + source.position_BK2[:, :, None, None]
     return torch.cat([grid.expand(len(motions), 1, -1, -1, -1), motions], dim=1)
 
@@ -76,6 +76,6 @@ class DenseMotionNetwork(nn.Module):
         inputs = rearrange(torch.cat([heatmaps[:, :, None], deformed], dim=2), "b n c h w -> b (n c) h w")
         features = self.hourglass(inputs)
         mask = self.mask(features).float().softmax(dim=1)
-        deformation = torch.einsum("bnhw,bnhwc->bhwc", mask, motions)
+        deformation = (mask[..., None] * motions).sum(1)
         occlusion = self.occlusion(features).float().sigmoid()
         return DenseMotion(deformation, occlusion, mask, deformed)

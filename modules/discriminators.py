@@ -128,6 +128,11 @@ class PoseDiscriminatorConfig:
         if self.width < 1 or self.num_strided < 1:
             raise ValueError("a pose discriminator needs at least one channel and one strided layer")
 
+    @property
+    def shortest(self) -> int:
+        """Frames below which the last maps are too short to be normalised."""
+        return 2**self.num_strided * 4
+
 
 class PoseDiscriminator(nn.Module):
     """1-D PatchGAN over a pose sequence (Sec. 3.2)."""
@@ -144,7 +149,7 @@ class PoseDiscriminator(nn.Module):
             layers.append(nn.LeakyReLU(LEAKY_SLOPE))
         layers.append(nn.Conv1d(widths[-1], 1, 4, padding=1))
         self.layers = nn.Sequential(*layers)
-        self.shortest = 2**config.num_strided * 4  # frames: below it the last maps are too short to normalise
+        self.shortest = config.shortest
 
     def forward(self, pose_BTP: Tensor) -> Tensor:
         """Scores of overlapping stretches, [B, T'], of a normalised pose sequence."""

@@ -2,6 +2,9 @@
 
 Letters: B batch, K keypoint, H W picture, digits literal. Positions are (x, y) in [-1, 1]; -1 and 1 are the centres of
 the corner pixels.
+
+Everything here stays in float32 under autocast: sums of products are written elementwise, since matrix products (einsum
+included) would be cast to bfloat16, whose 8 bits are too coarse for coordinates.
 """
 
 from typing import NamedTuple
@@ -51,7 +54,9 @@ def soft_argmax(heatmap_BKHW: Tensor) -> Tensor:
         position_BK2 in [-1, 1].
     """
     grid = coordinate_grid(*heatmap_BKHW.shape[-2:], like=heatmap_BKHW)
-    return torch.einsum("bkhw,hwc->bkc", heatmap_BKHW, grid)
+    x = (heatmap_BKHW.sum(-2) * grid[0, :, 0]).sum(-1)
+    y = (heatmap_BKHW.sum(-1) * grid[:, 0, 1]).sum(-1)
+    return torch.stack([x, y], dim=-1)
 
 
 def spatial_softmax(logits_BKHW: Tensor, temperature: float) -> Tensor:
@@ -63,7 +68,7 @@ def spatial_softmax(logits_BKHW: Tensor, temperature: float) -> Tensor:
 def weighted_jacobian(maps_BJHW: Tensor, heatmap_BKHW: Tensor) -> Tensor:
     """Mean of the predicted 2x2 maps under each heatmap -> jacobian_BK22, row-major (Siarohin et al. 2019b)."""
     maps = rearrange(maps_BJHW.float(), "b (k j) h w -> b k j h w", j=4)
-    jacobian = torch.einsum("bkjhw,bkhw->bkj", maps, heatmap_BKHW)
+    jacobian = (maps * heatmap_BKHW[:, :, None]).sum((-1, -2))
     return rearrange(jacobian, "b k (r c) -> b k r c", r=2)
 
 
@@ -79,6 +84,11 @@ def invert_2x2(matrix: Tensor) -> Tensor:
     (a, b), (c, d) = (row.unbind(-1) for row in matrix.unbind(-2))
     adjugate = torch.stack((torch.stack((d, -b), -1), torch.stack((-c, a), -1)), -2)
     return adjugate / (a * d - b * c)[..., None, None]
+
+
+def compose_2x2(a: Tensor, b: Tensor) -> Tensor:
+    """Matrix product a b of [..., 2, 2]."""
+    return (a[..., :, :, None] * b[..., None, :, :]).sum(-2)
 
 
 def identity_jacobian_(weight: Tensor, bias: Tensor) -> None:

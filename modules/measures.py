@@ -1,6 +1,6 @@
-"""What is reported, not trained: quality of pictures, one number a picture.
+"""What is reported, not trained: quality of pictures (one number a picture), liveliness of head motion.
 
-Letters: B batch, C H W image in [0, 1].
+Letters: B batch, C H W image in [0, 1], T video frame, P pose value.
 """
 
 import torch
@@ -30,6 +30,20 @@ def box_psnr(image_BCHW: Tensor, wanted_BCHW: Tensor, box_B4: Tensor) -> Tensor:
 def ssim(image_BCHW: Tensor, wanted_BCHW: Tensor) -> Tensor:
     """Structural similarity (Wang et al. 2004), [B]."""
     return ssim_map(image_BCHW, wanted_BCHW).mean((1, 2, 3))
+
+
+def deviation(pose_BTP: Tensor, valid_BT: Tensor) -> Tensor:
+    """Standard deviation over time, mean over axes and sequences; only real frames count."""
+    mask_BT1 = valid_BT[..., None].to(pose_BTP)
+    count = mask_BT1.sum(1, keepdim=True)
+    mean = (pose_BTP * mask_BT1).sum(1, keepdim=True) / count
+    return (((pose_BTP - mean).square() * mask_BT1).sum(1, keepdim=True) / count).sqrt().mean()
+
+
+def speed(pose_BTP: Tensor, valid_BT: Tensor) -> Tensor:
+    """Mean absolute change from frame to frame; only pairs of real frames count."""
+    mask_BT = (valid_BT[:, 1:] & valid_BT[:, :-1]).to(pose_BTP)
+    return (pose_BTP.diff(dim=1).abs().mean(-1) * mask_BT).sum() / mask_BT.sum()
 
 
 def _decibel(error_B: Tensor) -> Tensor:

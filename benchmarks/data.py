@@ -1,0 +1,138 @@
+"""Speed of preparing and of loading, on one core.
+
+    python -m benchmarks.data --prepared data/grid [--raw RAW/grid]
+
+One process, one thread: divide by it to know how many cores a GPU needs. Loaders are timed on the clips of the prepared
+corpus, after one pass that brings the files into memory; preparing is timed step by step on a few raw videos.
+"""
+
+import argparse
+import itertools
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # before numpy and torch read them
+    os.environ[_name] = "1"
+
+import cv2
+import numpy as np
+import torch
+
+from datasets.audio import features, load_pcm
+from datasets.clips import load_manifest
+from datasets.fomm import FommData, FommDataConfig
+from datasets.framing import crop, face_square, find_face
+from datasets.headpose import HeadPoseData, HeadPoseDataConfig
+from datasets.landmarks import LandmarkFinder, available
+from datasets.motionfield import MotionFieldData, MotionFieldDataConfig
+from datasets.prepare import Options
+from datasets.resample import frames_of
+from datasets.rigid_pose import pose_of
+from datasets.sources import find_videos
+
+GOAL_PAIRS = 400  # frame pairs a second that keep one modern GPU busy
+
+
+def rate(work: Callable[[int], object], seconds: float) -> float:
+    """Calls a second of work(0), work(1), ...; the median of five stretches, so that a busy machine shows less."""
+    for n in range(3):
+        work(n)
+    rates, number = [], itertools.count(3)
+    for _ in range(5):
+        start, calls = time.perf_counter(), 0
+        while time.perf_counter() - start < seconds / 5:
+            work(next(number))
+            calls += 1
+        rates.append(calls / (time.perf_counter() - start))
+    return float(np.median(rates))
+
+
+def loading(root: Path, seconds: float) -> None:
+    clips = load_manifest(root, "train")
+    random = np.random.default_rng(0)
+    places = [
+        (clip, int(random.integers(clip.frames))) for clip in random.permutation(np.array(clips, dtype=object))[:200]
+    ]
+
+    def decode(n: int) -> None:
+        clip, frame = places[n % len(places)]
+        clip.read_frames([frame, (frame + 7) % clip.frames])
+
+    def decode_window(n: int) -> None:
+        clip, _ = places[n % len(places)]
+        clip.read_frames(range(min(64, clip.frames)))
+
+    size = clips[0].row.size
+    pairs = FommData(FommDataConfig(str(root), size=size))
+    head = HeadPoseData(HeadPoseDataConfig(str(root), size=size))
+    motion = MotionFieldData(MotionFieldDataConfig(str(root), size=size))
+    lines = [
+        ("decode only, 2 frames of a clip", rate(decode, seconds), 2),
+        ("decode only, 64 frames of a clip", rate(decode_window, seconds), 64),
+        ("FommData (pair, augmented)", rate(pairs.__getitem__, seconds), 2),
+        ("HeadPoseData (T = 256)", rate(head.__getitem__, seconds), 1),
+        ("MotionFieldData (T = 64)", rate(motion.__getitem__, seconds), 65),
+    ]
+    print(f"\n| loading {size}x{size}, one core | items/s | frames/s |\n|---|---|---|")
+    for title, items, frames in lines:
+        print(f"| {title} | {items:.0f} | {items * frames:.0f} |")
+    print(f"\n{GOAL_PAIRS} pairs/s need {GOAL_PAIRS / lines[2][1]:.1f} cores.")
+
+
+def preparing(root: Path, number: int) -> None:
+    videos = find_videos(root)
+    videos = videos[:: max(1, len(videos) // number)][:number]
+    seconds: dict[str, float] = {}
+    frames_total = 0
+
+    def timed(name: str, work: Callable[[], object]) -> object:
+        start = time.perf_counter()
+        result = work()
+        seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
+        return result
+
+    with LandmarkFinder() as finder:
+        finder.meshes([np.zeros((256, 256, 3), np.uint8)])
+        features(load_pcm(videos[0]))
+        for video in videos:
+            frames = timed("decode to RGB at 25 fps (done twice)", lambda video=video: list(frames_of(video)))
+            frames_total += len(frames)
+            height, width = frames[0].shape[:2]
+            boxes = timed("face boxes, every 5th frame", lambda frames=frames: find_face(frames, finder.boxes, 1))
+            square = face_square(boxes, Options.margin, height, width)
+            crops = timed(
+                "crop to 256x256", lambda frames=frames, square=square: [crop(f, square, 256) for f in frames]
+            )
+            mesh = timed("face mesh", lambda crops=crops: finder.meshes(crops))
+            timed("pose", lambda mesh=mesh: pose_of(mesh[np.isfinite(mesh[:, 0, 0])]))
+            timed("sound: decode, features", lambda video=video: features(load_pcm(video)))
+            quality = [cv2.IMWRITE_JPEG_QUALITY, 95]
+            timed("JPEG", lambda crops=crops: [cv2.imencode(".jpg", frame, quality) for frame in crops])
+    seconds["decode to RGB at 25 fps (done twice)"] *= 2
+    whole = sum(seconds.values())
+    print(f"\n| preparing, one core, {len(videos)} videos, {frames_total} frames | ms a frame | share |\n|---|---|---|")
+    for name, value in seconds.items():
+        print(f"| {name} | {1000 * value / frames_total:.2f} | {value / whole:.0%} |")
+    print(
+        f"| all | {1000 * whole / frames_total:.2f} | {frames_total / whole:.0f} frames/s, {len(videos) / whole:.2f} clips/s |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--prepared", type=Path, required=True, help="a prepared corpus")
+    parser.add_argument("--raw", type=Path, help="raw videos, to time preparing (needs `make pose-tools`)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="for each loader")
+    parser.add_argument("--videos", type=int, default=8, help="raw videos to prepare")
+    args = parser.parse_args()
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    loading(args.prepared, args.seconds)
+    if args.raw and available():
+        preparing(args.raw, args.videos)
+
+
+if __name__ == "__main__":
+    main()

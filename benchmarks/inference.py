@@ -1,0 +1,273 @@
+"""Speed and memory of inference, beside a mode that works as the reference program does; all in one run.
+
+    python benchmarks/inference.py                      # CPU: fp32, bf16, and with --compile also compiled
+    python benchmarks/inference.py --device cuda --frames 2048
+
+Networks have the paper's sizes and random weights unless --checkpoint is given: time does not depend on the values, but
+the PSNR between precisions does, so give a checkpoint for that column to mean something. The reference mode renders one
+frame at a time with the plain networks and encodes the source anew for each; it keeps gradients off, which the released
+program does not, so the ratio is to the reference's favour. Memory is that of whole `inference.py` processes.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from animation.models import NETWORKS, Models, component_config, load_models  # noqa: E402
+from animation.motion import HeadPoses, generate_keypoints, predict_head_poses  # noqa: E402
+from animation.options import AUTOCAST  # noqa: E402
+from animation.render import Renderer  # noqa: E402
+from animation.untrained import untrained_weights  # noqa: E402
+from datasets import audio  # noqa: E402
+from datasets.head_pose import RELEASED_RANGE, render_boxes  # noqa: E402
+from datasets.image import write_png  # noqa: E402
+from engine.checkpoint import Weights, save_weights  # noqa: E402
+from modules.fuse import fuse_for_inference  # noqa: E402
+from modules.keypoints import Keypoints  # noqa: E402
+
+
+def seconds(function: Callable[[], object], device: torch.device, repeats: int = 3) -> float:
+    """Best wall time of `repeats` calls after one to warm up."""
+    best = float("inf")
+    for repeat in range(repeats + 1):
+        _wait(device)
+        start = time.perf_counter()
+        function()
+        _wait(device)
+        if repeat:
+            best = min(best, time.perf_counter() - start)
+    return best
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """GFLOP/s of a large matrix product: what the machine can do."""
+    size = 8192 if device.type == "cuda" else 2048
+    a = torch.randn(size, size, device=device, dtype=dtype)
+    return 2 * size**3 / seconds(lambda: a @ a, device, 5) / 1e9
+
+
+def paper_sized_models(device: torch.device) -> Models:
+    """Random weights at the paper's sizes."""
+    weights = Weights()
+    for component, (network_class, config_class) in NETWORKS.items():
+        network = network_class(component_config(weights, component, config_class))
+        weights.states[component] = network.state_dict()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "random.safetensors"
+        save_weights(path, weights)
+        return load_models([path], device)
+
+
+def some_motion(models: Models, frames: int, image: torch.Tensor) -> tuple[Keypoints, Keypoints]:
+    """Source keypoints, and driving keypoints that wander about them."""
+    with torch.inference_mode():
+        source = models.keypoint_detector(image).keypoints
+    torch.manual_seed(0)
+    shift = 0.05 * torch.randn(frames, *source.position_BK2.shape[1:], device=models.device)
+    turn = 0.05 * torch.randn(frames, source.position_BK2.shape[1], 2, 2, device=models.device)
+    jacobian = None if source.jacobian_BK22 is None else source.jacobian_BK22 + turn
+    return source, Keypoints(source.position_BK2 + shift, jacobian)
+
+
+def reference_frames(models: Models, image: torch.Tensor, source: Keypoints, driving: Keypoints) -> np.ndarray:
+    """One frame at a time, everything anew for each."""
+    frames = []
+    with torch.inference_mode():
+        for i in range(len(driving.position_BK2)):
+            jacobian = None if driving.jacobian_BK22 is None else driving.jacobian_BK22[i : i + 1]
+            kp = Keypoints(driving.position_BK2[i : i + 1], jacobian)
+            picture = models.image_generator(image, kp, source).image_BCHW
+            frames.append((picture[0].permute(1, 2, 0) * 255).to(torch.uint8).cpu().numpy())
+    return np.stack(frames)
+
+
+def our_renderer(models: Models, image: torch.Tensor, source: Keypoints, batch: int, compiled: bool) -> Renderer:
+    generator = fuse_for_inference(models.image_generator).to(memory_format=torch.channels_last)
+    picture = image.contiguous(memory_format=torch.channels_last)
+    return Renderer(generator, picture, source, batch, truncate=True, compile_network=compiled)
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    error = np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)
+    return float("inf") if error == 0 else 10 * np.log10(255**2 / error)
+
+
+def bench_rendering(models: Models, arguments: argparse.Namespace) -> float:
+    """Table of the renderer's modes; returns the best frames/s."""
+    device = models.device
+    size = models.image_config.image_size
+    image = torch.rand(1, 3, size, size, device=device)
+    source, driving = some_motion(models, arguments.frames, image)
+    few = Keypoints(
+        driving.position_BK2[: arguments.reference_frames],
+        None if driving.jacobian_BK22 is None else driving.jacobian_BK22[: arguments.reference_frames],
+    )
+    expected = reference_frames(models, image, source, few)
+    reference_s = seconds(lambda: reference_frames(models, image, source, few), device) / len(expected)
+    gflop = _gflop(lambda: models.image_generator(image, _first(driving), source))
+    print(f"\nRendering, {size}x{size}, ms a frame (best of 3)")
+    print(f"| mode | ms/frame | frames/s | ratio | GFLOP/frame | GFLOP/s | max diff (8 bit) | PSNR dB |\n|{'---|' * 8}")
+    row = f"| reference mode, fp32 | {1e3 * reference_s:.1f} | {1 / reference_s:.1f} | 1.00 | {gflop:.1f} |"
+    print(f"{row} {gflop / reference_s:.0f} | - | - |")
+    best = 0.0
+    modes = [
+        (precision, compiled)
+        for compiled in ((False, True) if arguments.compile else (False,))
+        for precision in arguments.precisions
+    ]
+    for precision, compiled in modes:
+        with _autocast(device, precision):
+            renderer = our_renderer(models, image, source, arguments.batch_size, compiled)
+            frames = np.concatenate(list(renderer.frames(iter([few]))))
+            took = seconds(lambda r=renderer: _drain(r.frames(iter([driving]))), device) / arguments.frames
+            gflop = _gflop(lambda r=renderer: r._render(*_first(driving)))
+        difference = np.abs(frames.astype(int) - expected.astype(int)).max()
+        print(
+            f"| {precision}{' compiled' if compiled else ''}, batch {arguments.batch_size} | {1e3 * took:.1f} | {1 / took:.1f} |"
+            f" {reference_s / took:.2f} | {gflop:.1f} | {gflop / took:.0f} | {difference} | {psnr(frames, expected):.1f} |"
+        )
+        best = max(best, 1 / took)
+    return best
+
+
+def bench_motion(models: Models, arguments: argparse.Namespace) -> None:
+    """The stages before rendering, on ten seconds of sound."""
+    device = models.device
+    rng = np.random.default_rng(0)
+    pcm = (8000 * rng.standard_normal(16_000 * 10) * np.sin(np.arange(160_000) / 4000) ** 2).astype(np.int16)
+    size = models.image_config.image_size
+    image = torch.rand(1, 3, size, size, device=device)
+    features = audio.features(pcm)
+    frames = len(features)
+    poses = HeadPoses(RELEASED_RANGE.denormalise(np.zeros((frames, 6), np.float32)), np.float32(RELEASED_RANGE.minimum))
+    print(f"\nBefore rendering, {frames} frames (10 s)")
+    print(f"| stage | ms/frame | reference mode ms/frame |\n|{'---|' * 3}")
+    rows = [("audio features", lambda: audio.features(pcm), None)]
+    rows.append(("head poses (N_H)", lambda: predict_head_poses(models, image, features), None))
+    rows.append(
+        ("pose boxes", lambda: render_boxes(poses.frames_TP), lambda: render_boxes(np.repeat(poses.frames_TP, 2, 0)))
+    )
+    windows = 8 if device.type == "cuda" else 1
+    for precision in arguments.precisions:
+        fused = fuse_for_inference(models.motion_field_generator)
+
+        def ours(precision: str = precision, fused: torch.nn.Module = fused) -> None:
+            with _autocast(device, precision):
+                _drain(generate_keypoints(models, fused, image, features, poses, windows))
+
+        plain = models.motion_field_generator
+        reference = (
+            (lambda: _drain(generate_keypoints(models, plain, image, features, poses))) if precision == "fp32" else None
+        )
+        rows.append((f"motion field (N_M), {precision}", ours, reference))
+    rows.append(("source keypoints (N_D), once", lambda: models.keypoint_detector(image), None))
+    for name, function, reference in rows:
+        with torch.inference_mode():
+            took = 1e3 * seconds(function, device, 2) / frames
+            other = "" if reference is None else f"{1e3 * seconds(reference, device, 2) / frames:.2f}"
+        print(f"| {name} | {took:.2f} | {other} |")
+
+
+def bench_memory(arguments: argparse.Namespace) -> None:
+    """Peak memory and speed of whole runs of inference.py on short and long sound, with a small model."""
+    import soundfile
+
+    print("\nWhole runs of inference.py, small untrained model at 64x64 (peak memory must not grow with the sound)")
+    print(f"| sound | wall s | frames/s | real-time factor | peak memory MB | of it features MB |\n|{'---|' * 6}")
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        save_weights(folder / "small.safetensors", untrained_weights(64))
+        rng = np.random.default_rng(0)
+        write_png(folder / "noise.png", rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))
+        for duration in arguments.memory_seconds:
+            with soundfile.SoundFile(folder / "sound.wav", "w", 16_000, 1) as file:
+                for _ in range(duration):
+                    file.write((8000 * rng.standard_normal(16_000)).astype(np.int16))
+            command = [sys.executable, str(ROOT / "inference.py"), "--image", str(folder / "noise.png"), "--audio"]
+            command += [str(folder / "sound.wav"), "--checkpoint", str(folder / "small.safetensors")]
+            command += ["--output", str(folder / "out.mp4"), "--device", arguments.device, "--crop", "none"]
+            start = time.perf_counter()
+            peak = _peak_of(command)
+            wall = time.perf_counter() - start
+            feature_mb = duration * 25 * 4 * 41 * 4 / 2**20
+            print(
+                f"| {duration} s | {wall:.1f} | {duration * 25 / wall:.0f} | {duration / wall:.1f} | {peak:.0f} | {feature_mb:.0f} |"
+            )
+
+
+def _peak_of(command: list[str]) -> float:
+    """Run and return the child's peak resident memory in MB."""
+    code = (
+        "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL,"
+        " stderr=subprocess.DEVNULL); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    result = subprocess.run([sys.executable, "-c", code, *command], check=True, capture_output=True, text=True)
+    return int(result.stdout) / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _first(keypoints: Keypoints) -> Keypoints:
+    return Keypoints(
+        keypoints.position_BK2[:1], None if keypoints.jacobian_BK22 is None else keypoints.jacobian_BK22[:1]
+    )
+
+
+def _drain(items: Iterator[object]) -> None:
+    for _ in items:
+        pass
+
+
+def _gflop(function: Callable[[], object]) -> float:
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        function()
+    return counter.get_total_flops() / 1e9
+
+
+def _autocast(device: torch.device, precision: str) -> torch.autocast:
+    dtype = AUTOCAST[precision]
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--checkpoint", type=Path, nargs="+", help="otherwise random weights at the paper's sizes")
+    parser.add_argument("--frames", type=int, default=12, help="frames a mode renders per measurement")
+    parser.add_argument("--reference-frames", type=int, default=4, help="frames the reference mode renders")
+    parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], choices=list(AUTOCAST))
+    parser.add_argument("--compile", action="store_true", help="measure torch.compile as well")
+    parser.add_argument("--memory-seconds", type=int, nargs="*", default=[10, 600], help="lengths for the memory table")
+    parser.add_argument("--skip", nargs="*", default=[], choices=["render", "motion", "memory"])
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    print(f"{name}; torch {torch.__version__}")
+    rates = {precision: matrix_rate(device, AUTOCAST[precision] or torch.float32) for precision in arguments.precisions}
+    print("matrix product: " + ", ".join(f"{rate:.0f} GFLOP/s {precision}" for precision, rate in rates.items()))
+    models = load_models(arguments.checkpoint, device) if arguments.checkpoint else paper_sized_models(device)
+    if "render" not in arguments.skip:
+        bench_rendering(models, arguments)
+    if "motion" not in arguments.skip:
+        bench_motion(models, arguments)
+    if "memory" not in arguments.skip:
+        bench_memory(arguments)
+
+
+if __name__ == "__main__":
+    main()
