@@ -1,0 +1,253 @@
+"""Stage 2: train the head motion predictor N_H (Sec. 3.2, Eqs. 1-4). Needs no other stage.
+
+    python train_headpose.py --config config/headpose_tiny.yaml                    # a smoke run, on synthetic clips
+    torchrun --nproc_per_node 4 train_headpose.py --config config/headpose_vox.yaml data.root=data/vox run.dir=runs/head
+
+The same command resumes. See docs/TRAINING.md.
+
+Letters: B batch, T video frame, A audio window in a frame, F audio feature, P pose value, C H W image.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from animation.models import read_weights
+from datasets.errors import DataError
+from datasets.headpose import HeadPoseBatch, HeadPoseData, HeadPoseDataConfig
+from datasets.synthetic import SyntheticConfig, make_if_absent
+from engine import command, pictures
+from engine.checkpoint import CheckpointError
+from engine.config import ConfigError, to_dict
+from engine.run import OptimConfig, Run, RunConfig, RunError
+from modules import losses, measures
+from modules.discriminators import PoseDiscriminator, PoseDiscriminatorConfig
+from modules.head_motion_predictor import HeadMotionPredictor, HeadMotionPredictorConfig
+
+AXES = ("rx", "ry", "rz", "tx", "ty", "tz")
+
+
+@dataclass(frozen=True)
+class WeightConfig:
+    """Weight of each loss, by the name under which it is logged; 0: not computed. Eq. 4 adds its two terms as they are."""
+
+    ssim: float = 1.0
+    adversarial: float = 1.0
+    discriminator: float = 1.0
+    l1: float = 0.0  # the ablation "with L1" (Sec. 5.4): ssim 0, l1 1
+
+
+@dataclass(frozen=True)
+class SsimConfig:
+    """What Eq. 3 leaves open. "C1 and C2 are two small constants": Wang et al. 2004's, for values in [0, 1]."""
+
+    c1: float = 0.01**2
+    c2: float = 0.03**2
+    # "map": mean, deviation and covariance over the whole 6xT image, the letter of Eq. 3. "channel": of each row alone.
+    # Over the whole map the fixed differences between axes dominate the covariance, so that a still head in the right
+    # place costs little; row by row only moving along pays (docs/TRAINING.md).
+    statistics: Literal["map", "channel"] = "map"
+
+
+@dataclass(frozen=True)
+class OptimHeadPose(OptimConfig):
+    """Sec. 4.2: batch 64."""
+
+    batch_size: int = 64
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """Held-out clips, each from its first frame."""
+
+    split: str = "val"
+    clips: int = 32
+    batch_size: int = 8
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything `train_headpose.py` can be told."""
+
+    run: RunConfig
+    data: HeadPoseDataConfig = HeadPoseDataConfig()
+    image_size: int = 256  # pixels, square (Sec. 4.1)
+    head_motion_predictor: HeadMotionPredictorConfig = HeadMotionPredictorConfig()
+    discriminator: PoseDiscriminatorConfig = PoseDiscriminatorConfig()
+    ssim: SsimConfig = SsimConfig()
+    weights: WeightConfig = WeightConfig()
+    optim: OptimHeadPose = OptimHeadPose()
+    validation: ValidationConfig = ValidationConfig()
+    initial_weights: str = ""  # start from a weights file, a run folder or a released checkpoint
+    synthetic: SyntheticConfig | None = None  # draw this corpus if data.root holds none
+
+    def __post_init__(self) -> None:
+        if self.weights.adversarial and self.data.window < self.discriminator.shortest:
+            raise ValueError(f"data.window must be at least {self.discriminator.shortest} for the pose discriminator")
+
+
+class Prediction(NamedTuple):
+    """What the predictor's losses leave for the discriminator's: sequences [B, T+1, P], equal where nothing is known."""
+
+    losses: dict[str, Tensor]
+    pose_BTP: Tensor
+    wanted_BTP: Tensor
+
+
+class PredictorLosses(nn.Module):
+    """N_H with everything that trains it (Eq. 4)."""
+
+    def __init__(self, predictor: HeadMotionPredictor, weights: WeightConfig, ssim: SsimConfig, first_row: int) -> None:
+        super().__init__()
+        self.predictor, self.weights, self.ssim, self.first_row = predictor, weights, ssim, first_row
+
+    def forward(
+        self,
+        image_BCHW: Tensor,
+        audio_BTAF: Tensor,
+        pose_BTP: Tensor,
+        valid_BT: Tensor,
+        discriminator: PoseDiscriminator | None,
+    ) -> Prediction:
+        weights = self.weights
+        wanted_BTP = aligned(pose_BTP, self.first_row)
+        valid_BT = torch.cat([torch.ones_like(valid_BT[:, :1]), valid_BT], dim=1)  # row 0 is the picture's own pose
+        predicted_BTP = self.predictor(image_BCHW, audio_BTAF).float()
+        found = {}
+        if weights.ssim:
+            ssim = losses.pose_ssim_loss(predicted_BTP, wanted_BTP, **vars(self.ssim), valid_BT=valid_BT)
+            found["ssim"] = weights.ssim * ssim
+        if weights.l1:
+            found["l1"] = weights.l1 * losses.masked_l1(predicted_BTP, wanted_BTP, valid_BT)
+        # Past a clip's end nothing is known: the discriminator sees the same there in both.
+        shown_BTP = torch.where(valid_BT[..., None], predicted_BTP, wanted_BTP)
+        if weights.adversarial:
+            discriminator.requires_grad_(False)
+            found["adversarial"] = weights.adversarial * losses.lsgan_generator(discriminator(shown_BTP))
+            discriminator.requires_grad_(True)
+        return Prediction(found, shown_BTP.detach(), wanted_BTP)
+
+
+class DiscriminatorLosses(nn.Module):
+    """The discriminator with what trains it (Eq. 4)."""
+
+    def __init__(self, discriminator: PoseDiscriminator, weights: WeightConfig) -> None:
+        super().__init__()
+        self.discriminator, self.weights = discriminator, weights
+
+    def forward(self, real_BTP: Tensor, fake_BTP: Tensor) -> dict[str, Tensor]:
+        loss = losses.lsgan_discriminator(self.discriminator(real_BTP), self.discriminator(fake_BTP))
+        return {"discriminator": self.weights.discriminator * loss}
+
+
+def aligned(pose_BTP: Tensor, first_row: int) -> Tensor:
+    """Poses of frames s ... s+T -> the T+1 rows that N_H should give (see `HeadMotionPredictorConfig.first_pose_row`).
+
+    Row 0 is the reference picture's, frame s. With `first_row` 1 (Eqs. 1-2) row i+1, after audio i, is that of frame
+    s+i; with 0 (the released model) it is that of frame s+i+1.
+    """
+    return pose_BTP if first_row == 0 else torch.cat([pose_BTP[:, :1], pose_BTP[:, :-1]], dim=1)
+
+
+def held_out(config: Config) -> list[HeadPoseBatch]:
+    """Validation clips, one by one: they differ in length."""
+    settings = replace(config.data, split=config.validation.split, random_start=False, size=config.image_size, seed=0)
+    data = HeadPoseData(settings)
+    return [data[n] for n in range(min(config.validation.clips, len(data)))]
+
+
+def predict(predictor: HeadMotionPredictor, items: list[HeadPoseBatch], shift: int, device: torch.device) -> Tensor:
+    """Poses [N, T+1, P] of all items; `shift` 1 gives each the next one's sound."""
+    audio = [items[(n + shift) % len(items)].audio_TAF for n in range(len(items))]
+    parts = []
+    for n in range(0, len(items), 8):
+        image = torch.stack([item.image_CHW for item in items[n : n + 8]]).to(device)
+        parts.append(predictor(image, torch.stack(audio[n : n + 8]).to(device)).float().cpu())
+    return torch.cat(parts)
+
+
+def validate(predictor: HeadMotionPredictor, items: list[HeadPoseBatch], config: Config, device: torch.device) -> dict:
+    """HE (mean L1 of normalised poses, Table 2) beside a still head; how much, how fast and how truly the head moves.
+
+    he: of the prediction; still_he: of the first true pose repeated; other_he: of the prediction from another clip's
+    sound. std_ratio, speed_ratio: standard deviation over time, and mean change from frame to frame, over the truth's.
+    audio_effect: mean difference between predictions from the right and from another sound. ssim_map, ssim_channel: the
+    loss of Eq. 3 in both readings.
+    """
+    wanted = aligned(torch.stack([item.pose_TP for item in items]), config.head_motion_predictor.first_pose_row)
+    valid = torch.stack([item.valid_T for item in items])
+    valid = torch.cat([torch.ones_like(valid[:, :1]), valid], dim=1)
+    right, other = (predict(predictor, items, shift, device) for shift in (0, 1))
+    still = wanted[:, :1].expand_as(wanted)
+    found = {
+        "he": losses.masked_l1(right, wanted, valid),
+        "still_he": losses.masked_l1(still, wanted, valid),
+        "other_he": losses.masked_l1(other, wanted, valid),
+        "std_ratio": measures.deviation(right, valid) / measures.deviation(wanted, valid),
+        "speed_ratio": measures.speed(right, valid) / measures.speed(wanted, valid),
+        "audio_effect": losses.masked_l1(right, other, valid),
+    }
+    for statistics in ("map", "channel"):
+        ssim = losses.pose_ssim_loss(right, wanted, config.ssim.c1, config.ssim.c2, statistics, valid)
+        found[f"ssim_{statistics}"] = ssim
+    return {name: float(value) for name, value in found.items()}
+
+
+def draw_samples(run: Run, predictor: HeadMotionPredictor, items: list[HeadPoseBatch], config: Config) -> None:
+    """Curves of predicted and true poses of a few held-out clips."""
+    chosen = items[: min(3, len(items))]
+    right, other = (predict(predictor, chosen, shift, run.device).numpy() for shift in (0, 1))
+    for n, item in enumerate(chosen):
+        rows = int(item.valid_T.sum()) + 1
+        wanted = aligned(item.pose_TP[None], config.head_motion_predictor.first_pose_row)[0].numpy()
+        curves: dict[str, np.ndarray] = {"true": wanted[:rows], "predicted": right[n, :rows]}
+        if len(chosen) > 1:
+            curves["predicted from another sound"] = other[n, :rows]
+        pictures.save_curves(run.sample_path(f"pose{n}.png"), curves, AXES, f"clip {item.clip}, normalised")
+
+
+def main(config: Config) -> None:
+    with Run("headpose", config) as run:
+        with run.accelerator.main_process_first():
+            make_if_absent(config.data.root, config.synthetic)
+        data = HeadPoseData(replace(config.data, seed=config.run.seed, size=config.image_size))
+        items = held_out(config)
+
+        predictor = HeadMotionPredictor(config.head_motion_predictor)
+        networks = {"head_motion_predictor": predictor}
+        if config.initial_weights:
+            read_weights([Path(config.initial_weights)]).load_into(networks, config.initial_weights)
+        settings = {"head_motion_predictor": config.head_motion_predictor, "pose_range": data.pose_range}
+        run.export(networks, {name: to_dict(value) for name, value in settings.items()})
+        first_row = config.head_motion_predictor.first_pose_row
+        predictor_losses = run.place(PredictorLosses(predictor, config.weights, config.ssim, first_row))
+        predictor_optim = run.optimizer(predictor_losses, config.optim)
+        discriminator = None
+        if config.weights.adversarial:
+            discriminator = PoseDiscriminator(config.discriminator)
+            discriminator_losses = run.place(DiscriminatorLosses(discriminator, config.weights))
+            discriminator_optim = run.optimizer(discriminator_losses, config.optim)
+        run.resume()
+
+        batch: HeadPoseBatch
+        for batch in run.batches(data, config.optim.batch_size):
+            predicted = predictor_losses(batch.image_CHW, batch.audio_TAF, batch.pose_TP, batch.valid_T, discriminator)
+            run.update(predictor_optim, predicted.losses)
+            if discriminator is not None:
+                run.update(discriminator_optim, discriminator_losses(predicted.wanted_BTP, predicted.pose_BTP))
+            if run.is_main and run.completes(config.run.validate_every):
+                with run.evaluating() as trained:
+                    found = validate(trained["head_motion_predictor"], items, config, run.device)
+                run.record(found, best=f"ssim_{config.ssim.statistics}", higher_is_better=False)
+            if run.is_main and run.completes(config.run.sample_every):
+                with run.evaluating() as trained:
+                    draw_samples(run, trained["head_motion_predictor"], items, config)
+
+
+if __name__ == "__main__":
+    with command.clean_exit(CheckpointError, ConfigError, DataError, RunError):
+        main(command.from_command_line(Config, __doc__))
