@@ -1,6 +1,6 @@
 """Speed of preparing and of loading, on one core.
 
-    python -m benchmarks.data --prepared data/grid [--raw RAW/grid]
+    OMP_NUM_THREADS=1 python -m benchmarks.data --prepared data/grid [--raw RAW/grid]
 
 One process, one thread: divide by it to know how many cores a GPU needs. Loaders are timed on the clips of the prepared
 corpus, after one pass that brings the files into memory; preparing is timed step by step on a few raw videos.
@@ -8,20 +8,16 @@ corpus, after one pass that brings the files into memory; preparing is timed ste
 
 import argparse
 import itertools
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # before numpy and torch read them
-    os.environ[_name] = "1"
 
 import cv2
 import numpy as np
 import torch
 
 from datasets.audio import features, load_pcm
-from datasets.clips import load_manifest
+from datasets.clips import JPEG_QUALITY, load_manifest
 from datasets.fomm import FommData, FommDataConfig
 from datasets.framing import crop, face_square, find_face
 from datasets.headpose import HeadPoseData, HeadPoseDataConfig
@@ -32,6 +28,7 @@ from datasets.resample import frames_of
 from datasets.rigid_pose import pose_of
 from datasets.sources import find_videos
 
+JPEG = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
 GOAL_PAIRS = 400  # frame pairs a second that keep one modern GPU busy
 
 
@@ -108,8 +105,7 @@ def preparing(root: Path, number: int) -> None:
             mesh = timed("face mesh", lambda crops=crops: finder.meshes(crops))
             timed("pose", lambda mesh=mesh: pose_of(mesh[np.isfinite(mesh[:, 0, 0])]))
             timed("sound: decode, features", lambda video=video: features(load_pcm(video)))
-            quality = [cv2.IMWRITE_JPEG_QUALITY, 95]
-            timed("JPEG", lambda crops=crops: [cv2.imencode(".jpg", frame, quality) for frame in crops])
+            timed("JPEG", lambda crops=crops: [cv2.imencode(".jpg", frame, JPEG) for frame in crops])
     seconds["decode to RGB at 25 fps (done twice)"] *= 2
     whole = sum(seconds.values())
     print(f"\n| preparing, one core, {len(videos)} videos, {frames_total} frames | ms a frame | share |\n|---|---|---|")

@@ -27,6 +27,7 @@ import wave
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -41,6 +42,7 @@ SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
 SPLITS = ("train", "val", "test")
 JPEG_QUALITY = 95
 MANIFEST, REJECTED, POSE_RANGE = "manifest.csv", "rejected.csv", "pose_range.json"
+LOCAL_HEADER = 30  # bytes of a zip entry's header; its last four hold the lengths of name and extra field
 FEATURE_TAIL_SAMPLES = 400 - 160 - 159  # sound past the last frame that still completes its fourth 25 ms window
 
 
@@ -101,17 +103,19 @@ class Clip:
         path = self.folder / "frames.zip"
         frames = []
         try:
-            with zipfile.ZipFile(path) as archive:
+            places = _frame_places(path)
+            with path.open("rb") as archive:
                 for index in indices:
-                    encoded = np.frombuffer(archive.read(f"{index:06d}.jpg"), np.uint8)
-                    picture = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+                    offset, length = places[index]
+                    archive.seek(offset)
+                    picture = cv2.imdecode(np.frombuffer(archive.read(length), np.uint8), cv2.IMREAD_COLOR)
                     if picture is None:
                         raise DataError(f"{path}: frame {index} is not a readable JPEG; prepare the clip again")
                     if size not in (None, picture.shape[0]):
                         smooth = cv2.INTER_AREA if size < picture.shape[0] else cv2.INTER_LINEAR
                         picture = cv2.resize(picture, (size, size), interpolation=smooth)
                     frames.append(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
-        except (OSError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, IndexError, zipfile.BadZipFile, cv2.error) as error:
             raise DataError(
                 f"{path}: cannot read frames {list(indices)[:4]}: {error}; prepare the clip again"
             ) from error
@@ -143,6 +147,22 @@ class Clip:
         if array.shape != shape:
             raise DataError(f"{path}: shape {array.shape}, the manifest says {shape}; prepare the clip again")
         return array
+
+
+@lru_cache(maxsize=4096)
+def _frame_places(path: Path) -> np.ndarray:
+    """Where the JPEG of each frame lies in the stored zip: (offset, length) in bytes, int64 [T, 2].
+
+    Reading the zip's directory takes longer than decoding a frame, so it is remembered (a few kB a clip).
+    """
+    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+        entries = sorted(archive.infolist(), key=lambda entry: entry.filename)
+        places = np.empty((len(entries), 2), np.int64)
+        for place, entry in zip(places, entries, strict=True):
+            file.seek(entry.header_offset + LOCAL_HEADER - 4)
+            name, extra = np.frombuffer(file.read(4), "<u2")
+            place[:] = entry.header_offset + LOCAL_HEADER + int(name) + int(extra), entry.file_size
+    return places
 
 
 def load_manifest(root: str | Path, split: str | None = None) -> list[Clip]:
