@@ -98,7 +98,8 @@ def _promised_s(container: Any, stream: Any, path: Path) -> float:
     if container.format.name == "wav":
         return _wav_data_bytes(path) * 8 / max(1, stream.codec_context.bit_rate or 0)
     with open(path, "rb") as file:
-        counted_mp3 = container.format.name == "mp3" and any(tag in file.read(2**20) for tag in (b"Xing", b"Info"))
+        start = file.read(2**20)
+    counted_mp3 = container.format.name == "mp3" and (b"Xing" in start or b"Info" in start)
     if container.format.name not in EXACT_HEADERS and not counted_mp3:
         return 0.0
     if stream.duration:
