@@ -30,7 +30,7 @@ PRESET = (
 CONVERSION = 0x4 | 0x2000 | 0x40000
 QUEUED_BATCHES = 2  # frames waiting for the encoder: enough to overlap, bounded
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
-AAC_LAYOUTS = ("mono", "stereo", "3.0", "4.0", "5.0", "5.1", "7.1")
+AAC_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
 AAC_FRAME = 1024  # samples
 AAC_BITS_PER_SAMPLE = 2.2  # of one channel: 97 kbit/s at 44.1 kHz
 
@@ -306,10 +306,9 @@ class _SoundTrack:
     """The sound of a file as AAC, as far as the picture goes."""
 
     def __init__(self, output: Any, container: Any, stream: Any, path: str | Path) -> None:
-        found_rate, found_layout = stream.codec_context.sample_rate, stream.codec_context.layout.name
-        self._rate = next((rate for rate in AAC_RATES if rate >= found_rate), AAC_RATES[-1])
-        channels = stream.codec_context.channels
-        self._layout = found_layout if found_layout in AAC_LAYOUTS else "mono" if channels == 1 else "stereo"
+        found = stream.codec_context
+        self._rate = next((rate for rate in AAC_RATES if rate >= found.sample_rate), AAC_RATES[-1])
+        self._layout = AAC_LAYOUTS.get(found.channels, "stereo")
         self._stream = output.add_stream("aac", rate=self._rate, layout=self._layout)
         self._stream.bit_rate = int(AAC_BITS_PER_SAMPLE * self._rate * self._stream.codec_context.channels)
         self._pieces = resampled(decoded_frames(container, stream, path), "fltp", self._rate, self._layout)
