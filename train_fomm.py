@@ -34,26 +34,21 @@ from modules.image_generator import ImageGenerator, ImageGeneratorConfig, Render
 from modules.keypoint_detector import KeypointDetector, KeypointDetectorConfig
 from modules.perceptual import ImagePyramid, VggConfig, VggError, VggFeatures, load_vgg
 from modules.random_warp import RandomWarp, RandomWarpConfig, random_warp
+from modules.reconstruction import ReconstructionWeights, reconstruction_losses
 
 
 @dataclass(frozen=True)
-class WeightConfig:
+class WeightConfig(ReconstructionWeights):
     """Weight of each loss, by the name under which it is logged; a loss of weight 0 is not computed.
 
     Defaults are FOMM's vox-256. Its vox-adv adds adversarial 1 (and then feature_matching and discriminator count).
     """
 
-    perceptual: float = 10.0
     equivariance_position: float = 10.0
     equivariance_jacobian: float = 10.0
     adversarial: float = 0.0
     feature_matching: float = 10.0
     discriminator: float = 1.0
-    # Ours, for training without a pretrained VGG; off in the paper's settings.
-    pixel: float = 0.0
-    gradient: float = 0.0
-    ssim: float = 0.0
-    mouth: float = 0.0  # not a loss: how much more than 1 the mouth's pixels weigh in the three above
 
 
 @dataclass(frozen=True)
@@ -133,9 +128,7 @@ class GeneratorLosses(nn.Module):
         source = self.detector(source_BCHW).keypoints
         driving = self.detector(driving_BCHW).keypoints
         image_BCHW = self.generator(source_BCHW, driving, source).image_BCHW
-        found: dict[str, Tensor] = {}
-        if weights.perceptual or weights.pixel or weights.gradient or weights.ssim:
-            found |= reconstruction_losses(image_BCHW, driving_BCHW, mouth_B4, weights, pyramid, vgg)
+        found = reconstruction_losses(image_BCHW, driving_BCHW, mouth_B4, weights, pyramid, vgg)
         if weights.adversarial:
             found |= adversarial_losses(discriminator, image_BCHW, driving_BCHW, driving.position_BK2, weights)
         if weights.equivariance_position or weights.equivariance_jacobian:
@@ -148,32 +141,6 @@ class GeneratorLosses(nn.Module):
                     driving, transformed, warp
                 )
         return Reconstruction(found, image_BCHW, driving.position_BK2)
-
-
-def reconstruction_losses(
-    image_BCHW: Tensor,
-    wanted_BCHW: Tensor,
-    mouth_B4: Tensor,
-    weights: WeightConfig,
-    pyramid: ImagePyramid,
-    vgg: VggFeatures | None,
-) -> dict[str, Tensor]:
-    """FOMM's perceptual loss over the pyramid (also Eq. 6) and, for training without a VGG, ours on pixels."""
-    levels = list(zip(pyramid(image_BCHW), pyramid(wanted_BCHW), strict=True))
-    maps = [losses.region_weight(mouth_B4, *a.shape[-2:], weights.mouth) if weights.mouth else None for a, _ in levels]
-    found = {}
-    if weights.perceptual:
-        terms = [losses.feature_l1(vgg(a), vgg(b)) for a, b in levels]
-        found["perceptual"] = weights.perceptual * torch.stack(terms).sum()
-    if weights.pixel:
-        terms = [losses.pixel_l1(a, b, w) for (a, b), w in zip(levels, maps, strict=True)]
-        found["pixel"] = weights.pixel * torch.stack(terms).sum()
-    if weights.gradient:
-        terms = [losses.gradient_l1(a, b, w) for (a, b), w in zip(levels, maps, strict=True)]
-        found["gradient"] = weights.gradient * torch.stack(terms).sum()
-    if weights.ssim:
-        found["ssim"] = weights.ssim * losses.ssim_loss(image_BCHW, wanted_BCHW, maps[0])
-    return found
 
 
 def adversarial_losses(

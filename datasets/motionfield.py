@@ -28,6 +28,8 @@ class MotionFieldDataConfig:
     random_start: window and reference frame anywhere in the clip, or (validation) both at its first frame.
     repeats: how often each clip comes in an epoch.
     size: of the pictures, pixels; the training script sets it, like seed and window, from its own configuration.
+    pictures: how many of the window's real frames are read, chosen at random (None: all T; the first phase of N_M
+        needs none, the second a few).
     """
 
     root: str = "data/vox"
@@ -37,6 +39,7 @@ class MotionFieldDataConfig:
     random_start: bool = True
     repeats: int = 1
     size: int = 256
+    pictures: int | None = None
 
     def __post_init__(self) -> None:
         if self.window < 1 or self.repeats < 1:
@@ -53,7 +56,8 @@ class MotionFieldBatch(NamedTuple):
         reference_CHW: another frame of the clip (random), or its first; RGB float32 [0, 1].
         audio_TAF: features, float32.
         box_THW: head boxes of the true poses, uint8 0 or 255, always 256x256.
-        frames_TCHW: the frames, RGB uint8.
+        frames_TCHW: the frames that were read, RGB uint8: R of the T, or all.
+        chosen_R: their numbers in the window, rising.
         mouth_T4: the mouth's box (left, top, right, bottom) in [-1, 1], 0 where it is not known.
         valid_T: True for real frames.
         clip: row in the manifest. index: n. start: number of the window's first frame.
@@ -63,6 +67,7 @@ class MotionFieldBatch(NamedTuple):
     audio_TAF: Tensor
     box_THW: Tensor
     frames_TCHW: Tensor
+    chosen_R: Tensor
     mouth_T4: Tensor
     valid_T: Tensor
     clip: int
@@ -84,19 +89,25 @@ class MotionFieldData(Dataset):
         window = self.config.window
         clip = self.clips[shuffled(self.config.seed, n, len(self)) % len(self.clips)]
         start = reference = 0
+        random = choices(self.config.seed, n)
         if self.config.random_start:
-            random = choices(self.config.seed, n)
             start = int(random.integers(max(clip.frames - window, 0) + 1))
             reference = int(random.integers(clip.frames))
         rows = clamped(start, window, clip.frames)
         real = rows[: clip.frames - start]
-        pictures_NHWC = clip.read_frames([reference, *real], self.config.size)
-        frames_THWC = pictures_NHWC[1:][rows - start]
+        if self.config.pictures is None:
+            chosen = np.arange(window)
+        else:
+            chosen = np.sort(random.choice(len(real), self.config.pictures, replace=len(real) < self.config.pictures))
+        wanted, place = np.unique(rows[chosen], return_inverse=True)  # padding repeats the last frame: read it once
+        pictures_NHWC = clip.read_frames([reference, *wanted], self.config.size)
+        frames_RHWC = pictures_NHWC[1:][place]
         return MotionFieldBatch(
             reference_CHW=to_float(pictures_NHWC[:1])[0],
             audio_TAF=torch.from_numpy(padded(clip.features()[real], window)),
             box_THW=torch.from_numpy(render_boxes(clip.pose()[rows])),
-            frames_TCHW=torch.from_numpy(np.ascontiguousarray(frames_THWC.transpose(0, 3, 1, 2))),
+            frames_TCHW=torch.from_numpy(np.ascontiguousarray(frames_RHWC.transpose(0, 3, 1, 2))),
+            chosen_R=torch.from_numpy(chosen),
             mouth_T4=torch.from_numpy(mouth_boxes(clip.mouth()[rows]).astype(np.float32)),
             valid_T=torch.arange(start, start + window) < clip.frames,
             clip=clip.index,

@@ -183,6 +183,7 @@ class Run:
         self._exported = nn.ModuleDict()
         self._exported_configs: dict[str, Any] = {}
         self._average: AveragedModel | None = None
+        self._inputs: dict[str, str] = {}
         self._batch: Any = None
         self._losses: dict[str, Tensor] = {}
         self._norms: dict[str, Tensor] = {}
@@ -197,6 +198,7 @@ class Run:
         self._board: Any = None
         self._metrics: Any = None
         self._bar: Any = None
+        logging.getLogger("accelerate").setLevel(logging.WARNING)
         set_seed(self.settings.seed)
 
     # ---- life
@@ -298,12 +300,16 @@ class Run:
             self._average = AveragedModel(self._exported, multi_avg_fn=average, use_buffers=True)
             self.accelerator.register_for_checkpointing(self._average)
 
-    def resume(self) -> bool:
+    def resume(self, inputs: Mapping[str, str] | None = None) -> bool:
         """Go on from the newest checkpoint in the run's folder, if there is one. Call after everything is placed.
 
+        Args:
+            inputs: fingerprints of what the run depends on beside its configuration (weights of an earlier stage).
+
         Raises:
-            CheckpointError: it is of another stage, of another configuration, or not readable.
+            CheckpointError: it is of another stage, configuration or input, or not readable.
         """
+        self._inputs = dict(inputs or {})
         folders = self.checkpoints()
         if folders:
             self._load(folders[-1])
@@ -327,6 +333,7 @@ class Run:
                 f"{folder} is of stage {stored.get('stage')!r}, this is {self.stage!r}: choose another run.dir"
             )
         difference = differences(stored["config"], configs.to_dict(self.config), MAY_CHANGE)
+        difference += differences(stored["inputs"], self._inputs, set())
         if difference:
             raise CheckpointError(
                 f"{folder} was made with another configuration ({'; '.join(difference)}):"
@@ -403,11 +410,12 @@ class Run:
         )
 
     def _move(self, batch: Batch) -> Batch:
-        moved = {
-            name: value.to(self.device, non_blocking=True)
-            for name, value in batch._asdict().items()
-            if isinstance(value, Tensor) and name not in ON_HOST
-        }
+        moved = {}
+        for name, value in batch._asdict().items():
+            if isinstance(value, tuple):
+                moved[name] = self._move(value)
+            elif isinstance(value, Tensor) and name not in ON_HOST:
+                moved[name] = value.to(self.device, non_blocking=True)
         return batch._replace(**moved)
 
     def update(self, optimizer: Optimizer, losses: Mapping[str, Tensor]) -> None:
@@ -574,6 +582,7 @@ class Run:
             "stage": self.stage,
             "step": self.step,
             "best": self.best,
+            "inputs": self._inputs,
             "config": configs.to_dict(self.config),
         }
         (partial / "run.json").write_text(json.dumps(stored, indent=1))

@@ -1,0 +1,86 @@
+"""What the frozen keypoint detector finds in every frame of a clip: the targets of N_M (Eq. 5), computed once, kept on disk.
+
+    DIR/KEY/CLIP.npz    position [F, K, 2], jacobian [F, K, 2, 2] float32; heatmap_0, heatmap_1 ... uint8 [<= 32, K, H, W]
+
+KEY names the detector's weights and the pictures' size, so that targets of two detectors never mix. A heatmap is 134 kB
+in float32 (10 x 58 x 58), too much for a large corpus; it is kept as round(255 sqrt(h)) and deflated, in blocks of 32
+frames, so that a window does not unpack a whole clip. Decoded, a heatmap is off by at most 2 h^0.5 / 510 in a cell.
+
+Letters: F frame of a clip, T frame of a window, K keypoint, H W heatmap.
+"""
+
+import os
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from datasets.errors import DataError
+
+BLOCK = 32  # frames
+
+
+class Targets(NamedTuple):
+    """Keypoints of some frames; heatmaps as stored, see `decode_heatmap`."""
+
+    position_TK2: np.ndarray
+    jacobian_TK22: np.ndarray
+    heatmap_TKHW: np.ndarray
+
+
+def encode_heatmap(heatmap: np.ndarray) -> np.ndarray:
+    """Values in [0, 1] -> uint8, finer where they are small."""
+    return np.round(255 * np.sqrt(heatmap)).astype(np.uint8)
+
+
+def decode_heatmap(code):
+    """Inverse of `encode_heatmap`, for arrays and tensors of a floating type."""
+    return (code / 255) ** 2
+
+
+class TargetStore:
+    """The targets of one detector."""
+
+    def __init__(self, folder: str | Path, key: str) -> None:
+        self.folder = Path(folder) / key
+
+    def path(self, clip_id: str) -> Path:
+        return self.folder / f"{clip_id}.npz"
+
+    def has(self, clip_id: str) -> bool:
+        return self.path(clip_id).is_file()
+
+    def write(self, clip_id: str, targets: Targets) -> None:
+        """Keep all frames of a clip, whole or not at all."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        blocks = {
+            f"heatmap_{first // BLOCK}": targets.heatmap_TKHW[first : first + BLOCK]
+            for first in range(0, len(targets.heatmap_TKHW), BLOCK)
+        }
+        partial = self.folder / f".{clip_id}.{os.getpid()}.npz"
+        try:
+            np.savez_compressed(partial, position=targets.position_TK2, jacobian=targets.jacobian_TK22, **blocks)
+            os.replace(partial, self.path(clip_id))
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def read(self, clip_id: str, frames: Sequence[int], heatmaps: bool) -> Targets:
+        """Targets of some frames; without `heatmaps` that array is empty (0, 0, 0, 0).
+
+        Raises:
+            DataError: the file is missing or damaged.
+        """
+        frames = np.asarray(frames)
+        try:
+            with np.load(self.path(clip_id)) as file:
+                heatmap = np.zeros((0, 0, 0, 0), np.uint8)
+                if heatmaps:
+                    blocks = {block: file[f"heatmap_{block}"] for block in np.unique(frames // BLOCK)}
+                    heatmap = np.stack([blocks[frame // BLOCK][frame % BLOCK] for frame in frames])
+                return Targets(file["position"][frames], file["jacobian"][frames], heatmap)
+        except (OSError, KeyError, IndexError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise DataError(
+                f"{self.path(clip_id)}: cannot be read ({error}); delete it, it is computed again when training starts"
+            ) from error
