@@ -129,6 +129,7 @@ def prepare_source(source: Source, root: Path, output: Path, options: Options) -
     rows, rejected = [], []
     for stretch in source.stretches:
         try:
+            _sound(source.path)  # before the face is searched: it is the quicker one to miss
             for id, start_s, end_s, square in _framed(source.path, stretch, options):
                 try:
                     row = existing_row(output, id)
@@ -290,9 +291,15 @@ def _picture_size(path: Path) -> tuple[int, int]:
 
 @lru_cache(maxsize=1)
 def _sound(path: Path) -> np.ndarray:
+    """The file's own sound; that of a .wav of the same name beside it, where the video has none."""
     from datasets.audio import load_pcm
 
-    return load_pcm(path)
+    try:
+        return load_pcm(path)
+    except DataError:
+        if not path.with_suffix(".wav").is_file():
+            raise
+        return load_pcm(path.with_suffix(".wav"))
 
 
 @lru_cache(maxsize=1)
