@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 
 from datasets import inspect
-from datasets.audio import features
+from datasets.audio import features, write_wav
 from datasets.clips import load_manifest, load_pose_range, read_rows, verify, write_rows
 from datasets.head_pose import FOCAL_LENGTH
 from datasets.landmarks import available
-from datasets.prepare import read_journals
+from datasets.prepare import Options, outcomes
+from datasets.resample import frames_of
+from datasets.sources import Source, Stretch, WholePicture
 
 ROOT = Path(__file__).parents[2]
 GRID = ROOT.parent / "shared" / "data" / "grid"
@@ -208,6 +210,58 @@ def test_bad_files_end_in_the_report(tmp_path):
     assert 0.8 < blinked.row.pose_success < 1 and np.isfinite(blinked.pose()).all()
 
 
+class Deadly(Source):
+    """Kills the process that unpickles it, as a crashing decoder or a full memory would."""
+
+    def __reduce__(self):
+        return os._exit, (1,)
+
+
+def test_a_source_that_kills_its_worker_is_left_out(raw, tmp_path):
+    stretches = [(Stretch(f"c{number}", WholePicture()),) for number in range(3)]
+    path = raw / "WORD/train/WORD_00001.mp4"
+    sources = [Source(path, "a", "train", stretches[0]), Deadly(path, "a", "train", stretches[1])]
+    sources.append(Source(path, "a", "train", stretches[2]))
+    options = Options(size=64, min_frames=29, pose="openface-csv", openface_csv=str(raw.parent / "poses"))
+    found = {outcome.source: outcome for outcome in outcomes(sources, raw, tmp_path, options, workers=2)}
+    assert len(found["c0"].rows) == len(found["c2"].rows) == 1
+    assert "worker process died" in found["c1"].rejected[0][1]
+
+
+def test_a_mute_video_takes_the_sound_beside_it(tmp_path):
+    video = tmp_path / "raw/WORD/val/mute.mp4"
+    make_video(video, sound="none")
+    make_csv(tmp_path / "poses", "mute")
+    pcm = (np.random.default_rng(0).normal(0, 2000, 16000 * 2)).astype(np.int16)
+    write_wav(video.with_suffix(".wav"), pcm)
+    assert run(tmp_path / "raw", tmp_path / "out").returncode == 0
+    (clip,) = load_manifest(tmp_path / "out")
+    np.testing.assert_array_equal(clip.pcm(), pcm[: 40 * 640 + 81])
+
+
+def test_openface_itself_is_run_on_the_crops(tmp_path):
+    """A stand-in for FeatureExtraction, called as OpenFace is and answering with its CSV."""
+    make_video(tmp_path / "raw/WORD/val/one.mp4")
+    program = tmp_path / "FeatureExtraction"
+    program.write_text(
+        f"#!{sys.executable}\n"
+        "import pathlib, sys\n"
+        "assert abs(float(sys.argv[sys.argv.index('-fx') + 1]) - 233.333) < 1e-6 and '-pose' in sys.argv\n"
+        "folder, out = (sys.argv[sys.argv.index(n) + 1] for n in ('-fdir', '-out_dir'))\n"
+        "count = len(list(pathlib.Path(folder).iterdir()))\n"
+        f"lines = ['{CSV_HEADER.replace(',', ', ')}']\n"
+        "lines += [f'{n + 1}, 0, 0.000, 0.9, {int(n != 7)}, {n}, 2, 300, 0.1, 0.2, 0.3' for n in range(count)]\n"
+        "pathlib.Path(out, pathlib.Path(folder).name + '.csv').write_text('\\n'.join(lines))\n"
+    )
+    program.chmod(0o755)
+    done = run(tmp_path / "raw", tmp_path / "out", "--pose", "openface", "--openface-program", str(program))
+    assert done.returncode == 0, done.stderr
+    (clip,) = load_manifest(tmp_path / "out")
+    assert clip.row.pose_source == "openface" and clip.row.pose_success == round(39 / 40, 4)
+    np.testing.assert_allclose(clip.pose()[5:35, 3], np.arange(5, 35), atol=1e-3)  # the failed frame 7 is filled
+    np.testing.assert_allclose(clip.pose()[:, [0, 1, 2, 4, 5]], [[0.1, 0.2, 0.3, 2, 300]] * 40, atol=1e-5)
+
+
 def test_the_listed_offset_moves_the_sound(tmp_path):
     """Offset -5: the sound lies five frames later in the file, so the click is heard five frames earlier in the clip."""
     raw = tmp_path / "raw"
@@ -281,4 +335,28 @@ def test_real_grid_clips(tmp_path):
         assert clip.frames == 75 and clip.row.pose_success == 1.0 and clip.row.size == 256
         assert 38 < np.median(clip.mouth()[:, 2]) < 60
         assert np.abs(clip.pose()[:, :3]).max() < 0.4 and 230 < np.median(clip.pose()[:, 5]) < 330
-    assert read_journals(output)[0].rows
+
+
+@pytest.mark.skipif(not (GRID.is_dir() and available()), reason="needs ../shared/data/grid and `make pose-tools`")
+def test_any_video_is_cut_into_spans_with_one_face(tmp_path):
+    """Two sentences of two speakers in a row, at 30 fps, then two seconds without a face."""
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    with av.open(str(raw / "talk.mkv"), "w") as file:
+        video, audio = file.add_stream("libx264", rate=30), file.add_stream("pcm_s16le", rate=16000, layout="mono")
+        video.width, video.height, video.pix_fmt = 360, 288, "yuv420p"
+        pictures = [p for name in ("s1/bbaf2n", "s2/bbaf1n") for p in frames_of(GRID / f"{name}.mp4")]
+        for number in range(8 * 30):
+            picture = pictures[min(number * 25 // 30, 149)] if number < 180 else np.full((288, 360, 3), 90, np.uint8)
+            file.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        file.mux(video.encode())
+        noise = np.random.default_rng(0).normal(0, 3000, (1, 8 * 16000)).astype(np.int16)
+        block = av.AudioFrame.from_ndarray(noise, format="s16", layout="mono")
+        block.sample_rate = 16000
+        file.mux(audio.encode(block))
+    line = ["-m", "datasets.prepare", "videos", "--input", str(raw), "--output", str(tmp_path / "out"), "--size", "128"]
+    subprocess.run([sys.executable, *line], cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
+    clips = load_manifest(tmp_path / "out")
+    assert [clip.row.id for clip in clips] == ["talk_000000", "talk_000075"]
+    assert all(70 <= clip.frames <= 76 for clip in clips) and clips[1].row.start_s == 3.0
+    assert len({clip.row.crop for clip in clips}) == 2
