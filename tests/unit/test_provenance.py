@@ -38,7 +38,7 @@ def plain_video(path: Path) -> Path:
 
 def test_version_is_the_project_s():
     settings = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
-    assert provenance.VERSION == settings["project"]["version"]
+    assert settings["project"]["version"] == provenance.VERSION
 
 
 def test_every_video_carries_metadata_and_xmp(tmp_path, capsys):
