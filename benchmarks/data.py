@@ -2,14 +2,14 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.data --prepared data/grid [--raw RAW/grid]
 
-One process, one thread: divide by it to know how many cores a GPU needs. Loaders are timed on the clips of the prepared
-corpus, after one pass that brings the files into memory; preparing is timed step by step on a few raw videos.
+One process, one thread. Loaders are timed in processor time, so that other work on the machine counts little, on files that
+are in memory; preparing is timed by the clock (the face mesh is another process), step by step, on a few raw videos.
 """
 
 import argparse
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -33,17 +33,17 @@ GOAL_PAIRS = 400  # frame pairs a second that keep one modern GPU busy
 
 
 def rate(work: Callable[[int], object], seconds: float) -> float:
-    """Calls a second of work(0), work(1), ...; the median of five stretches, so that a busy machine shows less."""
-    for n in range(3):
-        work(n)
-    rates, number = [], itertools.count(3)
-    for _ in range(5):
-        start, calls = time.perf_counter(), 0
-        while time.perf_counter() - start < seconds / 5:
-            work(next(number))
+    """Calls of work(0), work(1), ... a second of processor time, after half as many seconds to warm up."""
+
+    def run(numbers: Iterator[int], limit: float) -> float:
+        start, calls = time.process_time(), 0
+        while (passed := time.process_time() - start) < limit:
+            work(next(numbers))
             calls += 1
-        rates.append(calls / (time.perf_counter() - start))
-    return float(np.median(rates))
+        return calls / passed
+
+    run(itertools.count(), seconds / 2)
+    return run(itertools.count(), seconds)
 
 
 def loading(root: Path, seconds: float) -> None:
