@@ -12,6 +12,7 @@ from animation.motion import HeadPoses, generate_keypoints, predict_head_poses
 from animation.render import Renderer
 from animation.schedule import emission_schedule
 from datasets.head_pose import BOX_POINTS_MM, RELEASED_RANGE, project, render_boxes
+from engine.checkpoint import CheckpointError
 from modules.fuse import fuse_for_inference
 from modules.keypoints import Keypoints
 
@@ -164,3 +165,33 @@ def test_emission_schedule_is_the_released_loop(reference):
         schedule = emission_schedule(int(frames), 64)
         assert len(schedule) == expected["windows_run"]
         assert [[e.first, e.stop - 1] for e in schedule] == expected["emitted_local_first_last_per_window"]
+
+
+def test_converted_checkpoint_holds_the_same_networks(checkpoint, models, tmp_path, monkeypatch, capsys):
+    from animation import convert
+
+    output = tmp_path / "audio2head.safetensors"
+    monkeypatch.setattr(sys, "argv", ["convert", str(checkpoint), str(output)])
+    convert.main()
+    again = load_models([output], torch.device("cpu"))
+    assert again.head_motion_config == models.head_motion_config and again.head_motion_config.first_pose_row == 0
+    assert again.motion_field_config.audio_padding == "zeros" and again.image_config.truncate_frames
+    assert again.pose_range == RELEASED_RANGE
+    for name in ("keypoint_detector", "image_generator", "head_motion_predictor", "motion_field_generator"):
+        expected = getattr(models, name).state_dict()
+        assert all(torch.equal(expected[k], v) for k, v in getattr(again, name).state_dict().items())
+
+
+def test_fomm_training_checkpoint_loads_and_combines_with_audio2head(checkpoint, models, reference, tmp_path):
+    """vox-cpk.pth.tar holds N_D and N_I beside the discriminator and optimizers; given later, its networks win."""
+    data = torch.load(checkpoint, weights_only=True)
+    fomm = {"generator": data["generator"], "kp_detector": {k: v.clone() for k, v in data["kp_detector"].items()}}
+    fomm["kp_detector"]["kp.bias"] += 1
+    fomm |= {"discriminator": {}, "optimizer_generator": {"state": {}, "param_groups": []}, "epoch": np.int64(99)}
+    torch.save(fomm, tmp_path / "vox-cpk.pth.tar")
+    both = load_models([checkpoint, tmp_path / "vox-cpk.pth.tar"], torch.device("cpu"))
+    assert torch.allclose(both.keypoint_detector.kp.bias, models.keypoint_detector.kp.bias + 1)
+    data["generator"]["bogus.weight"] = torch.zeros(1)
+    torch.save(data, tmp_path / "wrong.pth.tar")
+    with pytest.raises(CheckpointError, match=r"wrong.pth.tar, image_generator.*unexpected bogus.weight"):
+        load_models([tmp_path / "wrong.pth.tar"], torch.device("cpu"))

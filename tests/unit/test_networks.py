@@ -233,7 +233,9 @@ def test_one_source_serves_a_batch_of_driving_frames():
     with torch.no_grad():
         batch = generator.render(generator.encode(image), driving, source).image_BCHW
         for i in range(4):
-            alone = generator(image, Keypoints(driving.position_BK2[i : i + 1], driving.jacobian_BK22[i : i + 1]), source)
+            alone = generator(
+                image, Keypoints(driving.position_BK2[i : i + 1], driving.jacobian_BK22[i : i + 1]), source
+            )
             assert torch.allclose(alone.image_BCHW[0], batch[i], atol=1e-5)
 
 

@@ -1,0 +1,337 @@
+"""inference.py from the command line on small untrained networks: what it writes, and what it says about bad input."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import skimage.data
+import soundfile
+
+import inference
+from datasets import provenance
+from datasets.image import write_png
+from engine.checkpoint import save_weights
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, small_weights):
+    """A folder with face.png, speech.wav (1.3 s, stereo 44.1 kHz) and model.safetensors (64x64)."""
+    folder = tmp_path_factory.mktemp("in put ö")
+    write_png(folder / "face.png", skimage.data.astronaut())
+    rng = np.random.default_rng(0)
+    t = np.arange(int(1.3 * 44_100)) / 44_100
+    tone = np.sin(2 * np.pi * 140 * t) * np.sin(2 * np.pi * 2 * t) ** 2 + 0.01 * rng.standard_normal(len(t))
+    soundfile.write(folder / "speech.wav", np.stack([tone, tone], 1) * 0.5, 44_100, subtype="PCM_16")
+    save_weights(folder / "model.safetensors", small_weights(64))
+    return folder
+
+
+def run(*arguments):
+    """Call inference.py's main in this process; -> exit status."""
+    old, sys.argv = sys.argv, ["inference.py", *map(str, arguments)]
+    try:
+        inference.main()
+    except SystemExit as stop:
+        return stop.code or 0
+    finally:
+        sys.argv = old
+    return 0
+
+
+def usual(files, output, **changes):
+    """The usual arguments with some replaced; an option set to None is left out, to True is a flag."""
+    options = {"image": files / "face.png", "audio": files / "speech.wav", "checkpoint": files / "model.safetensors"}
+    options |= {"output": output, "device": "cpu"} | changes
+    flat = []
+    for name, value in options.items():
+        if value is not None:
+            flat += [f"--{name.replace('_', '-')}"] + ([] if value is True else [value])
+    return flat
+
+
+def read_video(path):
+    with av.open(str(path)) as container:
+        frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    with av.open(str(path)) as container:
+        sound = [frame.to_ndarray() for frame in container.decode(audio=0)] if container.streams.audio else []
+        streams = {stream.type: stream for stream in container.streams}
+        rate = streams["audio"].codec_context.sample_rate if "audio" in streams else None
+        info = (
+            streams["video"].codec_context.name,
+            streams["video"].codec_context.pix_fmt,
+            float(streams["video"].average_rate),
+        )
+    return frames, np.concatenate(sound, axis=1) if sound else None, rate, info
+
+
+def test_a_video_with_sound_of_the_right_length_and_marks(files, tmp_path, capsys):
+    output = tmp_path / "new folder" / "it's ü.mp4"
+    assert run(*usual(files, output)) == 0
+    frames, sound, rate, info = read_video(output)
+    assert frames.shape == (32, 64, 64, 3) and info == ("h264", "yuv420p", 25.0)  # 1.3 s: 129 rows of 10 ms, 32 frames
+    assert rate == 44_100 and abs(sound.shape[1] / rate - 32 / 25) <= 0.04
+    assert np.abs(np.diff(frames.astype(int), axis=0)).mean() > 0.5  # it moves
+    marks = "\n".join(provenance.read_marks(output))
+    assert "digital_source_type" in marks and "XMP" in marks and "trainedAlgorithmicMedia" in marks
+    said = capsys.readouterr().out
+    assert "32 frames (1.28 s)" in said and "x real time" in said and "peak memory" in said and str(output) in said
+    assert os.listdir(output.parent) == [output.name]
+
+
+def test_saved_frames_and_motion_and_rendering_it_again(files, tmp_path):
+    motion, first, second = tmp_path / "m.npz", tmp_path / "first", tmp_path / "second"
+    assert run(*usual(files, tmp_path / "a.mp4", frames_dir=first, save_motion=motion)) == 0
+    with np.load(motion) as saved:
+        shapes = {name: saved[name].shape for name in saved.files}
+        pose = saved["head_pose"]
+    assert shapes == {
+        "head_pose": (32, 6),
+        "keypoints": (32, 10, 2),
+        "jacobians": (32, 10, 2, 2),
+        "source_keypoints": (10, 2),
+        "source_jacobians": (10, 2, 2),
+        "fps": (),
+    }
+    assert 100 < pose[:, 5].mean() < 500  # tz in mm
+    again = usual(files, tmp_path / "b.mp4", audio=None, motion=motion, frames_dir=second, batch_size=7)
+    assert run(*again) == 0
+    names = sorted(os.listdir(first))
+    assert names == sorted(os.listdir(second)) and len(names) == 32 and names[0] == "000000.png"
+    assert np.abs(read_frames(first) - read_frames(second)).max() <= 1  # other batch size: rounding only
+    assert read_video(tmp_path / "b.mp4")[1] is None
+
+
+def test_head_pose_can_be_given_held_and_scaled(files, tmp_path):
+    t = np.arange(20)[:, None] / 20
+    given = np.array([0.1, 0.2, 0, 5, 10, 300]) + t * np.array([0.2, 0, 0.1, 20, 0, 0])
+    np.savez(tmp_path / "pose.npz", head_pose=given.astype(np.float32))
+    header = "frame, timestamp, confidence, success, pose_Tx, pose_Ty, pose_Tz, pose_Rx, pose_Ry, pose_Rz"
+    lines = [
+        f"{i + 1}, {i / 25:.3f}, 0.98, 1, {p[3]:.3f}, {p[4]:.3f}, {p[5]:.3f}, {p[0]:.4f}, {p[1]:.4f}, {p[2]:.4f}"
+        for i, p in enumerate(given)
+    ]
+    (tmp_path / "pose.csv").write_text("\n".join([header, *lines]))
+
+    def used(name, **changes):
+        assert run(*usual(files, tmp_path / f"{name}.mp4", save_motion=tmp_path / f"{name}.npz", **changes)) == 0
+        return np.load(tmp_path / f"{name}.npz")["head_pose"]
+
+    expected = np.concatenate([given, np.repeat(given[-1:], 12, axis=0)])  # 32 frames: the last pose goes on
+    np.testing.assert_allclose(used("npz", head_pose=tmp_path / "pose.npz"), expected, rtol=1e-5)
+    np.testing.assert_allclose(used("csv", head_pose=tmp_path / "pose.csv"), expected, atol=2e-3)
+    half = used("half", head_pose=tmp_path / "pose.npz", head_motion_scale=0.5)
+    np.testing.assert_allclose(half - half[0], 0.5 * (expected - expected[0]), atol=1e-4)
+    assert np.ptp(used("still", still=True), axis=0).max() == 0
+    free, doubled = used("free"), used("doubled", head_motion_scale=2.0)
+    np.testing.assert_allclose(doubled - free[0], 2 * (free - free[0]), atol=1e-3)
+
+
+def test_relative_keypoints_start_from_the_source(files, tmp_path):
+    assert run(*usual(files, tmp_path / "r.mp4", keypoint_mode="relative", save_motion=tmp_path / "r.npz")) == 0
+    assert run(*usual(files, tmp_path / "a.mp4", keypoint_mode="absolute", save_motion=tmp_path / "a.npz")) == 0
+    relative, absolute = np.load(tmp_path / "r.npz"), np.load(tmp_path / "a.npz")
+    np.testing.assert_allclose(relative["keypoints"][0], relative["source_keypoints"], atol=1e-5)
+    np.testing.assert_allclose(
+        relative["keypoints"] - relative["keypoints"][0], absolute["keypoints"] - absolute["keypoints"][0], atol=1e-5
+    )
+    assert np.abs(absolute["keypoints"][0] - absolute["source_keypoints"]).max() > 1e-3
+
+
+def read_frames(folder):
+    return np.stack([skimage.io.imread(folder / name) for name in sorted(os.listdir(folder))]).astype(int)
+
+
+def test_equal_input_gives_equal_frames_whatever_the_seed(files, tmp_path):
+    """Up to the rounding of sums, whose order depends on where in memory a tensor happens to lie."""
+    for name, seed in (("a", 1), ("b", 2)):
+        assert run(*usual(files, tmp_path / f"{name}.mp4", seed=seed, frames_dir=tmp_path / name)) == 0
+    assert np.abs(read_frames(tmp_path / "a") - read_frames(tmp_path / "b")).max() <= 1
+
+
+def test_silence_leaves_mouth_and_head_at_rest_and_says_so(files, tmp_path, capsys):
+    soundfile.write(tmp_path / "silent.wav", np.zeros(8000), 16_000)
+    output = tmp_path / "s.mp4"
+    assert run(*usual(files, output, audio=tmp_path / "silent.wav", save_motion=tmp_path / "s.npz")) == 0
+    saved = np.load(tmp_path / "s.npz")
+    assert np.ptp(saved["keypoints"], axis=0).max() == 0 and np.ptp(saved["head_pose"], axis=0).max() == 0
+    np.testing.assert_array_equal(saved["keypoints"][0], saved["source_keypoints"])
+    assert "silent" in capsys.readouterr().out
+
+
+def test_a_tenth_of_a_second_is_enough(files, tmp_path):
+    soundfile.write(tmp_path / "short.wav", 0.3 * np.sin(np.arange(1600) / 10), 16_000)
+    assert run(*usual(files, tmp_path / "o.mp4", audio=tmp_path / "short.wav")) == 0
+    assert 1 <= len(read_video(tmp_path / "o.mp4")[0]) <= 3
+
+
+def test_label_crop_and_precision_options_work(files, tmp_path):
+    assert run(*usual(files, tmp_path / "plain.mp4", still=True)) == 0
+    assert run(*usual(files, tmp_path / "label.mp4", still=True, label=True, precision="bf16", batch_size=5)) == 0
+    plain, label = read_video(tmp_path / "plain.mp4")[0], read_video(tmp_path / "label.mp4")[0]
+    difference = np.abs(plain.astype(int) - label.astype(int)).mean(axis=(0, 3))
+    assert difference[-6:, :20].mean() > 5 * difference[:40].mean()  # the label is below, the rest is alike
+    assert run(*usual(files, tmp_path / "crop.mp4", still=True, crop="none")) == 0
+    crop = read_video(tmp_path / "crop.mp4")[0]
+    assert np.abs(crop[0].astype(int) - plain[0]).mean() > 5
+
+
+def test_options_come_from_a_file_and_the_command_line_wins(files, tmp_path, capsys):
+    (tmp_path / "o.yaml").write_text("still: true\nbatch_size: 3\n")
+    assert run(*usual(files, tmp_path / "o.mp4", config=tmp_path / "o.yaml", save_motion=tmp_path / "m.npz")) == 0
+    assert np.ptp(np.load(tmp_path / "m.npz")["head_pose"], axis=0).max() == 0
+    (tmp_path / "o.yaml").write_text("stil: true\n")
+    assert run(*usual(files, tmp_path / "p.mp4", config=tmp_path / "o.yaml")) == 2
+    assert "did you mean still" in capsys.readouterr().err
+
+
+def write_pairs(path, rows):
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("image", "audio", "output"), *rows])
+
+
+def test_pairs_report_a_bad_row_and_go_on(files, tmp_path, capsys):
+    rows = [(files / "face.png", files / "speech.wav", tmp_path / f"{i}.mp4") for i in range(3)]
+    rows[1] = (files / "absent.png", *rows[1][1:])
+    write_pairs(tmp_path / "list.csv", rows)
+    arguments = ["--pairs", tmp_path / "list.csv", "--checkpoint", files / "model.safetensors", "--device", "cpu"]
+    assert run(*arguments) == 2
+    said = capsys.readouterr()
+    assert sorted(p.name for p in tmp_path.glob("*.mp4")) == ["0.mp4", "2.mp4"]
+    assert "absent.png" in said.err and "2 of 3 videos made" in said.out
+
+
+def test_ranks_share_the_rows_of_a_list(files, tmp_path):
+    rows = [(files / "face.png", files / "speech.wav", tmp_path / f"{i}.mp4") for i in range(3)]
+    write_pairs(tmp_path / "list.csv", rows)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "inference.py"]
+    command += ["--pairs", tmp_path / "list.csv", "--checkpoint", files / "model.safetensors", "--device", "cpu"]
+    result = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    assert result.returncode == 0, result.stderr
+    assert sorted(p.name for p in tmp_path.glob("*.mp4")) == ["0.mp4", "1.mp4", "2.mp4"]
+    assert "2 of 2 videos made" in result.stdout and "1 of 1 videos made on rank 1" in result.stdout
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_nothing(files, tmp_path, how):
+    soundfile.write(tmp_path / "long.wav", 0.1 * np.random.default_rng(0).standard_normal(16_000 * 40), 16_000)
+    out = tmp_path / "out"
+    arguments = usual(files, out / "o.mp4", audio=tmp_path / "long.wav", frames_dir=tmp_path / "frames")
+    process = subprocess.Popen(
+        [sys.executable, "inference.py", *map(str, arguments)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    deadline = time.time() + 120
+    while not any((tmp_path / "frames").glob("*.png")) and time.time() < deadline:
+        time.sleep(0.1)
+    process.send_signal(how)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert os.listdir(out) == [] and b"Traceback" not in stderr
+
+
+# ---- bad input: one sentence, a non-zero exit, nothing written
+
+
+def bad_cases(files, tmp_path):
+    """name -> (changed options, words of the message)"""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "empty.bin").touch()
+    (tmp_path / "text.txt").write_text("this is no media file at all " * 50)
+    png = (files / "face.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(png[: len(png) // 3])
+    wav = (files / "speech.wav").read_bytes()
+    (tmp_path / "cut.wav").write_bytes(wav[: len(wav) // 3])
+    weights = (files / "model.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(weights[: len(weights) // 2])
+    np.savez(tmp_path / "wrong.npz", other=np.zeros(3))
+    np.savez(tmp_path / "few.npz", keypoints=np.zeros((5, 3, 2)), jacobians=np.tile(np.eye(2), (5, 3, 1, 1)))
+    np.savez(tmp_path / "nan.npz", head_pose=np.full((5, 6), np.nan))
+    np.savez(tmp_path / "object.npz", head_pose=np.array([{}], dtype=object))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "wrong.npz").read_bytes()[:60])
+    (tmp_path / "noface.csv").write_text("frame,timestamp\n1,0.0\n")
+    soundfile.write(tmp_path / "nothing.wav", np.zeros(0), 16_000)
+    silent_video = tmp_path / "mute.mp4"
+    with av.open(str(silent_video), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width = stream.height = 64
+        container.mux(stream.encode(av.VideoFrame(64, 64, "yuv420p")))
+        container.mux(stream.encode(None))
+    absent = tmp_path / "no 'such' fïle"
+    return {
+        "image missing": ({"image": absent}, ["no 'such' fïle"]),
+        "image is a folder": ({"image": tmp_path / "folder"}, ["folder"]),
+        "image empty": ({"image": tmp_path / "empty.bin"}, ["empty.bin"]),
+        "image is text": ({"image": tmp_path / "text.txt"}, ["text.txt"]),
+        "image truncated": ({"image": tmp_path / "cut.png"}, ["cut.png"]),
+        "image is sound": ({"image": files / "speech.wav"}, ["speech.wav"]),
+        "audio missing": ({"audio": absent}, ["no 'such' fïle"]),
+        "audio is a folder": ({"audio": tmp_path / "folder"}, ["folder"]),
+        "audio empty": ({"audio": tmp_path / "empty.bin"}, ["empty.bin"]),
+        "audio is text": ({"audio": tmp_path / "text.txt"}, ["text.txt"]),
+        "audio truncated": ({"audio": tmp_path / "cut.wav"}, ["cut.wav", "cut off"]),
+        "audio is a picture": ({"audio": files / "face.png"}, ["face.png"]),
+        "audio without samples": ({"audio": tmp_path / "nothing.wav"}, ["nothing.wav"]),
+        "video without sound": ({"audio": silent_video}, ["mute.mp4", "no sound track"]),
+        "no checkpoint": ({"checkpoint": None}, ["--checkpoint"]),
+        "checkpoint missing": ({"checkpoint": absent}, ["does not exist"]),
+        "checkpoint truncated": ({"checkpoint": tmp_path / "cut.safetensors"}, ["cut.safetensors"]),
+        "checkpoint is text": ({"checkpoint": tmp_path / "text.txt"}, ["not a readable PyTorch checkpoint"]),
+        "checkpoint folder": ({"checkpoint": tmp_path / "folder"}, ["without weights.safetensors"]),
+        "output is a folder": ({"output": tmp_path / "folder"}, ["folder"]),
+        "output below a file": ({"output": tmp_path / "text.txt" / "o.mp4"}, ["text.txt"]),
+        "motion of another kind": ({"motion": tmp_path / "wrong.npz"}, ["no motion file"]),
+        "motion of another model": ({"motion": tmp_path / "few.npz"}, ["3 keypoints, this model 10"]),
+        "motion truncated": ({"motion": tmp_path / "cut.npz"}, ["cut.npz"]),
+        "motion is text": ({"motion": tmp_path / "text.txt"}, ["text.txt"]),
+        "head pose of another kind": ({"head_pose": tmp_path / "wrong.npz"}, ["head_pose [T, 6]"]),
+        "head pose not finite": ({"head_pose": tmp_path / "nan.npz"}, ["not finite"]),
+        "head pose with objects": ({"head_pose": tmp_path / "object.npz"}, ["object.npz"]),
+        "head pose csv without columns": ({"head_pose": tmp_path / "noface.csv"}, ["noface.csv"]),
+        "unknown device": ({"device": "tpu"}, ["--device tpu"]),
+        "device not there": ({"device": "cuda:77"}, ["cuda:77"]),
+        "fp16 on a CPU": ({"precision": "fp16"}, ["bf16 or fp32"]),
+        "batch size": ({"batch_size": -1}, ["batch_size"]),
+        "config missing": ({"config": absent}, ["does not exist"]),
+        "certificate missing": ({"c2pa_cert": absent, "c2pa_key": absent}, ["no 'such' fïle"]),
+    }
+
+
+def test_bad_input_gets_one_sentence_and_leaves_nothing(files, tmp_path, capsys):
+    for name, (changes, words) in bad_cases(files, tmp_path).items():
+        before = sorted(p for p in tmp_path.rglob("*"))
+        status = run(*usual(files, changes.pop("output", tmp_path / "o.mp4"), **changes))
+        said = capsys.readouterr()
+        message = [line for line in said.err.splitlines() if "frame" not in line or line.startswith("error")]
+        assert status == 2, (name, status, said.err)
+        assert len([line for line in message if line.startswith("error: ")]) == 1, (name, said.err)
+        assert "Traceback" not in said.err, name
+        assert all(word in said.err for word in words), (name, said.err)
+        assert sorted(p for p in tmp_path.rglob("*")) == before, name
+
+
+def test_full_disk_is_one_sentence(files, tmp_path, capsys, monkeypatch):
+    """/dev/full refuses every byte; the temporary file is pointed there."""
+    import contextlib
+
+    import datasets.video as video
+
+    @contextlib.contextmanager
+    def full(path):
+        yield Path("/dev/full")
+
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    monkeypatch.setattr(video, "written_beside", full)
+    assert run(*usual(files, tmp_path / "o.mp4")) == 2
+    said = capsys.readouterr().err
+    assert "o.mp4" in said and "space" in said and "Traceback" not in said
