@@ -26,6 +26,8 @@ class ConfigError(ValueError):
 def load(config_class: type[T], path: str | Path | None = None, overrides: list[str] | tuple[str, ...] = ()) -> T:
     """Read `path` (may be None: all defaults), apply `a.b=value` overrides, validate.
 
+    A file may name another beside it as `base:` and then holds only what differs from it.
+
     Raises:
         ConfigError: unreadable file, unknown or missing key, wrong type, value out of range.
     """
@@ -77,7 +79,17 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(data, dict):
         raise ConfigError(f"{path} must hold `key: value` pairs, found {type(data).__name__}")
-    return data
+    base = data.pop("base", None)
+    return data if base is None else _merged(_read_yaml(path.parent / str(base)), data)
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """`above` laid over `below`, section by section."""
+    both = below | above
+    for key in below.keys() & above.keys():
+        if isinstance(below[key], dict) and isinstance(above[key], dict):
+            both[key] = _merged(below[key], above[key])
+    return both
 
 
 def _apply_override(data: dict[str, Any], override: str) -> None:

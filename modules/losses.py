@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from modules.keypoints import Keypoints, coordinate_grid, invert_2x2
+from modules.keypoints import Keypoints, compose_2x2, coordinate_grid, invert_2x2
 from modules.random_warp import RandomWarp
 
 SSIM_WINDOW, SSIM_SIGMA = 11, 1.5  # Wang et al. 2004
@@ -91,8 +91,8 @@ def equivariance_jacobian(keypoints: Keypoints, transformed: Keypoints, warp: Ra
 
     Jacobians are multiplied out by elements, so the numbers are float32 under any autocast or TF32 setting.
     """
-    moved = _multiply_2x2(warp.jacobian(transformed.position_BK2), transformed.jacobian_BK22)
-    product_BK22 = _multiply_2x2(invert_2x2(keypoints.jacobian_BK22), moved)
+    moved = compose_2x2(warp.jacobian(transformed.position_BK2), transformed.jacobian_BK22)
+    product_BK22 = compose_2x2(invert_2x2(keypoints.jacobian_BK22), moved)
     return (torch.eye(2, device=moved.device, dtype=moved.dtype) - product_BK22).abs().mean()
 
 
@@ -182,7 +182,3 @@ def _window_mean(image_BCHW: Tensor) -> Tensor:
     channels = image_BCHW.shape[1]
     rows = F.conv2d(image_BCHW, kernel.expand(channels, 1, 1, -1), groups=channels)
     return F.conv2d(rows, kernel.mT.expand(channels, 1, -1, 1), groups=channels)
-
-
-def _multiply_2x2(a: Tensor, b: Tensor) -> Tensor:
-    return (a[..., :, :, None] * b[..., None, :, :]).sum(-2)

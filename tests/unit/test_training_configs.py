@@ -1,0 +1,66 @@
+"""Every file of config/ is valid, and the paper's numbers are where the paper has them."""
+
+from pathlib import Path
+
+import pytest
+
+import train_fomm
+import train_headpose
+import train_motionfield
+from engine.config import ConfigError, load
+
+CONFIGS = Path(__file__).parents[2] / "config"
+STAGES = {"fomm": train_fomm, "headpose": train_headpose, "motionfield": train_motionfield}
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*_*.yaml")), ids=lambda path: path.stem)
+def test_every_file_is_valid(path: Path) -> None:
+    stage = path.stem.split("_")[0]
+    if stage not in STAGES:
+        pytest.skip(f"{path.name} is not a training configuration")
+    config = load(STAGES[stage].Config, path)
+    assert config.run.dir == f"runs/{path.stem}"
+
+
+def test_the_papers_settings() -> None:
+    fomm = load(train_fomm.Config, CONFIGS / "fomm_vox.yaml")
+    head = load(train_headpose.Config, CONFIGS / "headpose_vox.yaml")
+    field = load(train_motionfield.Config, CONFIGS / "motionfield_vox.yaml")
+    pixels = load(train_motionfield.Config, CONFIGS / "motionfield_vox_pixels.yaml")
+    lrw = load(train_motionfield.Config, CONFIGS / "motionfield_lrw.yaml")
+    for config in (fomm, head, field, pixels, lrw):  # Sec. 4.2
+        assert (config.optim.lr, config.optim.weight_decay) == (2e-4, 2e-6)
+    assert (fomm.optim.batch_size, head.optim.batch_size, field.optim.batch_size) == (28, 64, 4)
+    weights = fomm.weights
+    assert (weights.perceptual, weights.equivariance_position, weights.equivariance_jacobian) == (10, 10, 10)
+    assert not (weights.adversarial or weights.pixel or weights.gradient or weights.ssim or weights.mouth)
+    assert (head.data.window, head.weights.ssim, head.weights.adversarial, head.weights.l1) == (256, 1, 1, 0)
+    assert head.ssim.statistics == "map"
+    assert field.motion_field_generator.window == 64 and lrw.motion_field_generator.window == 32
+    assert (field.keypoints.heatmap, field.keypoints.position, field.keypoints.jacobian) == (1, 10, 10)
+    eq7 = pixels.pixels
+    assert (eq7.position, eq7.perceptual, eq7.equivariance_position, eq7.equivariance_jacobian) == (100, 10, 10, 10)
+    assert pixels.vgg.network == "vgg16" and fomm.vgg.network == "vgg19"
+    assert not load(
+        train_headpose.Config, CONFIGS / "headpose_vox_noset.yaml"
+    ).head_motion_predictor.spatial_embedding_transition
+    assert not load(
+        train_motionfield.Config, CONFIGS / "motionfield_vox_nojacobian.yaml"
+    ).motion_field_generator.jacobians
+
+
+def test_a_base_is_laid_under(tmp_path: Path) -> None:
+    (tmp_path / "below.yaml").write_text("run: {dir: a, max_steps: 5}\noptim: {lr: 0.5}\n")
+    (tmp_path / "above.yaml").write_text("base: below.yaml\nrun: {dir: b}\n")
+    config = load(train_headpose.Config, tmp_path / "above.yaml", ["optim.batch_size=2"])
+    assert (config.run.dir, config.run.max_steps, config.optim.lr, config.optim.batch_size) == ("b", 5, 0.5, 2)
+
+
+def test_configurations_that_cannot_work_are_refused() -> None:
+    path = CONFIGS / "headpose_tiny.yaml"
+    with pytest.raises(ConfigError, match=r"data\.window must be at least 32"):
+        load(train_headpose.Config, path, ["data.window=16"])
+    with pytest.raises(ConfigError, match="must be equal"):
+        load(train_fomm.Config, CONFIGS / "fomm_tiny.yaml", ["keypoint_detector.num_keypoints=5"])
+    with pytest.raises(ConfigError, match=r"did you mean weights\.adversarial"):
+        load(train_headpose.Config, path, ["weights.adverserial=1"])
