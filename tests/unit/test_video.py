@@ -125,11 +125,11 @@ def test_label_is_burnt_in_only_when_asked(tmp_path):
 # ---- failures
 
 
-def test_an_error_in_the_block_leaves_no_file_and_no_thread(tmp_path):
-    for error in (RuntimeError, KeyboardInterrupt):
-        with pytest.raises(error), video.VideoWriter(tmp_path / "a.mp4") as writer:
-            writer.write(moving(7))
-            raise error
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_error_in_the_block_leaves_no_file_and_no_thread(tmp_path, error):
+    with pytest.raises(error), video.VideoWriter(tmp_path / "a.mp4") as writer:
+        writer.write(moving(7))
+        raise error
     assert list(tmp_path.iterdir()) == []
     assert not [thread for thread in threading.enumerate() if thread.name == "video-encoder"]
 
@@ -296,6 +296,26 @@ def test_rotation_marks_of_phones_are_applied(tmp_path):
         _, frame_HW3 = next(iter(reader))
     assert frame_HW3.shape == (48, 32, 3)
     assert frame_HW3[4, 28, 0] > 180 and frame_HW3[4, 4, 0] < 130  # red is now right above
+
+
+def test_sound_that_starts_late_starts_late(tmp_path):
+    """Times of picture and sound count from the start of the file: both land on the same 25 frames a second."""
+    path = tmp_path / "late.mkv"
+    with av.open(str(path), "w") as output:
+        picture = output.add_stream("libx264", rate=25, options={"bf": "0"})
+        picture.width, picture.height, picture.pix_fmt = 32, 32, "yuv420p"
+        track = output.add_stream("pcm_s16le", rate=16_000, layout="mono")
+        for i, frame_HW3 in enumerate(flat([100] * 50)):
+            frame = av.VideoFrame.from_ndarray(frame_HW3, format="rgb24")
+            frame.pts, frame.time_base = 25 + i, Fraction(1, 25)  # the file itself starts at 1 s
+            output.mux(picture.encode(frame))
+        frame = av.AudioFrame.from_ndarray(np.full((1, 16_000), 9000, np.int16), format="s16", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = 16_000, 24_000, Fraction(1, 16_000)  # at 1.5 s
+        output.mux(track.encode(frame))
+        output.mux([*picture.encode(None), *track.encode(None)])
+    pcm = audio.load_pcm(path)
+    assert abs(int((pcm > 0).argmax()) - 8_000) <= 16 and abs(len(pcm) - 24_000) <= 16
+    assert len(list(video.read_resampled(path))) == 50
 
 
 def test_bad_videos_get_one_clear_sentence(tmp_path):
