@@ -28,7 +28,14 @@ FLASH_S = 0.8
 CSV_HEADER = "frame,face_id,timestamp,confidence,success,pose_Tx,pose_Ty,pose_Tz,pose_Rx,pose_Ry,pose_Rz"
 
 
-def make_video(path: Path, fps: float | None = 25, seconds: float = 1.6, sound: str = "click", seed: int = 0) -> None:
+def make_video(
+    path: Path,
+    fps: float | None = 25,
+    seconds: float = 1.6,
+    sound: str = "click",
+    seed: int = 0,
+    flash_s: float = FLASH_S,
+) -> None:
     """A grey noise video with one white frame, and noise with one click, at the same moment. fps None: changing rate."""
     random = np.random.default_rng(seed)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +48,7 @@ def make_video(path: Path, fps: float | None = 25, seconds: float = 1.6, sound: 
         video.width = video.height = 96
         video.pix_fmt, video.codec_context.time_base = "yuv420p", Fraction(1, 90000)
         audio = None if sound == "none" else file.add_stream("aac", rate=44100, layout="mono")
-        flash = int(np.argmin(np.abs(times - FLASH_S)))
+        flash = int(np.argmin(np.abs(times - flash_s)))
         for number, time_s in enumerate(times):
             picture = random.integers(60, 100, (96, 96, 3), np.uint8)
             picture[:] = 255 if number == flash else picture
@@ -280,6 +287,25 @@ def test_the_listed_offset_moves_the_sound(tmp_path):
     assert abs(click_s - (FLASH_S - 0.2)) < 0.02
     brightness = clip.read_frames(range(clip.frames)).mean(axis=(1, 2, 3))
     assert np.argmax(brightness) == FLASH_S * 25
+
+
+@pytest.mark.parametrize("fps", [25, 30])
+def test_a_list_cuts_stretches_out_of_a_whole_video(tmp_path, fps):
+    """The second stretch starts 12 s into the file: found by seeking, still in step."""
+    make_video(tmp_path / "raw/id10002/vid.mp4", fps, seconds=15, flash_s=12 + FLASH_S)
+    make_csv(tmp_path / "poses", "vid", seconds=16)
+    rows = ["video_id,start,end,bbox,fps,width,height,partition,person_id"]
+    rows += [f"vid,{start * fps},{start * fps + 2 * fps - 1},0-0-96-96,{fps},96,96,train,id10002" for start in (1, 12)]
+    (tmp_path / "raw/vox-metadata.csv").write_text("\n".join(rows))
+    done = run(tmp_path / "raw", tmp_path / "out", "--min-frames", "30", corpus="voxceleb")
+    assert done.returncode == 0, done.stderr
+    early, late = load_manifest(tmp_path / "out")
+    assert (early.frames, late.frames) == (50, 50) and late.row.start_s == 12.0
+    click_s = np.argmax(np.abs(late.pcm().astype(int))) / 16000
+    brightness = late.read_frames(range(50)).mean(axis=(1, 2, 3))
+    assert abs(click_s - FLASH_S) < 0.04 and abs(np.argmax(brightness) / 25 - FLASH_S) <= 0.04
+    assert np.abs(early.pcm().astype(int)).max() < 5000
+    np.testing.assert_allclose(late.pose()[10, 1], 0.1 * np.sin(12.4 * 3), atol=0.02)
 
 
 def test_other_options_need_another_folder(raw, prepared):

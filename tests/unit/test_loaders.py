@@ -5,9 +5,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from datasets.audio import features
 from torch.utils.data import DataLoader
 
+from datasets.audio import features
 from datasets.augment import ColorJitter
 from datasets.clips import load_manifest, load_pose_range, verify
 from datasets.errors import DataError
