@@ -128,6 +128,9 @@ def prepare_source(source: Source, root: Path, output: Path, options: Options) -
     """Every clip of one file. Bad input becomes a rejection, never an exception."""
     rows, rejected = [], []
     for stretch in source.stretches:
+        if not isinstance(stretch.framing, FaceTracks) and (row := existing_row(output, stretch.id)):
+            rows.append(row)
+            continue
         try:
             _sound(source.path)  # before the face is searched: it is the quicker one to miss
             for id, start_s, end_s, square in _framed(source.path, stretch, options):
@@ -372,6 +375,9 @@ def prepare(
     journals = output / "journal"
     journals.mkdir(exist_ok=True)
     _check_settings(output, options)
+    if shards == 1:  # nobody else is at work: hidden folders are half clips of a killed run
+        for half in (output / "clips").glob(".*"):
+            shutil.rmtree(half)
     done = {outcome.source for outcome in read_journals(output)}
     todo = [source for source in sources[number::shards] if source.id not in done]
     kept = rejected = 0
