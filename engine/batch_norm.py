@@ -37,15 +37,18 @@ class RankBatchNorm(_BatchNorm):
 
 def synchronise_batch_norm(module: nn.Module) -> nn.Module:
     """Replace every BatchNorm by one over all ranks, keeping parameters, buffers and their names."""
-    if next(module.parameters()).is_cuda:
+    if any(parameter.is_cuda for parameter in module.parameters()):
         return nn.SyncBatchNorm.convert_sync_batchnorm(module)
-    for name, child in module.named_children():
-        if isinstance(child, _BatchNorm):
-            shared = RankBatchNorm(child.num_features, child.eps, child.momentum)
-            shared.weight, shared.bias = child.weight, child.bias
-            shared.running_mean, shared.running_var = child.running_mean, child.running_var
-            shared.num_batches_tracked = child.num_batches_tracked
-            setattr(module, name, shared)
-        else:
-            synchronise_batch_norm(child)
+    for parent in list(module.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, _BatchNorm):
+                setattr(parent, name, _over_ranks(child))
     return module
+
+
+def _over_ranks(norm: _BatchNorm) -> RankBatchNorm:
+    shared = RankBatchNorm(norm.num_features, norm.eps, norm.momentum)
+    shared.weight, shared.bias = norm.weight, norm.bias
+    shared.running_mean, shared.running_var = norm.running_mean, norm.running_var
+    shared.num_batches_tracked = norm.num_batches_tracked
+    return shared

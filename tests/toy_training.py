@@ -22,9 +22,15 @@ from engine.run import OptimConfig, Run, RunConfig, RunError
 
 
 @dataclass(frozen=True)
+class ToyOptim(OptimConfig):
+    batch_size: int = 8
+    lr: float = 1e-2
+
+
+@dataclass(frozen=True)
 class Config:
     run: RunConfig
-    optim: OptimConfig = OptimConfig(batch_size=8, lr=1e-2)
+    optim: ToyOptim = ToyOptim()
     stage: str = "toy"
     nan_at: int = -1  # item whose picture is not finite
     missing_at: int = -1  # item whose file is gone
@@ -56,7 +62,9 @@ class Toy(Dataset):
 class Losses(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 1, 6), nn.Flatten(0))
+        self.net = nn.Sequential(
+            nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 1, 6), nn.Flatten(0)
+        )
 
     def forward(self, x: Tensor, wanted: Tensor) -> dict[str, Tensor]:
         error = self.net(x) - wanted
@@ -85,7 +93,9 @@ def main(config: Config) -> None:
             run.update(critic_optim, critic_losses(batch.wanted))
             if run.is_main and run.completes(config.run.validate_every):
                 with run.evaluating() as networks:
-                    error = (networks["net"](held_out.to(run.device)).cpu() - held_out.mean((2, 3)).sum(1) - 4).abs().mean()
+                    error = (
+                        (networks["net"](held_out.to(run.device)).cpu() - held_out.mean((2, 3)).sum(1) - 4).abs().mean()
+                    )
                 run.record({"error": float(error)}, best="error", higher_is_better=False)
 
 

@@ -94,7 +94,6 @@ def test_stage_three_learns_keypoints_then_pixels(corpus: Path, stage_one: Path,
     found = lines(tmp_path / "keypoints")
     assert found[0]["heatmap"] > 0 and "heatmap" not in found[-1]  # lambda_m has decayed
     assert mean(tmp_path / "keypoints", "position", 50, 60) < 0.2 * found[0]["position"]
-    assert found[-1]["val/ke"] < found[-1]["val/untrained_ke"]
     assert list((tmp_path / "keypoints" / "samples").glob("*window0.jpg"))
     assert list((tmp_path / "keypoints" / "samples").glob("*window0.mp4"))
     stored = list((corpus / "targets").glob("*/*.npz"))
