@@ -313,6 +313,7 @@ def held_out(config: Config, size: int, store: TargetStore) -> Windows:
         split=config.validation.split,
         seed=0,
         window=config.motion_field_generator.window,
+        audio_padding=config.motion_field_generator.audio_padding,
         random_start=False,
         repeats=1,
         size=size,
@@ -425,6 +426,7 @@ def main(config: Config) -> None:
             config.data,
             seed=config.run.seed,
             window=network_config.window,
+            audio_padding=network_config.audio_padding,
             size=frozen.image_size,
             pictures=config.rendered_frames if pixels else 0,
         )

@@ -93,6 +93,7 @@ def clamped(start: int, length: int, frames: int) -> np.ndarray:
     return np.minimum(np.arange(start, start + length), frames - 1)
 
 
-def padded(rows: np.ndarray, length: int) -> np.ndarray:
-    """Rows followed by zero rows up to a length."""
-    return np.concatenate([rows, np.zeros((length - len(rows), *rows.shape[1:]), rows.dtype)])
+def padded(rows: np.ndarray, length: int, padding: str = "zeros") -> np.ndarray:
+    """Rows continued up to a length, with zeros or ("edge") with the last row again."""
+    after = rows[-1:] if padding == "edge" else np.zeros_like(rows[-1:])
+    return np.concatenate([rows, np.repeat(after, length - len(rows), axis=0)])

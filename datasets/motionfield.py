@@ -4,7 +4,7 @@ Letters: T video frame, A audio window in a frame (4), F audio feature (41), C H
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +28,8 @@ class MotionFieldDataConfig:
     random_start: window and reference frame anywhere in the clip, or (validation) both at its first frame.
     repeats: how often each clip comes in an epoch.
     size: of the pictures, pixels; the training script sets it, like seed and window, from its own configuration.
+    audio_padding: what follows the sound of a clip shorter than the window: its last frame again, or zeros as in the
+        released inference; the training script sets it from the network's configuration, which inference follows too.
     pictures: how many of the window's real frames are read, chosen at random (None: all T; the first phase of N_M
         needs none, the second a few).
     """
@@ -39,6 +41,7 @@ class MotionFieldDataConfig:
     random_start: bool = True
     repeats: int = 1
     size: int = 256
+    audio_padding: Literal["edge", "zeros"] = "edge"
     pictures: int | None = None
 
     def __post_init__(self) -> None:
@@ -49,8 +52,8 @@ class MotionFieldDataConfig:
 class MotionFieldBatch(NamedTuple):
     """One window that starts at frame `start` of a clip.
 
-    A clip shorter than the window (LRW: 29 of 32) is padded at its end: audio with zeros, as the released inference
-    does; boxes, frames and mouths with the last one. `valid_T` is False there.
+    A clip shorter than the window (LRW: 29 of 32) is padded at its end: audio as `audio_padding` says; boxes, frames
+    and mouths with the last one. `valid_T` is False there.
 
     Attributes:
         reference_CHW: another frame of the clip (random), or its first; RGB float32 [0, 1].
@@ -104,7 +107,7 @@ class MotionFieldData(Dataset):
         frames_RHWC = pictures_NHWC[1:][place]
         return MotionFieldBatch(
             reference_CHW=to_float(pictures_NHWC[:1])[0],
-            audio_TAF=torch.from_numpy(padded(clip.features()[real], window)),
+            audio_TAF=torch.from_numpy(padded(clip.features()[real], window, self.config.audio_padding)),
             box_THW=torch.from_numpy(render_boxes(clip.pose()[rows])),
             frames_TCHW=torch.from_numpy(np.ascontiguousarray(frames_RHWC.transpose(0, 3, 1, 2))),
             chosen_R=torch.from_numpy(chosen),

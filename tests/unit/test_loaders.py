@@ -170,10 +170,12 @@ def test_motionfield_window_is_aligned(corpus):
     assert item.box_THW.dtype == torch.uint8 and item.frames_TCHW.dtype == torch.uint8 and item.valid_T.all()
 
 
-def test_motionfield_pads_at_the_end(corpus):
-    item = MotionFieldData(MotionFieldDataConfig(str(corpus), size=64, window=48))[0]
+@pytest.mark.parametrize("padding", ["edge", "zeros"])
+def test_motionfield_pads_at_the_end(corpus, padding):
+    item = MotionFieldData(MotionFieldDataConfig(str(corpus), size=64, window=48, audio_padding=padding))[0]
     assert item.start == 0 and item.valid_T.tolist() == [True] * 40 + [False] * 8
-    assert (item.audio_TAF[40:] == 0).all()
+    assert (item.audio_TAF[39] != 0).any()
+    assert (item.audio_TAF[40:] == (0 if padding == "zeros" else item.audio_TAF[39])).all()
     for field in (item.box_THW, item.frames_TCHW, item.mouth_T4):
         assert (field[40:] == field[39]).all()
 
