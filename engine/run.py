@@ -279,9 +279,10 @@ class Run:
     def _to_device(self, module: nn.Module) -> nn.Module:
         module = module.to(self.device)
         if self.settings.channels_last:
-            for part in module.modules():  # only 2-D convolutions: 3-D ones have a layout of their own
-                if isinstance(part, nn.Conv2d):
-                    part.to(memory_format=torch.channels_last)
+            layouts = {nn.Conv2d: torch.channels_last, nn.Conv3d: torch.channels_last_3d}
+            for part in module.modules():
+                if type(part) in layouts:
+                    part.to(memory_format=layouts[type(part)])
         return module
 
     def optimizer(self, module: nn.Module, optim: OptimConfig) -> Optimizer:
