@@ -97,10 +97,12 @@ def reference_frames(models: Models, image: torch.Tensor, source: Keypoints, dri
     return np.stack(frames)
 
 
-def our_renderer(models: Models, image: torch.Tensor, source: Keypoints, batch: int, compiled: bool) -> Renderer:
+def our_renderer(
+    models: Models, image: torch.Tensor, source: Keypoints, batch: int, dtype: torch.dtype | None, compiled: bool
+) -> Renderer:
     generator = fuse_for_inference(models.image_generator).to(memory_format=torch.channels_last)
     picture = image.contiguous(memory_format=torch.channels_last)
-    return Renderer(generator, picture, source, batch, truncate=True, compile_network=compiled)
+    return Renderer(generator, picture, source, batch, True, dtype, compiled)
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
@@ -108,8 +110,8 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
     return float("inf") if error == 0 else 10 * np.log10(255**2 / error)
 
 
-def bench_rendering(models: Models, arguments: argparse.Namespace) -> float:
-    """Table of the renderer's modes; returns the best frames/s."""
+def bench_rendering(models: Models, arguments: argparse.Namespace) -> None:
+    """Table of the renderer's modes."""
     device = models.device
     size = models.image_config.image_size
     image = torch.rand(1, 3, size, size, device=device)
@@ -125,25 +127,22 @@ def bench_rendering(models: Models, arguments: argparse.Namespace) -> float:
     print(f"| mode | ms/frame | frames/s | ratio | GFLOP/frame | GFLOP/s | max diff (8 bit) | PSNR dB |\n|{'---|' * 8}")
     row = f"| reference mode, fp32 | {1e3 * reference_s:.1f} | {1 / reference_s:.1f} | 1.00 | {gflop:.1f} |"
     print(f"{row} {gflop / reference_s:.0f} | - | - |")
-    best = 0.0
     modes = [
         (precision, compiled)
         for compiled in ((False, True) if arguments.compile else (False,))
         for precision in arguments.precisions
     ]
     for precision, compiled in modes:
-        with _autocast(device, precision):
-            renderer = our_renderer(models, image, source, arguments.batch_size, compiled)
-            frames = np.concatenate(list(renderer.frames(iter([few]))))
-            took = seconds(lambda r=renderer: _drain(r.frames(iter([driving]))), device) / arguments.frames
-            gflop = _gflop(lambda r=renderer: r._render(*_first(driving)))
+        renderer = our_renderer(models, image, source, arguments.batch_size, AUTOCAST[precision], compiled)
+        frames = np.concatenate(list(renderer.frames(iter([few]))))
+        took = seconds(lambda r=renderer: _drain(r.frames(iter([driving]))), device) / arguments.frames
+        gflop = _gflop(lambda r=renderer: r._render(*_first(driving)))
         difference = np.abs(frames.astype(int) - expected.astype(int)).max()
+        name = f"{precision}{' compiled' if compiled else ''}, batch {arguments.batch_size}"
         print(
-            f"| {precision}{' compiled' if compiled else ''}, batch {arguments.batch_size} | {1e3 * took:.1f} | {1 / took:.1f} |"
+            f"| {name} | {1e3 * took:.1f} | {1 / took:.1f} |"
             f" {reference_s / took:.2f} | {gflop:.1f} | {gflop / took:.0f} | {difference} | {psnr(frames, expected):.1f} |"
         )
-        best = max(best, 1 / took)
-    return best
 
 
 def bench_motion(models: Models, arguments: argparse.Namespace) -> None:
@@ -164,18 +163,14 @@ def bench_motion(models: Models, arguments: argparse.Namespace) -> None:
         ("pose boxes", lambda: render_boxes(poses.frames_TP), lambda: render_boxes(np.repeat(poses.frames_TP, 2, 0)))
     )
     windows = 8 if device.type == "cuda" else 1
-    for precision in arguments.precisions:
-        fused = fuse_for_inference(models.motion_field_generator)
-
-        def ours(precision: str = precision, fused: torch.nn.Module = fused) -> None:
-            with _autocast(device, precision):
-                _drain(generate_keypoints(models, fused, image, features, poses, windows))
-
-        plain = models.motion_field_generator
-        reference = (
-            (lambda: _drain(generate_keypoints(models, plain, image, features, poses))) if precision == "fp32" else None
+    fused = fuse_for_inference(models.motion_field_generator)
+    rows.append(
+        (
+            "motion field (N_M), fp32 in every mode",
+            lambda: _drain(generate_keypoints(models, fused, image, features, poses, windows)),
+            lambda: _drain(generate_keypoints(models, models.motion_field_generator, image, features, poses)),
         )
-        rows.append((f"motion field (N_M), {precision}", ours, reference))
+    )
     rows.append(("source keypoints (N_D), once", lambda: models.keypoint_detector(image), None))
     for name, function, reference in rows:
         with torch.inference_mode():
@@ -205,10 +200,8 @@ def bench_memory(arguments: argparse.Namespace) -> None:
             start = time.perf_counter()
             peak = _peak_of(command)
             wall = time.perf_counter() - start
-            feature_mb = duration * 25 * 4 * 41 * 4 / 2**20
-            print(
-                f"| {duration} s | {wall:.1f} | {duration * 25 / wall:.0f} | {duration / wall:.1f} | {peak:.0f} | {feature_mb:.0f} |"
-            )
+            rates = f"{duration * 25 / wall:.0f} | {duration / wall:.1f}"
+            print(f"| {duration} s | {wall:.1f} | {rates} | {peak:.0f} | {duration * 25 * 4 * 41 * 4 / 2**20:.0f} |")
 
 
 def _peak_of(command: list[str]) -> float:
@@ -236,11 +229,6 @@ def _gflop(function: Callable[[], object]) -> float:
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         function()
     return counter.get_total_flops() / 1e9
-
-
-def _autocast(device: torch.device, precision: str) -> torch.autocast:
-    dtype = AUTOCAST[precision]
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
 def main() -> None:

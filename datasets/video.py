@@ -91,31 +91,6 @@ class VideoReader:
         require_whole(self._container, self._stream, end_s, self.path)
 
 
-def read_resampled(path: str | Path, fps: float = FPS) -> Iterator[tuple[float, np.ndarray]]:
-    """Frames at times 0, 1/fps, 2/fps ... from the start of the file: of each the one that is nearest in time.
-
-    Constant and variable frame rates; sound decoded by `datasets.audio` starts at the same time 0.
-
-    Yields:
-        (time in s, uint8 [H, W, 3] RGB). A frame shown twice is the same array.
-
-    Raises:
-        DataError: as `VideoReader`.
-    """
-    with VideoReader(path) as reader:
-        count, shown, shown_s, rgb_HW3, gap_s = 0, None, 0.0, None, 1 / reader.fps
-        for time_s, frame in reader.frames():
-            while shown is not None and count / fps < (shown_s + time_s) / 2:
-                rgb_HW3 = reader.to_rgb(shown) if rgb_HW3 is None else rgb_HW3
-                yield count / fps, rgb_HW3
-                count += 1
-            shown, shown_s, rgb_HW3 = frame, time_s, None
-        while shown is not None and count / fps < shown_s + gap_s - 0.5 / fps:
-            rgb_HW3 = reader.to_rgb(shown) if rgb_HW3 is None else rgb_HW3
-            yield count / fps, rgb_HW3
-            count += 1
-
-
 # ---- writing
 
 

@@ -119,7 +119,9 @@ def load_torch_file(path: str | Path) -> dict[str, Any]:
                 f"{path} holds Python objects beside tensors and is not loaded, since that could run code: {_first_line(error)}"
             ) from error
         raise CheckpointError(f"{path} is not a PyTorch checkpoint: {_first_line(error)}") from error
-    except (RuntimeError, EOFError, KeyError, ValueError, UnicodeDecodeError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # the reader of a damaged file can stumble anywhere
         raise CheckpointError(
             f"{path} is not a readable PyTorch checkpoint (truncated?): {_first_line(error)}"
         ) from error
