@@ -17,6 +17,7 @@ import json
 import logging
 import math
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -536,6 +537,7 @@ class Run:
         line |= {
             "samples_per_s": round(self._clock.steps * batch_size / elapsed, 3),
             "data_wait": round(self._clock.waited / elapsed, 4),
+            "peak_memory_gb": round(self._peak_memory() / 1e9, 3),
         }
         self._record, self._clock = {}, _Clock()
         if not self.is_main:
@@ -547,6 +549,12 @@ class Run:
         if self._board is not None:
             for name, value in line.items():
                 self._board.add_scalar(name, value, self.step)
+
+    def _peak_memory(self) -> int:
+        """Most bytes in use so far: of the GPU, or of this process."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
     # ---- checkpoints
 

