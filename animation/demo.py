@@ -29,8 +29,8 @@ def main() -> None:
         save_weights(weights, untrained_weights(image_size=256))
         print("note: no trained weights come with this version: the demo runs on UNTRAINED random weights, made here.")
         print("note: the picture will sway with the sound, not speak; README.md, 'Weights', says how to get more.")
-        animator = Animator(load_models([weights], torch.device("cpu")), AnimationOptions(device="cpu"))
-        job = Job(portrait, RESULTS / "demo.mp4", ROOT / "assets" / "speech.wav", frames_dir=None)
+        animator = Animator(load_models([weights], torch.device("cpu")), AnimationOptions(device="cpu", keypoint_mode="relative"))
+        job = Job(portrait, RESULTS / "demo.mp4", ROOT / "assets" / "speech.wav")
         summary = animator.animate(job)
         print(f"{summary.frames} frames in {sum(summary.seconds.values()):.1f} s: {summary.output}")
 
