@@ -94,6 +94,7 @@ class AntiAliasDownsample(nn.Module):
 
     The kernel has sigma (1/scale - 1) / 2 and 2 round(4 sigma) + 1 taps; borders are zero padded. The released files
     hold it as a buffer `weight` [C, 1, k, k], one copy a channel; it is a constant, so only the first copy is applied.
+    Computed in the buffer's type (float32) under autocast: the losses compare pictures that went through it.
 
     Raises: ValueError unless 1/scale is a whole number.
     """
@@ -115,5 +116,7 @@ class AntiAliasDownsample(nn.Module):
         if self.stride == 1:
             return image_BCHW
         channels = image_BCHW.shape[1]
-        kernel = self.weight[:1].to(image_BCHW.dtype).expand(channels, -1, -1, -1)
-        return F.conv2d(image_BCHW, kernel, stride=self.stride, padding=self.taps // 2, groups=channels)
+        kernel = self.weight[:1].expand(channels, -1, -1, -1)
+        with torch.autocast(image_BCHW.device.type, enabled=False):
+            image = image_BCHW.to(kernel.dtype)
+            return F.conv2d(image, kernel, stride=self.stride, padding=self.taps // 2, groups=channels)

@@ -175,10 +175,14 @@ def _weighted_mean(value_BCHW: Tensor, weight_B1HW: Tensor | None) -> Tensor:
 
 
 def _window_mean(image_BCHW: Tensor) -> Tensor:
-    """Gaussian-weighted mean around each pixel, without padding (separable)."""
+    """Gaussian-weighted mean around each pixel, without padding (separable); float32 under autocast.
+
+    In bfloat16 the variances E[x^2] - E[x]^2 cancel to noise, negative values included, and training ends in NaN.
+    """
     t = torch.arange(SSIM_WINDOW, device=image_BCHW.device, dtype=image_BCHW.dtype) - SSIM_WINDOW // 2
     kernel = torch.exp(-t.square() / (2 * SSIM_SIGMA**2))
     kernel = (kernel / kernel.sum()).view(1, 1, 1, -1)
     channels = image_BCHW.shape[1]
-    rows = F.conv2d(image_BCHW, kernel.expand(channels, 1, 1, -1), groups=channels)
-    return F.conv2d(rows, kernel.mT.expand(channels, 1, -1, 1), groups=channels)
+    with torch.autocast(image_BCHW.device.type, enabled=False):
+        rows = F.conv2d(image_BCHW, kernel.expand(channels, 1, 1, -1), groups=channels)
+        return F.conv2d(rows, kernel.mT.expand(channels, 1, -1, 1), groups=channels)

@@ -84,6 +84,19 @@ def test_downsampling_keeps_constants_and_every_fourth_pixel_centre():
         AntiAliasDownsample(3, 0.3)
 
 
+def test_downsampling_and_ssim_stay_exact_under_autocast():
+    """In bfloat16 the variances of SSIM cancel to noise; a training run ended in NaN this way."""
+    from modules.losses import ssim_map
+
+    torch.manual_seed(0)
+    a = 0.8 + 0.01 * torch.rand(1, 3, 32, 32)
+    b = a + 0.01 * torch.rand(1, 3, 32, 32)
+    down = AntiAliasDownsample(3, 0.5)
+    with torch.autocast("cpu", torch.bfloat16):
+        similarity, small = ssim_map(a, b), down(a)
+    assert torch.equal(similarity, ssim_map(a, b)) and torch.equal(small, down(a))
+
+
 # ---- head motion predictor
 
 
