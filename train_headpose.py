@@ -155,7 +155,16 @@ def aligned(pose_BTP: Tensor, first_row: int) -> Tensor:
 
 def held_out(config: Config) -> list[HeadPoseBatch]:
     """Validation clips, one by one: they differ in length."""
-    settings = replace(config.data, split=config.validation.split, random_start=False, size=config.image_size, seed=0)
+    settings = replace(
+        config.data,
+        split=config.validation.split,
+        seed=0,
+        random_start=False,
+        identity_sampling=False,
+        repeats=1,
+        augment=False,
+        size=config.image_size,
+    )
     data = HeadPoseData(settings)
     return [data[n] for n in range(min(config.validation.clips, len(data)))]
 
@@ -171,12 +180,13 @@ def predict(predictor: HeadMotionPredictor, items: list[HeadPoseBatch], shift: i
 
 
 def validate(predictor: HeadMotionPredictor, items: list[HeadPoseBatch], config: Config, device: torch.device) -> dict:
-    """HE (mean L1 of normalised poses, Table 2) beside a still head; how much, how fast and how truly the head moves.
+    """HE (mean L1 of normalised poses, Table 2) and the loss of Eq. 3 beside a still head; how the head moves.
 
-    he: of the prediction; still_he: of the first true pose repeated; other_he: of the prediction from another clip's
-    sound. std_ratio, speed_ratio: standard deviation over time, and mean change from frame to frame, over the truth's.
-    audio_effect: mean difference between predictions from the right and from another sound. ssim_map, ssim_channel: the
-    loss of Eq. 3 in both readings.
+    he: of the prediction; still_he: of the first true pose repeated, which a predictor does not know; motion_he: of the
+    prediction with its first pose replaced by the true one, to be compared with still_he; other_he: of the prediction
+    from another clip's sound. ssim_map, ssim_channel: Eq. 3 in both readings; still_ssim_...: of a still head in its
+    mean place. std_ratio, speed_ratio: standard deviation over time, and mean change from frame to frame, over the
+    truth's. audio_effect: mean difference between predictions from the right and from another sound.
     """
     wanted = aligned(torch.stack([item.pose_TP for item in items]), config.head_motion_predictor.first_pose_row)
     valid = torch.stack([item.valid_T for item in items])
@@ -186,14 +196,18 @@ def validate(predictor: HeadMotionPredictor, items: list[HeadPoseBatch], config:
     found = {
         "he": losses.masked_l1(right, wanted, valid),
         "still_he": losses.masked_l1(still, wanted, valid),
+        "motion_he": losses.masked_l1(right - right[:, :1] + wanted[:, :1], wanted, valid),
         "other_he": losses.masked_l1(other, wanted, valid),
         "std_ratio": measures.deviation(right, valid) / measures.deviation(wanted, valid),
         "speed_ratio": measures.speed(right, valid) / measures.speed(wanted, valid),
         "audio_effect": losses.masked_l1(right, other, valid),
     }
+    mask = valid[..., None]
+    mean = ((wanted * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True)).expand_as(wanted)
     for statistics in ("map", "channel"):
-        ssim = losses.pose_ssim_loss(right, wanted, config.ssim.c1, config.ssim.c2, statistics, valid)
-        found[f"ssim_{statistics}"] = ssim
+        for name, pose in (("", right), ("still_", mean)):
+            ssim = losses.pose_ssim_loss(pose, wanted, config.ssim.c1, config.ssim.c2, statistics, valid)
+            found[f"{name}ssim_{statistics}"] = ssim
     return {name: float(value) for name, value in found.items()}
 
 

@@ -315,7 +315,9 @@ def held_out(config: Config, size: int, store: TargetStore) -> Windows:
         window=config.motion_field_generator.window,
         audio_padding=config.motion_field_generator.audio_padding,
         random_start=False,
+        identity_sampling=False,
         repeats=1,
+        augment=False,
         size=size,
         pictures=None,
     )

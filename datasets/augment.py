@@ -1,6 +1,7 @@
-"""Colour jitter on 8-bit pictures, the same for all pictures of one call (FOMM's training augmentation).
+"""Random changes of pictures and voices that leave the motion as it is.
 
-Brightness, contrast and saturation factors in [0.9, 1.1] and a hue shift in [-0.1, 0.1] of a turn, in random order.
+Pictures: FOMM's colour jitter on 8 bits, the same for all pictures of one call: brightness, contrast and saturation factors
+in [0.9, 1.1] and a hue shift in [-0.1, 0.1] of a turn, in random order. Voices: pitch and level (ours).
 """
 
 from dataclasses import dataclass
@@ -62,3 +63,15 @@ def _hue(picture: np.ndarray, shift: int) -> np.ndarray:
     hsv = cv2.cvtColor(picture, cv2.COLOR_RGB2HSV_FULL)
     hsv[..., 0] += np.uint8(shift % 256)  # wraps round, as a circle does
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
+
+
+def jitter_voice(features_TAF: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Features of a voice up to a fifth higher or lower, up to 6 dB louder or softer; the same over the clip.
+
+    Columns of `datasets.audio.features`: 0 is the log energy, 13-38 are log filterbank energies, 39 is F0 in Hz.
+    """
+    changed = features_TAF.copy()
+    level = np.float32(np.log(10) / 10 * random.uniform(-6, 6))  # energies are powers
+    changed[..., [0, *range(13, 39)]] += level
+    changed[..., 39] *= np.float32(2 ** random.uniform(-7 / 12, 7 / 12))
+    return changed

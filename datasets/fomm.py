@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datasets.augment import ColorJitter
-from datasets.clips import Clip, load_manifest
-from datasets.order import choices, shuffled
+from datasets.clips import load_manifest
+from datasets.order import choices, grouped, shuffled
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,7 @@ class FommData(Dataset):
 
     def __init__(self, config: FommDataConfig):
         self.config = config
-        clips = load_manifest(config.root, config.split)
-        if config.identity_sampling:
-            by_identity: dict[str, list[Clip]] = {}
-            for clip in clips:
-                by_identity.setdefault(clip.row.identity, []).append(clip)
-            self.groups = list(by_identity.values())
-        else:
-            self.groups = [[clip] for clip in clips]
+        self.groups = grouped(load_manifest(config.root, config.split), config.identity_sampling)
         self.jitter = ColorJitter()
 
     def __len__(self) -> int:

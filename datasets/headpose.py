@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from datasets.augment import ColorJitter, jitter_voice
 from datasets.clips import load_manifest, load_pose_range
 from datasets.fomm import to_float
-from datasets.order import choices, shuffled
+from datasets.order import choices, grouped, shuffled
+
+MIRROR = np.array([1, -1, -1, -1, 1, 1], np.float32)  # what a mirrored picture does to (rx, ry, rz, tx, ty, tz)
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,10 @@ class HeadPoseDataConfig:
     seed: of the order and of every random choice.
     window: frames T in an item (Sec. 3.2).
     random_start: where the window starts in a longer clip: anywhere, or (validation) at its first frame.
-    repeats: how often each clip comes in an epoch.
+    identity_sampling: an item is a speaker and then one of its clips, else a clip.
+    repeats: how often each item comes in an epoch.
+    augment: mirror picture and poses, jitter the picture's colours and the voice's pitch and level (ours; off in the
+        paper's settings, meant for few speakers).
     size: of the picture, pixels; the training script sets it, like seed, from its own configuration.
     """
 
@@ -33,7 +39,9 @@ class HeadPoseDataConfig:
     seed: int = 0
     window: int = 256
     random_start: bool = True
+    identity_sampling: bool = False
     repeats: int = 1
+    augment: bool = False
     size: int = 256
 
     def __post_init__(self) -> None:
@@ -67,21 +75,31 @@ class HeadPoseData(Dataset):
     def __init__(self, config: HeadPoseDataConfig):
         self.config = config
         self.clips = load_manifest(config.root, config.split)
+        self.groups = grouped(self.clips, config.identity_sampling)
         self.pose_range = load_pose_range(config.root)
+        self.jitter = ColorJitter()
 
     def __len__(self) -> int:
-        return len(self.clips) * self.config.repeats
+        return len(self.groups) * self.config.repeats
 
     def __getitem__(self, n: int) -> HeadPoseBatch:
         window = self.config.window
-        clip = self.clips[shuffled(self.config.seed, n, len(self)) % len(self.clips)]
+        random = choices(self.config.seed, n)
+        group = self.groups[shuffled(self.config.seed, n, len(self)) % len(self.groups)]
+        clip = group[random.integers(len(group))]
         last_start = max(clip.frames - window - 1, 0)
-        start = int(choices(self.config.seed, n).integers(last_start + 1)) if self.config.random_start else 0
-        pose_TP = self.pose_range.normalise(clip.pose()[clamped(start, window + 1, clip.frames)])
+        start = int(random.integers(last_start + 1)) if self.config.random_start else 0
+        picture_1HWC = clip.read_frames([start], self.config.size)
+        audio_TAF = clip.features()[start : start + window]
+        pose_TP = clip.pose()[clamped(start, window + 1, clip.frames)]
+        if self.config.augment:
+            if random.random() < 0.5:
+                picture_1HWC, pose_TP = picture_1HWC[:, :, ::-1], pose_TP * MIRROR
+            picture_1HWC, audio_TAF = self.jitter(picture_1HWC, random), jitter_voice(audio_TAF, random)
         return HeadPoseBatch(
-            image_CHW=to_float(clip.read_frames([start], self.config.size))[0],
-            audio_TAF=torch.from_numpy(padded(clip.features()[start : start + window], window)),
-            pose_TP=torch.from_numpy(pose_TP),
+            image_CHW=to_float(picture_1HWC)[0],
+            audio_TAF=torch.from_numpy(padded(audio_TAF, window)),
+            pose_TP=torch.from_numpy(self.pose_range.normalise(pose_TP)),
             valid_T=torch.arange(start + 1, start + window + 1) < clip.frames,
             clip=clip.index,
             index=n,

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from datasets.augment import ColorJitter, jitter_voice
 from datasets.clips import load_manifest
 from datasets.fomm import mouth_boxes, to_float
 from datasets.head_pose import render_boxes
 from datasets.headpose import clamped, padded
-from datasets.order import choices, shuffled
+from datasets.order import choices, grouped, shuffled
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,10 @@ class MotionFieldDataConfig:
     seed: of the order and of every random choice.
     window: frames T in an item (Sec. 3.3: 64; Sec. 4.2: 32 for LRW).
     random_start: window and reference frame anywhere in the clip, or (validation) both at its first frame.
-    repeats: how often each clip comes in an epoch.
+    identity_sampling: an item is a speaker and then one of its clips, else a clip.
+    repeats: how often each item comes in an epoch.
+    augment: jitter the reference picture's colours and the voice's pitch and level (ours; off in the paper's settings,
+        meant for few speakers).
     size: of the pictures, pixels; the training script sets it, like seed and window, from its own configuration.
     audio_padding: what follows the sound of a clip shorter than the window: its last frame again, or zeros as in the
         released inference; the training script sets it from the network's configuration, which inference follows too.
@@ -39,7 +43,9 @@ class MotionFieldDataConfig:
     seed: int = 0
     window: int = 64
     random_start: bool = True
+    identity_sampling: bool = False
     repeats: int = 1
+    augment: bool = False
     size: int = 256
     audio_padding: Literal["edge", "zeros"] = "edge"
     pictures: int | None = None
@@ -84,15 +90,18 @@ class MotionFieldData(Dataset):
     def __init__(self, config: MotionFieldDataConfig):
         self.config = config
         self.clips = load_manifest(config.root, config.split)
+        self.groups = grouped(self.clips, config.identity_sampling)
+        self.jitter = ColorJitter()
 
     def __len__(self) -> int:
-        return len(self.clips) * self.config.repeats
+        return len(self.groups) * self.config.repeats
 
     def __getitem__(self, n: int) -> MotionFieldBatch:
         window = self.config.window
-        clip = self.clips[shuffled(self.config.seed, n, len(self)) % len(self.clips)]
-        start = reference = 0
         random = choices(self.config.seed, n)
+        group = self.groups[shuffled(self.config.seed, n, len(self)) % len(self.groups)]
+        clip = group[random.integers(len(group))]
+        start = reference = 0
         if self.config.random_start:
             start = int(random.integers(max(clip.frames - window, 0) + 1))
             reference = int(random.integers(clip.frames))
@@ -105,9 +114,12 @@ class MotionFieldData(Dataset):
         wanted, place = np.unique(rows[chosen], return_inverse=True)  # padding repeats the last frame: read it once
         pictures_NHWC = clip.read_frames([reference, *wanted], self.config.size)
         frames_RHWC = pictures_NHWC[1:][place]
+        reference_1HWC, audio_TAF = pictures_NHWC[:1], clip.features()[real]
+        if self.config.augment:
+            reference_1HWC, audio_TAF = self.jitter(reference_1HWC, random), jitter_voice(audio_TAF, random)
         return MotionFieldBatch(
-            reference_CHW=to_float(pictures_NHWC[:1])[0],
-            audio_TAF=torch.from_numpy(padded(clip.features()[real], window, self.config.audio_padding)),
+            reference_CHW=to_float(reference_1HWC)[0],
+            audio_TAF=torch.from_numpy(padded(audio_TAF, window, self.config.audio_padding)),
             box_THW=torch.from_numpy(render_boxes(clip.pose()[rows])),
             frames_TCHW=torch.from_numpy(np.ascontiguousarray(frames_RHWC.transpose(0, 3, 1, 2))),
             chosen_R=torch.from_numpy(chosen),

@@ -5,9 +5,12 @@ inside item n comes from `choices(seed, n)`. So training resumes exactly by star
 the number of workers nor of ranks changes what is seen.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
+
+from datasets.clips import Clip
 
 
 @lru_cache(maxsize=4)
@@ -23,3 +26,16 @@ def shuffled(seed: int, n: int, items: int) -> int:
 def choices(seed: int, n: int) -> np.random.Generator:
     """The random numbers of place n."""
     return np.random.default_rng([seed, 1, n])
+
+
+def grouped(clips: Sequence[Clip], by_identity: bool) -> list[list[Clip]]:
+    """What an epoch goes through: speakers, each with all of its clips, or single clips.
+
+    By speaker everybody comes equally often, however many clips there are of each (FOMM's "id sampling").
+    """
+    if not by_identity:
+        return [[clip] for clip in clips]
+    groups: dict[str, list[Clip]] = {}
+    for clip in clips:
+        groups.setdefault(clip.row.identity, []).append(clip)
+    return list(groups.values())

@@ -193,7 +193,6 @@ class Run:
         self._clock = _Clock()
         self._asked_to_stop = False
         self._improved = False
-        self._process = os.getpid()
         self._old_handlers: dict[int, Any] = {}
         self._log_handlers: list[logging.Handler] = []
         self._board: Any = None
@@ -228,8 +227,6 @@ class Run:
         self.accelerator.end_training()
 
     def _ask_to_stop(self, number: int, frame: Any) -> None:
-        if os.getpid() != self._process:  # a data worker: the main process ends it
-            return
         if self._asked_to_stop:  # asked twice: at once
             raise KeyboardInterrupt
         self._asked_to_stop = True
@@ -408,6 +405,7 @@ class Run:
             num_workers=self.settings.workers,
             collate_fn=_collate,
             pin_memory=self.device.type == "cuda",
+            worker_init_fn=_outlive_signals,
             persistent_workers=self.settings.workers > 0,
         )
 
@@ -649,6 +647,12 @@ class _Carrying(Dataset):
             return self.dataset[n]
         except (ValueError, OSError) as error:
             return error
+
+
+def _outlive_signals(worker: int) -> None:
+    """Signals to stop go to the whole process group; the main process finishes its step and then ends its workers."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _collate(items: Sequence[Any]) -> Any:
