@@ -119,15 +119,18 @@ def test_killed_at_any_moment(config: Path, tmp_path: Path) -> None:
     assert losses(folder) == losses(tmp_path / "straight")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_asked_to_stop_saves_and_exits_130(config: Path, tmp_path: Path, number: int) -> None:
-    long = ("run.max_steps=100000", "run.save_every=100000", "run.validate_every=100000", "pause_s=0.001")
-    command = [sys.executable, str(TOY), "--config", str(config), f"run.dir={tmp_path / 'a'}", "run.device=cpu", *long]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 0), (signal.SIGTERM, 2)])
+def test_asked_to_stop_saves_and_exits_130(config: Path, tmp_path: Path, number: int, workers: int) -> None:
+    """The signal goes to the whole process group, as from a terminal or a batch system: to data workers too."""
+    never = [f"run.{name}=100000" for name in ("max_steps", "save_every", "validate_every")]
+    overrides = [*never, f"run.workers={workers}", "pause_s=0.001", f"run.dir={tmp_path / 'a'}", "run.device=cpu"]
+    command = [sys.executable, str(TOY), "--config", str(config), *overrides]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
     while not (tmp_path / "a" / "metrics.jsonl").exists() or not lines_so_far(tmp_path / "a"):
         assert process.poll() is None
         time.sleep(0.05)
-    process.send_signal(number)
+    os.killpg(process.pid, number)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
