@@ -169,6 +169,16 @@ def held_out(config: Config) -> list[HeadPoseBatch]:
     return [data[n] for n in range(min(config.validation.clips, len(data)))]
 
 
+def mean_pose(data: HeadPoseData) -> Tensor:
+    """Mean normalised pose of the corpus, every speaker counting the same, from at most 20 clips of each."""
+    speakers: dict[str, list[np.ndarray]] = {}
+    for clip in data.clips:
+        found = speakers.setdefault(clip.row.identity, [])
+        if len(found) < 20:
+            found.append(data.pose_range.normalise(clip.pose()).mean(0))
+    return torch.from_numpy(np.mean([np.mean(means, axis=0) for means in speakers.values()], axis=0))
+
+
 def predict(predictor: HeadMotionPredictor, items: list[HeadPoseBatch], shift: int, device: torch.device) -> Tensor:
     """Poses [N, T+1, P] of all items; `shift` 1 gives each the next one's sound."""
     audio = [items[(n + shift) % len(items)].audio_TAF for n in range(len(items))]
@@ -179,12 +189,18 @@ def predict(predictor: HeadMotionPredictor, items: list[HeadPoseBatch], shift: i
     return torch.cat(parts)
 
 
-def validate(predictor: HeadMotionPredictor, items: list[HeadPoseBatch], config: Config, device: torch.device) -> dict:
+def validate(
+    predictor: HeadMotionPredictor,
+    items: list[HeadPoseBatch],
+    mean_P: Tensor,
+    config: Config,
+    device: torch.device,
+) -> dict[str, float]:
     """HE (mean L1 of normalised poses, Table 2) and the loss of Eq. 3 beside a still head; how the head moves.
 
     he: of the prediction; still_he: of the first true pose repeated, which a predictor does not know; motion_he: of the
-    prediction with its first pose replaced by the true one, to be compared with still_he; other_he: of the prediction
-    from another clip's sound. ssim_map, ssim_channel: Eq. 3 in both readings; still_ssim_...: of a still head in its
+    prediction with its first pose replaced by the true one, to be compared with still_he; mean_he: of the mean training
+    pose, for everybody; other_he: of the prediction from another clip's sound. ssim_map, ssim_channel: Eq. 3 in both readings; still_ssim_...: of a still head in its
     mean place. std_ratio, speed_ratio: standard deviation over time, and mean change from frame to frame, over the
     truth's. audio_effect: mean difference between predictions from the right and from another sound.
     """
@@ -197,6 +213,7 @@ def validate(predictor: HeadMotionPredictor, items: list[HeadPoseBatch], config:
         "he": losses.masked_l1(right, wanted, valid),
         "still_he": losses.masked_l1(still, wanted, valid),
         "motion_he": losses.masked_l1(right - right[:, :1] + wanted[:, :1], wanted, valid),
+        "mean_he": losses.masked_l1(mean_P.expand_as(wanted), wanted, valid),
         "other_he": losses.masked_l1(other, wanted, valid),
         "std_ratio": measures.deviation(right, valid) / measures.deviation(wanted, valid),
         "speed_ratio": measures.speed(right, valid) / measures.speed(wanted, valid),
@@ -229,7 +246,7 @@ def main(config: Config) -> None:
         with run.accelerator.main_process_first():
             make_if_absent(config.data.root, config.synthetic)
         data = HeadPoseData(replace(config.data, seed=config.run.seed, size=config.image_size))
-        items = held_out(config)
+        items, mean_P = held_out(config), mean_pose(data)
 
         predictor = HeadMotionPredictor(config.head_motion_predictor)
         networks = {"head_motion_predictor": predictor}
@@ -255,7 +272,7 @@ def main(config: Config) -> None:
                 run.update(discriminator_optim, discriminator_losses(predicted.wanted_BTP, predicted.pose_BTP))
             if run.is_main and run.completes(config.run.validate_every):
                 with run.evaluating() as trained:
-                    found = validate(trained["head_motion_predictor"], items, config, run.device)
+                    found = validate(trained["head_motion_predictor"], items, mean_P, config, run.device)
                 run.record(found, best=f"ssim_{config.ssim.statistics}", higher_is_better=False)
             if run.is_main and run.completes(config.run.sample_every):
                 with run.evaluating() as trained:

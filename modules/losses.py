@@ -19,7 +19,9 @@ SSIM_WINDOW, SSIM_SIGMA = 11, 1.5  # Wang et al. 2004
 def feature_l1(features: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
     """Sum over layers of the mean absolute difference (Eq. 6; FOMM's perceptual loss). `wanted` is not trained."""
     assert len(features) == len(wanted), (len(features), len(wanted))
-    return torch.stack([(a - b.detach()).abs().mean() for a, b in zip(features, wanted, strict=True)]).sum()
+    return torch.stack(
+        [(a.float() - b.detach().float()).abs().mean() for a, b in zip(features, wanted, strict=True)]
+    ).sum()
 
 
 def pixel_l1(image_BCHW: Tensor, wanted_BCHW: Tensor, weight_B1HW: Tensor | None = None) -> Tensor:
@@ -98,12 +100,12 @@ def equivariance_jacobian(keypoints: Keypoints, transformed: Keypoints, warp: Ra
 
 def lsgan_generator(score: Tensor) -> Tensor:
     """(1 - D(fake))^2 (least-squares GAN; Eq. 4 and FOMM's vox-adv)."""
-    return (1 - score).square().mean()
+    return (1 - score.float()).square().mean()
 
 
 def lsgan_discriminator(score_real: Tensor, score_fake: Tensor) -> Tensor:
     """(1 - D(real))^2 + D(fake)^2 (least-squares GAN; Eq. 4 and FOMM's vox-adv)."""
-    return (1 - score_real).square().mean() + score_fake.square().mean()
+    return (1 - score_real.float()).square().mean() + score_fake.float().square().mean()
 
 
 def pose_ssim_loss(

@@ -1,0 +1,56 @@
+"""Each stage on a single clip: whatever a network can express it must reach there. Minutes; not part of `make test`."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow
+ONE_CLIP = ("synthetic.clips=1", "synthetic.speakers=1", "validation.split=train", "run.tensorboard=false")
+
+
+def train(script: str, config: str, folder: Path, *overrides: str) -> dict:
+    """Run a stage; returns the last line of its log."""
+    rare = ("run.log_every=50", "run.validate_every=100000", "run.sample_every=100000", "run.save_every=100000")
+    command = [sys.executable, f"train_{script}.py", "--config", f"config/{config}.yaml", f"run.dir={folder}", *rare]
+    environment = os.environ | {"OMP_WAIT_POLICY": "passive"}
+    done = subprocess.run([*command, *ONE_CLIP, *overrides], cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("overfit")
+
+
+@pytest.fixture(scope="module")
+def stage_one(folder: Path) -> dict:
+    slower = "optim.milestones=[500]"
+    return train("fomm", "fomm_tiny", folder / "fomm", f"data.root={folder / 'clip'}", "run.max_steps=700", slower)
+
+
+def test_stage_one(stage_one: dict) -> None:
+    assert stage_one["val/psnr"] > 30 and stage_one["val/ssim"] > 0.95
+
+
+def test_stage_two(folder: Path, stage_one: dict) -> None:
+    root = f"data.root={folder / 'clip'}"
+    last = train("headpose", "headpose_tiny", folder / "head", root, "run.max_steps=300", "weights.adversarial=0")
+    assert last["ssim"] < 0.02
+    assert last["val/he"] < 0.25 * last["val/still_he"]
+
+
+def test_stage_three(folder: Path, stage_one: dict) -> None:
+    common = (f"data.root={folder / 'clip'}", f"fomm.checkpoint={folder / 'fomm'}")
+    falling = ("optim.milestones=[250,350]", "run.max_steps=400")
+    last = train("motionfield", "motionfield_tiny", folder / "field", *common, *falling)
+    assert last["val/ke"] < 0.4 * last["val/still_ke"]
+    assert last["val/psnr"] > last["val/detected_psnr"] - 1  # near what stage one can do
+    start = f"initial_weights={folder / 'field'}"
+    pixels = train("motionfield", "motionfield_tiny_pixels", folder / "pixels", *common, start, "run.max_steps=100")
+    assert pixels["val/psnr"] > last["val/psnr"] - 0.2
