@@ -198,11 +198,12 @@ def validate(
 ) -> dict[str, float]:
     """HE (mean L1 of normalised poses, Table 2) and the loss of Eq. 3 beside a still head; how the head moves.
 
-    he: of the prediction; still_he: of the first true pose repeated, which a predictor does not know; motion_he: of the
-    prediction with its first pose replaced by the true one, to be compared with still_he; mean_he: of the mean training
-    pose, for everybody; other_he: of the prediction from another clip's sound. ssim_map, ssim_channel: Eq. 3 in both readings; still_ssim_...: of a still head in its
-    mean place. std_ratio, speed_ratio: standard deviation over time, and mean change from frame to frame, over the
-    truth's. audio_effect: mean difference between predictions from the right and from another sound.
+    he: of the prediction; still_he: of the first true pose repeated, which a predictor does not know; mean_he: of the
+    mean training pose, for everybody; motion_he: of the prediction with its first pose replaced by the true one, to be
+    compared with still_he; other_he: of the prediction from another clip's sound. ssim_map, ssim_channel: Eq. 3 in both
+    readings; still_ssim_...: of a still head in its mean place. std_ratio, speed_ratio: standard deviation over time,
+    and mean change from frame to frame, over the truth's. audio_effect: mean difference between predictions from the
+    right and from another sound.
     """
     wanted = aligned(torch.stack([item.pose_TP for item in items]), config.head_motion_predictor.first_pose_row)
     valid = torch.stack([item.valid_T for item in items])
