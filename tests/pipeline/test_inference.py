@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,8 @@ import soundfile
 import inference
 from datasets import provenance
 from datasets.image import write_png
-from engine.checkpoint import save_weights
+from engine.checkpoint import Weights, save_weights
+from tests.certificates import make_certificate
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -191,6 +193,38 @@ def test_options_come_from_a_file_and_the_command_line_wins(files, tmp_path, cap
     (tmp_path / "o.yaml").write_text("stil: true\n")
     assert run(*usual(files, tmp_path / "p.mp4", config=tmp_path / "o.yaml")) == 2
     assert "did you mean still" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes certificates with the openssl program")
+def test_a_certificate_signs_the_output(files, tmp_path, capsys):
+    chain, key, _ = make_certificate(tmp_path)
+    output = tmp_path / "signed.mp4"
+    assert run(*usual(files, output, c2pa_cert=chain, c2pa_key=key)) == 0
+    assert provenance.main([str(output)]) == 0
+    assert "C2PA" in capsys.readouterr().out
+    assert len(read_video(output)[0]) == 32
+
+
+def test_run_folders_of_the_stages_are_merged(files, tmp_path, small_weights):
+    """Each stage's folder holds its own networks; together they make the video that one file makes."""
+    weights = small_weights(64)
+    parts = {
+        "fomm": ["keypoint_detector", "image_generator"],
+        "headpose": ["head_motion_predictor"],
+        "motionfield": ["motion_field_generator"],
+    }
+    for name, components in parts.items():
+        part = Weights({c: weights.states[c] for c in components}, {c: weights.configs[c] for c in components})
+        if name == "headpose":
+            part.configs["pose_range"] = weights.configs["pose_range"]
+        save_weights(tmp_path / name / "weights.safetensors", part)
+    folders = [tmp_path / name for name in parts]
+    arguments = usual(files, tmp_path / "o.mp4", checkpoint=None, save_motion=tmp_path / "m.npz")
+    assert run(*arguments, "--checkpoint", *folders) == 0
+    assert run(*usual(files, tmp_path / "p.mp4", save_motion=tmp_path / "n.npz")) == 0
+    np.testing.assert_allclose(
+        np.load(tmp_path / "m.npz")["keypoints"], np.load(tmp_path / "n.npz")["keypoints"], atol=1e-5
+    )
 
 
 def write_pairs(path, rows):
