@@ -144,10 +144,11 @@ class Best(NamedTuple):
 
 @dataclass
 class _Pending:
-    """Losses of one update that have not been looked at yet (on a GPU looking costs a wait)."""
+    """Losses or gradient norms of one update that have not been looked at yet (on a GPU looking costs a wait)."""
 
     step: int
-    losses: dict[str, Tensor]
+    what: str
+    values: dict[str, Tensor]
     items: list[int]
     clips: list[int]
 
@@ -186,6 +187,7 @@ class Run:
         self._average: AveragedModel | None = None
         self._inputs: dict[str, str] = {}
         self._batch: Any = None
+        self._loading: Any = None
         self._losses: dict[str, Tensor] = {}
         self._norms: dict[str, Tensor] = {}
         self._record: dict[str, float] = {}
@@ -213,6 +215,7 @@ class Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        self._end_loading()
         for number, handler in self._old_handlers.items():
             signal.signal(number, handler)
         for closable in (self._bar, self._metrics, self._board):
@@ -225,6 +228,16 @@ class Run:
             self.accelerator.wait_for_everyone()
         # Leave the process group explicitly; gloo sometimes aborts when Python shuts down with it still open.
         self.accelerator.end_training()
+
+    def _end_loading(self) -> None:
+        """End the data workers now: torch does it when the iterator dies, but an error's traceback keeps that alive.
+
+        Workers ignore SIGTERM (`_outlive_signals`), so the interpreter would wait for them for ever.
+        """
+        end = getattr(self._loading, "_shutdown_workers", None)  # there is none without workers
+        if end is not None:
+            end()
+        self._loading = None
 
     def _ask_to_stop(self, number: int, frame: Any) -> None:
         if self._asked_to_stop:  # asked twice: at once
@@ -376,13 +389,13 @@ class Run:
                 f"optim.batch_size {batch_size} cannot be shared by {self.accelerator.num_processes} ranks"
                 f" x {self.settings.accumulate} accumulation steps"
             )
-        loader = iter(self._loader(dataset, batch_size))
+        self._loading = iter(self._loader(dataset, batch_size))
         while self.step < self.settings.max_steps:
             self.step += 1
             self._losses, self._norms = {}, {}
             for _ in range(self.settings.accumulate):
                 asked = time.perf_counter()
-                batch = next(loader)
+                batch = next(self._loading)
                 if isinstance(batch, Exception):
                     raise batch
                 self._clock.waited += time.perf_counter() - asked
@@ -422,32 +435,34 @@ class Run:
         """Sum the named, weighted losses, go back through them, and (at the end of a batch) step the optimizer.
 
         Raises:
-            RunError: a loss is not finite. On a CPU at once, on a GPU when the losses are next looked at; no
-                checkpoint is ever written from it.
+            RunError: a loss or the gradient is not finite. On a CPU at once and before the weights change, on a GPU
+                when the losses are next looked at; no checkpoint is ever written from it.
         """
         for name, loss in losses.items():
             share = loss.detach().float() / self.settings.accumulate
             self._losses[name] = self._losses[name] + share if name in self._losses else share
-        self._pending.append(
-            _Pending(
-                self.step,
-                {name: loss.detach() for name, loss in losses.items()},
-                items=[int(n) for n in self._batch.index],
-                clips=[int(n) for n in self._batch.clip],
-            )
-        )
-        if self.device.type == "cpu":
-            self._check_finite()
+        self._watch("loss", {name: loss.detach() for name, loss in losses.items()})
         self.accelerator.backward(torch.stack([loss.float() for loss in losses.values()]).sum())
         rate = optimizer.schedule.rate(self.step - 1)
         for group in optimizer.adam.param_groups:
             group["lr"] = rate
-        if self.accelerator.sync_gradients and self._logs_now():
+        if self.accelerator.sync_gradients:
             gradients = [p.grad for g in optimizer.adam.param_groups for p in g["params"] if p.grad is not None]
-            self._norms[f"grad_norm/{optimizer.name}"] = torch.nn.utils.get_total_norm(gradients)
-            self._record["lr"] = rate
+            norm = torch.nn.utils.get_total_norm(gradients)
+            self._watch("gradient norm of", {optimizer.name: norm})
+            if self._logs_now():
+                self._norms[f"grad_norm/{optimizer.name}"] = norm
+                self._record["lr"] = rate
         optimizer.adam.step()
         optimizer.adam.zero_grad()
+
+    def _watch(self, what: str, values: dict[str, Tensor]) -> None:
+        """Remember values that must be finite, with the items they came from."""
+        items = [int(n) for n in self._batch.index]
+        clips = [int(n) for n in self._batch.clip]
+        self._pending.append(_Pending(self.step, what, values, items, clips))
+        if self.device.type == "cpu":
+            self._check_finite()
 
     def completes(self, every: int) -> bool:
         """Is this the last part of an update whose number is a multiple of `every`, or of the very last update?"""
@@ -514,14 +529,14 @@ class Run:
         pending, self._pending = self._pending, []
         if not pending:
             return
-        flat = [loss.float().reshape(()) for entry in pending for loss in entry.losses.values()]
+        flat = [value.float().reshape(()) for entry in pending for value in entry.values.values()]
         finite = iter(torch.isfinite(torch.stack(flat)).tolist())
         for entry in pending:
-            broken = [name for name, ok in zip(entry.losses, finite, strict=False) if not ok]
+            broken = [name for name, ok in zip(entry.values, finite, strict=False) if not ok]
             if broken:
                 kept = self.checkpoints()
                 raise RunError(
-                    f"loss {', '.join(broken)} is not finite at step {entry.step}, items {entry.items}, clips"
+                    f"{entry.what} {', '.join(broken)} is not finite at step {entry.step}, items {entry.items}, clips"
                     f" {entry.clips} (rows of the manifest, from 0); the last good checkpoint is"
                     f" {kept[-1] if kept else 'none yet'}"
                 )

@@ -195,6 +195,13 @@ def test_loss_that_is_not_finite_stops_with_names_and_keeps_the_last_good_state(
     assert all(torch.isfinite(value).all() for value in stored.values())
 
 
+def test_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(config: Path, tmp_path: Path) -> None:
+    """The loss of that step is finite; a checkpoint falls due at its end and must not be written."""
+    said = sentence(toy(config, tmp_path / "a", "steep_at=61", "run.save_every=4", expect=2))
+    assert "gradient norm of Losses is not finite at step 8" in said and "60, 61, 62" in said
+    assert said.endswith("step-0000006")
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_vanished_file_is_one_sentence(config: Path, tmp_path: Path, workers: int) -> None:
     said = sentence(toy(config, tmp_path / "a", "missing_at=30", f"run.workers={workers}", expect=2))
