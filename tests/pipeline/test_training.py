@@ -158,15 +158,23 @@ def test_killed_and_started_again_gives_the_same_bits(
 def test_two_ranks_with_half_a_batch_equal_one(
     script: str, config: str, overrides: tuple[str, ...], corpus: Path, stage_one: Path, tmp_path: Path
 ) -> None:
-    """Three updates, BatchNorm included. The first losses differ by rounding; Adam's first steps are sign-like and
-    amplify it, so the later ones are held more loosely (tests/unit/test_run.py holds twelve steps to 1e-4)."""
-    arguments = [*stage_arguments(script, corpus, stage_one), *overrides, "run.max_steps=3", "run.device=cpu"]
+    """Three updates, BatchNorm included: losses and gradient norms.
+
+    The learning rate is small, since Adam's first steps are sign-like and would turn rounding into other weights
+    (tests/unit/test_run.py holds twelve steps at a usual rate to 1e-4).
+    """
+    arguments = [*stage_arguments(script, corpus, stage_one), *overrides]
+    arguments += ["run.max_steps=3", "run.device=cpu", "optim.lr=1.0e-6"]
     train(script, config, tmp_path / "one", *arguments)
     train(script, config, tmp_path / "two", *arguments, ranks=2)
     for one, two in zip(numbers(tmp_path / "one"), numbers(tmp_path / "two"), strict=True):
-        names = [name for name in one if not name.startswith(("val/", "grad_norm/"))]
-        tolerance = 1e-4 if one["step"] == 1 else 5e-2
-        assert [two[name] for name in names] == pytest.approx([one[name] for name in names], rel=tolerance), one["step"]
+        for kind, tolerance in (("grad_norm/", 2e-2), ("", 1e-3)):
+            names = [name for name in one if name.startswith(kind) and not name.startswith("val/")]
+            names = [name for name in names if kind or not name.startswith("grad_norm/")]
+            assert names
+            assert [two[name] for name in names] == pytest.approx([one[name] for name in names], rel=tolerance), one[
+                "step"
+            ]
 
 
 def test_a_run_of_another_stage_is_refused(corpus: Path, stage_one: Path) -> None:
