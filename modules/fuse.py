@@ -16,6 +16,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from modules.blocks import ResidualBlock, ResidualDownBlock3d, SameBlock, UpBlock
 
 Network = TypeVar("Network", bound=nn.Module)
+# Wider 2-D blocks work on few pixels, where reading 16 taps instead of 9 costs more than it saves (measured on two CPU
+# cores: the dense motion network took 108 ms with all its blocks rewritten, 70 ms with none).
+WIDEST_2D = 256  # input channels
 CONV_TRANSPOSE = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 
 
@@ -25,7 +28,7 @@ def fuse_for_inference(network: Network) -> Network:
     for module in network.modules():
         if isinstance(module, SameBlock | ResidualDownBlock3d):  # down and up blocks included
             module.conv, module.norm = fuse_conv_bn_eval(module.conv, module.norm), nn.Identity()
-        if isinstance(module, UpBlock):
+        if isinstance(module, UpBlock) and (module.conv.weight.ndim == 5 or module.conv.in_channels <= WIDEST_2D):
             module.conv, module.enlarge = enlarging_conv(module.conv), nn.Identity()
         if isinstance(module, ResidualBlock):
             module.conv1, module.norm2 = fuse_conv_bn_eval(module.conv1, module.norm2), nn.Identity()
