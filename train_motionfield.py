@@ -178,15 +178,17 @@ class Windows(Dataset):
 class KeypointLosses(nn.Module):
     """N_M with the losses of Eq. 5."""
 
-    def __init__(self, field_generator: MotionFieldGenerator, weights: KeypointWeights) -> None:
+    def __init__(self, field_generator: MotionFieldGenerator, weights: KeypointWeights, frozen: Frozen) -> None:
         super().__init__()
         self.field_generator, self.weights = field_generator, weights
+        self.frozen = (frozen,)  # in a tuple: not trained, so not part of the state
 
     def forward(self, item: Item, heatmap_factor: float) -> dict[str, Tensor]:
         window, weights = item.window, self.weights
-        field: MotionField = self.field_generator(window.reference_CHW, window.audio_TAF, window.box_THW)
+        source = self.frozen[0].detector(window.reference_CHW).keypoints
+        field: MotionField = self.field_generator(window.reference_CHW, window.audio_TAF, window.box_THW, source)
         found = {}
-        if heatmap_factor:
+        if heatmap_factor and field.heatmap_BTKHW is not None:
             # Summed over cells: a mean over 58 x 58 of maps that sum to 1 would be too small to help with lambda_m = 1.
             wanted = decode_heatmap(item.heatmap_TKHW.float())
             difference = (field.heatmap_BTKHW - wanted).abs().sum((-2, -1))
@@ -217,14 +219,15 @@ class PixelLosses(nn.Module):
     def forward(self, item: Item, warp: RandomWarp) -> dict[str, Tensor]:
         window, weights = item.window, self.weights
         frozen, pyramid, vgg = self.frozen
-        field: MotionField = self.field_generator(window.reference_CHW, window.audio_TAF, window.box_THW)
+        source = frozen.detector(window.reference_CHW).keypoints
+        field: MotionField = self.field_generator(window.reference_CHW, window.audio_TAF, window.box_THW, source)
         found = {
             "position": weights.position * losses.masked_l1(field.position_BTK2, item.position_TK2, window.valid_T)
         }
         driving = chosen_frames(field, window.chosen_R)
         wanted_NCHW = rearrange(window.frames_TCHW, "b r c h w -> (b r) c h w").float() / 255
         mouth_N4 = window.mouth_T4.gather(1, window.chosen_R[..., None].expand(-1, -1, 4)).flatten(0, 1)
-        image_NCHW = render(frozen, window.reference_CHW, driving).image_BCHW
+        image_NCHW = render(frozen, window.reference_CHW, source, driving).image_BCHW
         found |= reconstruction_losses(image_NCHW, wanted_NCHW, mouth_N4, weights, pyramid, vgg)
         # L_eq of a network that sees sound and not the frame: FOMM's formula with the predicted keypoints in the place
         # of the driving frame's. What N_D finds in the warped frame, warped back, must be what N_M predicted.
@@ -246,10 +249,9 @@ def chosen_frames(field: MotionField, chosen_BR: Tensor) -> Keypoints:
     return Keypoints(field.position_BTK2[rows, chosen_BR].flatten(0, 1), jacobian)
 
 
-def render(frozen: Frozen, reference_BCHW: Tensor, driving: Keypoints) -> Rendering:
-    """B * R pictures from B references; each reference is encoded once."""
+def render(frozen: Frozen, reference_BCHW: Tensor, source: Keypoints, driving: Keypoints) -> Rendering:
+    """B * R pictures from B references and their keypoints; each reference is encoded once."""
     count = len(driving.position_BK2) // len(reference_BCHW)
-    source = frozen.detector(reference_BCHW).keypoints
     encoding = SourceEncoding(*(part.repeat_interleave(count, 0) for part in frozen.generator.encode(reference_BCHW)))
     jacobian = None if source.jacobian_BK22 is None else source.jacobian_BK22.repeat_interleave(count, 0)
     return frozen.generator.render(
@@ -342,10 +344,10 @@ def validate(
         window = to_batch(item, device).window
         position, valid = item.position_TK2[None].to(device), window.valid_T
         reference = window.reference_CHW
-        field = generator(reference, window.audio_TAF, window.box_THW)
-        other_audio = items[(n + 1) % len(items)].window.audio_TAF[None].to(device)
-        other = generator(reference, other_audio, window.box_THW)
         source = frozen.detector(reference).keypoints
+        field = generator(reference, window.audio_TAF, window.box_THW, source)
+        other_audio = items[(n + 1) % len(items)].window.audio_TAF[None].to(device)
+        other = generator(reference, other_audio, window.box_THW, source)
         note("ke", losses.masked_l1(field.position_BTK2, position, valid))
         note("other_ke", losses.masked_l1(other.position_BTK2, position, valid))
         note("still_ke", losses.masked_l1(source.position_BK2[:, None].expand_as(position), position, valid))
@@ -353,10 +355,10 @@ def validate(
         chosen = torch.linspace(1, int(valid.sum()) - 1, rendered, device=device).round().long()[None]
         frames = window.frames_TCHW[0, chosen[0]].float() / 255
         mouth = window.mouth_T4[0, chosen[0]]
-        detected = MotionField(position, item.jacobian_TK22[None].to(device), field.heatmap_BTKHW)
+        detected = MotionField(position, item.jacobian_TK22[None].to(device), None)
         drawn = {
-            "": render(frozen, reference, chosen_frames(field, chosen)).image_BCHW,
-            "detected_": render(frozen, reference, chosen_frames(detected, chosen)).image_BCHW,
+            "": render(frozen, reference, source, chosen_frames(field, chosen)).image_BCHW,
+            "detected_": render(frozen, reference, source, chosen_frames(detected, chosen)).image_BCHW,
             "still_": reference.expand_as(frames),
         }
         for name, image in drawn.items():
@@ -378,14 +380,15 @@ def draw_samples(run: Run, generator: MotionFieldGenerator, windows: Windows, fr
     for n in range(min(count, len(windows))):
         item = windows[n]
         window = to_batch(item, run.device).window
-        field = generator(window.reference_CHW, window.audio_TAF, window.box_THW)
+        source = frozen.detector(window.reference_CHW).keypoints
+        field = generator(window.reference_CHW, window.audio_TAF, window.box_THW, source)
         every = torch.arange(int(item.window.valid_T.sum()), device=run.device)[None]
         detected = MotionField(item.position_TK2[None].to(run.device), item.jacobian_TK22[None].to(run.device), None)
         frames = window.frames_TCHW[0, every[0]].float() / 255
         columns = {
             "truth": frames,
-            "N_D's keypoints": render(frozen, window.reference_CHW, chosen_frames(detected, every)).image_BCHW,
-            "prediction": render(frozen, window.reference_CHW, chosen_frames(field, every)).image_BCHW,
+            "N_D's keypoints": render(frozen, window.reference_CHW, source, chosen_frames(detected, every)).image_BCHW,
+            "prediction": render(frozen, window.reference_CHW, source, chosen_frames(field, every)).image_BCHW,
         }
         sheet = every[0, :: max(1, every.shape[1] // 6)]
         shown = {name: images[sheet] for name, images in columns.items()}
@@ -432,7 +435,9 @@ def main(config: Config) -> None:
             size=frozen.image_size,
             pictures=config.rendered_frames if pixels else 0,
         )
-        heatmap_steps = 0 if pixels else config.keypoints.heatmap_hold_steps + config.keypoints.heatmap_decay_steps
+        heatmap_steps = config.keypoints.heatmap_hold_steps + config.keypoints.heatmap_decay_steps
+        if pixels or network_config.relative_head:
+            heatmap_steps = 0
         data = Windows(MotionFieldData(settings), store, heatmap_steps * config.optim.batch_size)
         validation = held_out(config, frozen.image_size, store)
         compute_targets(run, data.data.clips + validation.data.clips, store, frozen, config.targets.batch_size)
@@ -448,7 +453,7 @@ def main(config: Config) -> None:
             pyramid = run.freeze(ImagePyramid(config.pyramid))
             module = run.place(PixelLosses(generator, config.pixels, frozen, pyramid, vgg))
         else:
-            module = run.place(KeypointLosses(generator, config.keypoints))
+            module = run.place(KeypointLosses(generator, config.keypoints, frozen))
         optim = run.optimizer(module, config.optim)
         run.resume({"keypoint_detector": key})
 

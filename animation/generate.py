@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from animation.models import Models
-from animation.motion import generate_keypoints, given_head_poses, predict_head_poses, relative_to_source
+from animation.motion import generate_keypoints, given_head_poses, predict_head_poses, relative_to_source, repeated
 from animation.motion_file import Motion, load_motion, read_npz
 from animation.options import AnimationOptions, OptionError
 from animation.render import Renderer
@@ -94,15 +94,7 @@ class Animator:
         recorder = MotionRecorder(source)
         if job.save_motion is not None:
             chunks = recorder.record(chunks)
-        renderer = Renderer(
-            self.generator,
-            image.contiguous(memory_format=torch.channels_last),
-            source,
-            batch_size=min(self.batch_size, plan.frames),
-            truncate=self.models.image_config.truncate_frames,
-            dtype=self.dtype,
-            compile_network=self.options.compile,
-        )
+        renderer = self.renderer(image, source, plan.frames)
         settings = {"fps": plan.fps, "label": self.options.label, "crf": self.options.crf, "signature": self.signature}
         with VideoWriter(job.output, sound=job.audio, **settings) as writer:
             for frames in clock.each("rendering", renderer.frames(chunks)):
@@ -134,19 +126,47 @@ class Animator:
         with clock("sound"), audio.open_pcm(job.audio) as pcm:
             silent = audio.is_silent(pcm)
             features_TAF = audio.features(pcm)
-        with clock("head poses"):
-            if job.head_pose is not None:
-                poses = given_head_poses(read_head_pose(job.head_pose), len(features_TAF))
-            else:
-                poses = predict_head_poses(self.models, image, features_TAF)
-            poses = poses.scaled(0.0 if self.options.still or silent else self.options.head_motion_scale)
         if silent:
             summary.notices.append(f"{job.audio} is silent: mouth and head stay at rest")
+        with clock("head poses"):
+            head_pose_TP = read_head_pose(job.head_pose) if job.head_pose is not None else None
+            plan = self.motion_of(image, source, features_TAF, silent, head_pose_TP)
+        return replace(plan, chunks=clock.each("motion field", plan.chunks))
+
+    def motion_of(
+        self,
+        image_BCHW: Tensor,
+        source: Keypoints,
+        features_TAF: np.ndarray,
+        silent: bool,
+        head_pose_TP: np.ndarray | None = None,
+    ) -> "Plan":
+        """Motion from features of sound, with N_H's head poses or the given ones (rad, mm); at rest for silent sound."""
+        if head_pose_TP is not None:
+            poses = given_head_poses(head_pose_TP, len(features_TAF))
+        else:
+            poses = predict_head_poses(self.models, image_BCHW, features_TAF)
+        poses = poses.scaled(0.0 if self.options.still or silent else self.options.head_motion_scale)
+        if silent:
             chunks = at_rest(source, len(features_TAF))
         else:
             windows = WINDOWS_ON_GPU if self.device.type == "cuda" else 1
-            chunks = generate_keypoints(self.models, self.motion_generator, image, features_TAF, poses, windows)
-        return Plan(FPS, len(features_TAF), clock.each("motion field", chunks), poses.frames_TP)
+            chunks = generate_keypoints(
+                self.models, self.motion_generator, image_BCHW, features_TAF, poses, windows, source
+            )
+        return Plan(FPS, len(features_TAF), chunks, poses.frames_TP)
+
+    def renderer(self, image_BCHW: Tensor, source: Keypoints, frames: int) -> Renderer:
+        """N_I for one source picture, made ready for so many frames."""
+        return Renderer(
+            self.generator,
+            image_BCHW.contiguous(memory_format=torch.channels_last),
+            source,
+            batch_size=min(self.batch_size, frames),
+            truncate=self.models.image_config.truncate_frames,
+            dtype=self.dtype,
+            compile_network=self.options.compile,
+        )
 
     def _saved_motion(self, path: Path, source: Keypoints) -> "Plan":
         motion = load_motion(path)
@@ -175,9 +195,7 @@ class Plan:
 def at_rest(source: Keypoints, frames: int, chunk: int = 256) -> Iterator[Keypoints]:
     """The source's own keypoints for every frame: nothing moves."""
     for start in range(0, frames, chunk):
-        count = min(chunk, frames - start)
-        jacobian = None if source.jacobian_BK22 is None else source.jacobian_BK22.expand(count, -1, -1, -1)
-        yield Keypoints(source.position_BK2.expand(count, -1, -1), jacobian)
+        yield repeated(source, min(chunk, frames - start))
 
 
 def read_head_pose(path: Path) -> np.ndarray:

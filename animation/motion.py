@@ -70,9 +70,11 @@ def generate_keypoints(
     audio_TAF: np.ndarray,
     head_poses: HeadPoses,
     windows_per_batch: int = 1,
+    source: Keypoints | None = None,
 ) -> Iterator[Keypoints]:
     """N_M over overlapping windows (Sec. 3.3); yields the kept keypoints, in order, in float32 on the device.
 
+    `source`: keypoints of the picture [1, K, 2], which only a network with the relative head needs.
     Only the maps of the windows at hand are held; each frame's audio map and pose map are computed once.
     """
     config = models.motion_field_config
@@ -96,11 +98,20 @@ def generate_keypoints(
             image_map.expand(len(group), -1, -1, -1),
             torch.stack([audio_maps[s : s + config.window] for s in starts]),
             torch.stack([pose_maps[s : s + config.window] for s in starts]),
+            None if source is None else repeated(source, len(group)),
         )
         for i, kept in enumerate(group):
             jacobian = None if field.jacobian_BTK22 is None else field.jacobian_BTK22[i, kept.first : kept.stop]
             yield Keypoints(field.position_BTK2[i, kept.first : kept.stop], jacobian)
         audio_maps, pose_maps = audio_maps[len(group) * hop :], pose_maps[len(group) * hop :]
+
+
+def repeated(keypoints: Keypoints, count: int) -> Keypoints:
+    """One keypoint set as a batch of `count` equal ones, without a copy."""
+    jacobian = keypoints.jacobian_BK22
+    return Keypoints(
+        keypoints.position_BK2.expand(count, -1, -1), None if jacobian is None else jacobian.expand(count, -1, -1, -1)
+    )
 
 
 def _padded_audio(audio_TAF: np.ndarray, start: int, stop: int, padding: str) -> np.ndarray:

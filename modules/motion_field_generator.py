@@ -1,5 +1,8 @@
 """Motion field generator N_M (Sec. 3.3, Fig. 4): image, head pose boxes and audio of a window -> keypoints of its frames.
 
+Two heads: the paper's finds each keypoint anew in every frame (a heatmap whose mean is the position); ours moves the
+reference picture's own keypoints (`relative_head`), which takes far less data and training.
+
 Letters: B batch, T frame of a window (64; 32 for LRW), A audio window in a frame (4), F audio feature (41),
 K keypoint, C channel, H W picture, M side of the maps that enter Hourglass-3D (64).
 """
@@ -14,9 +17,17 @@ from torch import Tensor, nn
 
 from modules.blocks import AntiAliasDownsample
 from modules.hourglass import Hourglass3d
-from modules.keypoints import Keypoints, identity_jacobian_, soft_argmax, spatial_softmax, weighted_jacobian
+from modules.keypoints import (
+    Keypoints,
+    gaussian_heatmaps,
+    identity_jacobian_,
+    soft_argmax,
+    spatial_softmax,
+    weighted_jacobian,
+)
 
 BOX_SIZE = 256  # pixels; head pose boxes are always drawn at this size
+NUM_FEATURES = 41  # a window of sound (Sec. 3.2)
 AUDIO_MAP_SIZE = 32  # side of E_A's map before it is enlarged to M
 
 
@@ -36,6 +47,12 @@ class MotionFieldGeneratorConfig:
     # What follows the last audio frame inside a window: "edge" repeats it (ours), "zeros" is what the released program does.
     audio_padding: Literal["edge", "zeros"] = "edge"
     box_value: float = 255.0  # of a line in the pose picture: the paper says "binary", the released model reads 0/255
+    # Ours, off in the paper: predict how the reference's keypoints (N_D's) move, read off Hourglass-3D around each of
+    # them, instead of finding them by heatmaps; starts as "nothing moves".
+    relative_head: bool = False
+    # Ours, off in the paper: scale each audio feature to mean 0 and deviation 1 (running statistics) before E_A, whose
+    # inputs otherwise range from 0.1 (voicing) to 800 (F0 in Hz).
+    normalise_audio: bool = False
 
     def __post_init__(self) -> None:
         step = 2**self.num_blocks
@@ -50,11 +67,11 @@ class MotionFieldGeneratorConfig:
 
 
 class MotionField(NamedTuple):
-    """Keypoints of every frame of a window; the heatmaps are those of Eq. 5."""
+    """Keypoints of every frame of a window; the heatmaps are those of Eq. 5, None from the relative head."""
 
     position_BTK2: Tensor
     jacobian_BTK22: Tensor | None
-    heatmap_BTKHW: Tensor
+    heatmap_BTKHW: Tensor | None
 
     def frames(self) -> Keypoints:
         """All frames of all windows as one batch of B * T keypoint sets."""
@@ -62,8 +79,31 @@ class MotionField(NamedTuple):
         return Keypoints(self.position_BTK2.flatten(0, 1), jacobian)
 
 
+class RelativeHead(nn.Module):
+    """Ours: how each of the reference's keypoints moves, from the features around it; zero before training."""
+
+    def __init__(self, channels: int, num_keypoints: int, jacobians: bool):
+        super().__init__()
+        self.values = 6 if jacobians else 2  # x, y; then the 2x2 Jacobian, row-major
+        self.weight = nn.Parameter(torch.zeros(num_keypoints, channels, self.values))
+
+    def forward(self, features_BCTHW: Tensor, reference: Keypoints) -> MotionField:
+        """Args: reference: the reference picture's keypoints, as N_D finds them."""
+        height, width = features_BCTHW.shape[-2:]
+        around_BKHW = gaussian_heatmaps(reference.position_BK2, height, width)
+        around_BKHW = around_BKHW / around_BKHW.sum((-2, -1), keepdim=True)
+        # A matrix product may run in bfloat16 here: these are features, not coordinates.
+        pooled = torch.einsum("bcthw,bkhw->btkc", features_BCTHW, around_BKHW.to(features_BCTHW))
+        change = torch.einsum("btkc,kcv->btkv", pooled, self.weight.to(pooled)).float()
+        position = reference.position_BK2[:, None] + change[..., :2]
+        if self.values == 2 or reference.jacobian_BK22 is None:
+            return MotionField(position, None, None)
+        turn = rearrange(change[..., 2:], "b t k (r c) -> b t k r c", r=2)
+        return MotionField(position, reference.jacobian_BK22[:, None] + turn, None)
+
+
 class MotionFieldGenerator(nn.Module):
-    """V = [audio map, image, pose box] -> Hourglass-3D -> E_kp and E_J."""
+    """V = [audio map, image, pose box] -> Hourglass-3D -> E_kp and E_J, or the relative head."""
 
     def __init__(self, config: MotionFieldGeneratorConfig):
         super().__init__()
@@ -80,8 +120,12 @@ class MotionFieldGenerator(nn.Module):
         )
         self.predictor = Hourglass3d(6, config.block_expansion, config.max_features, config.num_blocks)
         channels = self.predictor.out_channels
+        self.audio_norm = nn.BatchNorm1d(NUM_FEATURES, affine=False) if config.normalise_audio else None
+        self.relative_head = self.kp = self.jacobian = None
+        if config.relative_head:
+            self.relative_head = RelativeHead(channels, config.num_keypoints, config.jacobians)
+            return
         self.kp = nn.Conv3d(channels, config.num_keypoints, 7, padding=(3, 0, 0))  # E_kp
-        self.jacobian = None
         if config.jacobians:
             self.jacobian = nn.Conv2d(channels, 4 * config.num_keypoints, 7)  # E_J
             identity_jacobian_(self.jacobian.weight, self.jacobian.bias)
@@ -96,17 +140,24 @@ class MotionFieldGenerator(nn.Module):
 
     def audio_map(self, audio_BTAF: Tensor) -> Tensor:
         """V_A before enlargement: [B, T, 4, 41] -> [B, T, 2, 32, 32]."""
+        if self.audio_norm is not None:
+            flat = self.audio_norm(rearrange(audio_BTAF, "b t a f -> (b t a) f"))
+            audio_BTAF = flat.view_as(audio_BTAF)
         frames = self.embedding(rearrange(audio_BTAF, "b t a f -> (b t) 1 a f"))
         return rearrange(frames, "(b t) c h w -> b t c h w", b=len(audio_BTAF))
 
-    def from_maps(self, image_B3MM: Tensor, audio_BT2HW: Tensor, pose_BTMM: Tensor) -> MotionField:
-        """Hourglass-3D and both heads on the maps of a window."""
+    def from_maps(
+        self, image_B3MM: Tensor, audio_BT2HW: Tensor, pose_BTMM: Tensor, reference: Keypoints | None = None
+    ) -> MotionField:
+        """Hourglass-3D and its head on the maps of a window; only the relative head needs the reference's keypoints."""
         frames, enlarge = audio_BT2HW.shape[1], self.map_size // audio_BT2HW.shape[-1]
         audio = rearrange(audio_BT2HW, "b t c h w -> b c t h w")
         audio = F.interpolate(audio, scale_factor=(1, enlarge, enlarge), mode="nearest")
         image = repeat(image_B3MM, "b c h w -> b c t h w", t=frames)
         volume = torch.cat([audio, image, pose_BTMM[:, None]], dim=1)  # V: (B, 6, T, M, M)
         features = self.predictor(volume)  # (B, C, T, M, M)
+        if self.relative_head is not None:
+            return self.relative_head(features, reference)
         logits = rearrange(self.kp(features), "b k t h w -> (b t) k h w")
         heatmap = spatial_softmax(logits, self.temperature)
         jacobian = None
@@ -119,5 +170,8 @@ class MotionFieldGenerator(nn.Module):
             rearrange(heatmap, "(b t) k h w -> b t k h w", t=frames),
         )
 
-    def forward(self, image_BCHW: Tensor, audio_BTAF: Tensor, box_BTHW: Tensor) -> MotionField:
-        return self.from_maps(self.image_map(image_BCHW), self.audio_map(audio_BTAF), self.pose_map(box_BTHW))
+    def forward(
+        self, image_BCHW: Tensor, audio_BTAF: Tensor, box_BTHW: Tensor, reference: Keypoints | None = None
+    ) -> MotionField:
+        maps = self.image_map(image_BCHW), self.audio_map(audio_BTAF), self.pose_map(box_BTHW)
+        return self.from_maps(*maps, reference)

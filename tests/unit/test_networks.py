@@ -1,5 +1,7 @@
 """The four networks: shapes, and the properties that the method rests on. Small sizes, random weights."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from modules.head_motion_predictor import HeadMotionPredictor, HeadMotionPredict
 from modules.image_generator import DenseMotionConfig, ImageGenerator, ImageGeneratorConfig
 from modules.keypoint_detector import KeypointDetector, KeypointDetectorConfig
 from modules.keypoints import Keypoints, coordinate_grid, gaussian_heatmaps, invert_2x2, soft_argmax
-from modules.motion_field_generator import MotionFieldGenerator, MotionFieldGeneratorConfig
+from modules.motion_field_generator import MotionFieldGenerator, MotionFieldGeneratorConfig, RelativeHead
 
 SMALL_HEAD = HeadMotionPredictorConfig(embedding=16, resnet_width=4, resnet_depths=(1, 1))
 SMALL_FIELD = MotionFieldGeneratorConfig(
@@ -39,8 +41,9 @@ def randomise_norms(network):
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 1.5)
-            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
-            torch.nn.init.normal_(module.bias, 0, 0.1)
+            if module.affine:
+                torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+                torch.nn.init.normal_(module.bias, 0, 0.1)
     return network
 
 
@@ -193,6 +196,50 @@ def test_without_jacobians_there_are_none():
     assert not any("jacobian" in key for key in generator.state_dict())
     maps = torch.rand(1, 3, 32, 32), torch.randn(1, 32, 2, 32, 32), torch.rand(1, 32, 32, 32)
     assert generator.from_maps(*maps).jacobian_BTK22 is None
+
+
+RELATIVE_FIELD = replace(SMALL_FIELD, relative_head=True, normalise_audio=True)
+
+
+def reference_keypoints(batch):
+    position = torch.rand(batch, SMALL_FIELD.num_keypoints, 2) - 0.5
+    return Keypoints(position, torch.eye(2) + 0.1 * torch.randn(batch, SMALL_FIELD.num_keypoints, 2, 2))
+
+
+def test_the_relative_head_starts_from_the_references_keypoints():
+    torch.manual_seed(0)
+    generator = MotionFieldGenerator(RELATIVE_FIELD).eval()
+    reference = reference_keypoints(2)
+    box = torch.randint(0, 2, (2, 32, 256, 256), dtype=torch.uint8) * 255
+    field = generator(torch.rand(2, 3, 64, 64), torch.randn(2, 32, 4, 41), box, reference)
+    assert torch.equal(field.position_BTK2, reference.position_BK2[:, None].expand(-1, 32, -1, -1))
+    assert torch.equal(field.jacobian_BTK22, reference.jacobian_BK22[:, None].expand(-1, 32, -1, -1, -1))
+    assert field.heatmap_BTKHW is None
+
+
+def test_the_relative_head_reads_features_around_each_keypoint():
+    """A feature that is 1 in the right half only moves the keypoint that lies there."""
+    head = RelativeHead(channels=1, num_keypoints=2, jacobians=True)
+    with torch.no_grad():
+        head.weight[:] = torch.tensor([0.5, -0.25, 0.1, 0.0, 0.0, 0.2])
+    reference = Keypoints(torch.tensor([[[-0.6, 0.0], [0.6, 0.0]]]), torch.eye(2).expand(1, 2, 2, 2))
+    features = torch.zeros(1, 1, 3, 32, 32)
+    features[..., 16:] = 1
+    features[:, :, 2] *= 2  # the last frame
+    field = head(features, reference)
+    moved = field.position_BTK2 - reference.position_BK2
+    assert moved[:, :, 0].abs().max() < 1e-3
+    assert torch.allclose(moved[0, :, 1], torch.tensor([[0.5, -0.25], [0.5, -0.25], [1.0, -0.5]]), atol=1e-3)
+    wanted = torch.tensor([[1.1, 0.0], [0.0, 1.2]])
+    assert torch.allclose(field.jacobian_BTK22[0, 0, 1], wanted, atol=1e-3)
+
+
+def test_normalised_audio_forgets_each_features_scale():
+    torch.manual_seed(0)
+    generator = randomise_norms(MotionFieldGenerator(RELATIVE_FIELD)).train()
+    audio = torch.randn(2, 32, 4, 41)
+    scaled = audio * torch.logspace(-1, 3, 41) + torch.linspace(-30, 200, 41)
+    assert torch.allclose(generator.audio_map(audio), generator.audio_map(scaled), atol=1e-2)
 
 
 def test_impossible_sizes_are_refused():
