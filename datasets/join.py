@@ -1,0 +1,64 @@
+"""Several prepared corpora as one, for a training on all of them:
+
+    python -m datasets.join --output data/all data/grid data/vox
+
+The clips are not copied: `OUTPUT/clips/ID` are links to their folders, so the parts must stay where they are. Splits are
+those of the parts. Poses are scaled by the limits of the joined training clips (`pose_range.json`).
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from datasets.clips import MANIFEST, Clip, load_manifest, measure_pose_range, save_pose_range, write_rows
+from datasets.errors import DataError
+
+
+def join(parts: list[Path], output: Path) -> list[Clip]:
+    """Write the joined corpus; an earlier one at the same place is brought up to date.
+
+    Raises:
+        DataError: two clips of one name, a speaker in two splits, or an output folder that is no joined corpus.
+    """
+    if output.resolve() in [part.resolve() for part in parts]:
+        raise DataError(f"{output} is one of the corpora to be joined; give another --output")
+    clips: dict[str, Clip] = {}
+    split_of: dict[str, str] = {}
+    for part in parts:
+        for clip in load_manifest(part):
+            row = clip.row
+            if row.id in clips:
+                raise DataError(f"{clips[row.id].folder} and {clip.folder} have the same name; leave one corpus out")
+            if split_of.setdefault(row.identity, row.split) != row.split:
+                raise DataError(f"{part}: speaker {row.identity} is in {row.split} here and in another split before")
+            clips[row.id] = clip
+    folder = output / "clips"
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():
+        if not old.is_symlink():
+            raise DataError(f"{old} is no link, so {output} is no joined corpus; give another --output")
+        old.unlink()
+    for id, clip in clips.items():
+        os.symlink(clip.folder.resolve(), folder / id, target_is_directory=True)
+    train = [clip for clip in clips.values() if clip.row.split == "train"] or list(clips.values())
+    save_pose_range(output, measure_pose_range(train), f"percentiles 0.5-99.5 of {len(train)} training clips, widened")
+    write_rows(output / MANIFEST, (clip.row for clip in clips.values()))
+    return load_manifest(output)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", type=Path, nargs="+", help="prepared corpora")
+    parser.add_argument("--output", type=Path, required=True, help="the joined corpus")
+    args = parser.parse_args(arguments)
+    clips = join(args.parts, args.output)
+    print(f"{args.output}: {len(clips)} clips of {len({clip.row.identity for clip in clips})} speakers")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (DataError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,65 @@
+"""Several prepared corpora as one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datasets.clips import load_manifest, load_pose_range, write_clip, write_rows
+from datasets.errors import DataError
+from datasets.join import join
+
+
+def corpus(root: Path, *clips: tuple[str, str, str], tilt: float = 0.0) -> Path:
+    """A prepared corpus of black clips of two frames: (id, identity, split)."""
+    rows = [
+        write_clip(
+            root,
+            id=id,
+            identity=identity,
+            split=split,
+            frames=[np.zeros((16, 16, 3), np.uint8)] * 2,
+            pcm=np.zeros(1361, np.int16),
+            features_TAF=np.zeros((2, 4, 41)),
+            pose_TP=np.full((2, 6), tilt),
+            mouth_T4=np.zeros((2, 4)),
+            source=f"{id}.mp4",
+            pose_source="synthetic",
+        )
+        for id, identity, split in clips
+    ]
+    write_rows(root / "manifest.csv", rows)
+    return root
+
+
+def test_the_joined_corpus_holds_the_clips_of_all_parts(tmp_path):
+    a = corpus(tmp_path / "a", ("a1", "ann", "train"), ("b1", "bob", "val"), tilt=-0.3)
+    b = corpus(tmp_path / "b", ("c1", "cid", "train"), tilt=0.3)
+    for _ in range(2):  # again: brought up to date
+        joined = join([a, b], tmp_path / "joined")
+    assert [clip.row.id for clip in joined] == ["a1", "b1", "c1"]
+    assert [clip.row.id for clip in load_manifest(tmp_path / "joined", "val")] == ["b1"]
+    assert joined[2].pose()[0, 0] == np.float32(0.3) and joined[2].read_frames([1]).shape == (1, 16, 16, 3)
+    limits = load_pose_range(tmp_path / "joined")
+    assert limits.minimum[0] < -0.3 and limits.maximum[0] > 0.3  # of the training clips of both
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [(("a1", "eve", "train"), "same name"), (("d1", "ann", "val"), "ann is in val here")],
+)
+def test_a_name_or_a_speaker_in_two_places_is_refused(tmp_path, other, words):
+    a, b = corpus(tmp_path / "a", ("a1", "ann", "train")), corpus(tmp_path / "b", other)
+    with pytest.raises(DataError, match=words):
+        join([a, b], tmp_path / "joined")
+    assert not (tmp_path / "joined").exists()
+
+
+def test_a_prepared_corpus_is_not_overwritten(tmp_path):
+    a, b = corpus(tmp_path / "a", ("a1", "ann", "train")), corpus(tmp_path / "b", ("b1", "bob", "train"))
+    with pytest.raises(DataError, match="is one of the corpora"):
+        join([a, b], b)
+    c = corpus(tmp_path / "c", ("c1", "cid", "train"))
+    with pytest.raises(DataError, match="no joined corpus"):
+        join([a, b], c)
+    assert (c / "clips" / "c1" / "frames.zip").is_file()
