@@ -88,7 +88,8 @@ class Config:
     def __post_init__(self) -> None:
         if self.keypoint_detector.num_keypoints != self.image_generator.num_keypoints:
             raise ValueError("keypoint_detector.num_keypoints and image_generator.num_keypoints must be equal")
-        if self.discriminator.keypoints not in (0, self.keypoint_detector.num_keypoints):
+        keypoints = self.discriminator.keypoints
+        if self.weights.adversarial and keypoints not in (0, self.keypoint_detector.num_keypoints):
             raise ValueError("discriminator.keypoints must be 0 or the detector's num_keypoints")
 
 

@@ -256,6 +256,14 @@ def test_only_settings_without_influence_may_change() -> None:
     assert differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2}, set()) == ["a.b: 1 there, 3 here"]
 
 
+def test_precision_auto_is_what_this_machine_computes_in(config: Path, tmp_path: Path) -> None:
+    able = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    auto = toy(config, tmp_path / "auto", "run.precision=auto", "run.max_steps=1").stderr
+    assert f", {'bf16' if able else 'fp32'}, seed 0" in auto and "no bf16 instructions" not in auto
+    asked = toy(config, tmp_path / "bf16", "run.precision=bf16", "run.max_steps=1").stderr
+    assert ", bf16, seed 0" in asked and ("no bf16 instructions" in asked) == (not able)
+
+
 def test_log_is_cut_back_to_the_checkpoint(config: Path, tmp_path: Path) -> None:
     toy(config, tmp_path / "a", "run.max_steps=6")
     log = tmp_path / "a" / "metrics.jsonl"
