@@ -18,11 +18,7 @@ def psnr(image_BCHW: Tensor, wanted_BCHW: Tensor) -> Tensor:
 
 def box_psnr(image_BCHW: Tensor, wanted_BCHW: Tensor, box_B4: Tensor) -> Tensor:
     """PSNR of the pixels inside a box (left, top, right, bottom) in [-1, 1], [B]; NaN where the box is empty."""
-    height, width = image_BCHW.shape[-2:]
-    x = torch.linspace(-1, 1, width, device=image_BCHW.device)
-    y = torch.linspace(-1, 1, height, device=image_BCHW.device)
-    left, top, right, bottom = (side[:, None] for side in box_B4.unbind(-1))
-    inside_BHW = ((y >= top) & (y < bottom))[:, :, None] & ((x >= left) & (x < right))[:, None]
+    inside_BHW = _inside(box_B4, *image_BCHW.shape[-2:])
     error_BHW = (image_BCHW - wanted_BCHW).square().mean(1) * inside_BHW
     return _decibel(error_BHW.sum((1, 2)) / inside_BHW.sum((1, 2)))
 
@@ -30,6 +26,15 @@ def box_psnr(image_BCHW: Tensor, wanted_BCHW: Tensor, box_B4: Tensor) -> Tensor:
 def ssim(image_BCHW: Tensor, wanted_BCHW: Tensor) -> Tensor:
     """Structural similarity (Wang et al. 2004), [B]."""
     return ssim_map(image_BCHW, wanted_BCHW).mean((1, 2, 3))
+
+
+def box_ssim(image_BCHW: Tensor, wanted_BCHW: Tensor, box_B4: Tensor) -> Tensor:
+    """Mean of SSIM's map over the windows whose centre lies inside a box, as `box_psnr`, [B]; NaN where there is none."""
+    map_BHW = ssim_map(image_BCHW, wanted_BCHW).mean(1)
+    height, width = image_BCHW.shape[-2:]
+    lost = (height - map_BHW.shape[-2]) // 2  # pixels that the map lacks on each side
+    inside_BHW = _inside(box_B4, height, width)[:, lost : height - lost, lost : width - lost]
+    return (map_BHW * inside_BHW).sum((1, 2)) / inside_BHW.sum((1, 2))
 
 
 def deviation(pose_BTP: Tensor, valid_BT: Tensor) -> Tensor:
@@ -44,6 +49,14 @@ def speed(pose_BTP: Tensor, valid_BT: Tensor) -> Tensor:
     """Mean absolute change from frame to frame; only pairs of real frames count."""
     mask_BT = (valid_BT[:, 1:] & valid_BT[:, :-1]).to(pose_BTP)
     return (pose_BTP.diff(dim=1).abs().mean(-1) * mask_BT).sum() / mask_BT.sum()
+
+
+def _inside(box_B4: Tensor, height: int, width: int) -> Tensor:
+    """Which pixels of a picture lie in a box (left, top, right, bottom) in [-1, 1], [B, H, W]."""
+    x = torch.linspace(-1, 1, width, device=box_B4.device)
+    y = torch.linspace(-1, 1, height, device=box_B4.device)
+    left, top, right, bottom = (side[:, None] for side in box_B4.unbind(-1))
+    return ((y >= top) & (y < bottom))[:, :, None] & ((x >= left) & (x < right))[:, None]
 
 
 def _decibel(error_B: Tensor) -> Tensor:

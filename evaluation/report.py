@@ -1,0 +1,203 @@
+"""From the numbers of clips to tables: means with intervals, results.json, results.md, plots.
+
+Letters: N clip or frame, F feature.
+"""
+
+import json
+import subprocess
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datasets.clips import write_atomically
+from evaluation.bootstrap import interval
+from evaluation.liveliness import pose_velocity_distance
+from evaluation.metrics import ARROWS, METRICS, PROTOCOL, Metric
+from evaluation.pictures import frechet_inception_distance
+from evaluation.rows import TRUTH, Row
+from evaluation.run import Evaluation
+from evaluation.store import ClipResult, Store
+
+
+@dataclass(frozen=True)
+class BootstrapConfig:
+    """Attributes:
+    samples: sets of identities drawn. seed: of the draws.
+    """
+
+    samples: int = 1000
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Number:
+    """Attributes:
+    mean: over clips, or the number of the whole set.
+    low, high: 95 % interval of the mean; None where there is none.
+    clips: how many have this number.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    clips: int
+
+
+@dataclass
+class RowSummary:
+    """Attributes:
+    numbers: metric -> number. missing: metric -> why there is none. exempt: metrics that say nothing here.
+    """
+
+    about: str
+    clips: int = 0
+    numbers: dict[str, Number] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    exempt: list[str] = field(default_factory=list)
+
+
+def summarise(
+    evaluation: Evaluation, results: dict[str, list[ClipResult]], bootstrap: BootstrapConfig
+) -> dict[str, RowSummary]:
+    """One summary a row, in order."""
+    summaries = {}
+    for row in evaluation.rows:
+        clips = results[row.name]
+        summary = RowSummary(row.about, len(clips), exempt=[name for name in METRICS if name in row.exempt])
+        for name, metric in METRICS.items():
+            if name in row.exempt:
+                continue
+            if metric.over == "clip":
+                _mean_over_clips(summary, name, clips, bootstrap)
+            elif name in evaluation.networks.missing:
+                summary.missing[name] = evaluation.networks.missing[name]
+            else:
+                _over_set(summary, metric, row, clips, evaluation.store)
+        summaries[row.name] = summary
+    return summaries
+
+
+def _mean_over_clips(summary: RowSummary, name: str, clips: list[ClipResult], bootstrap: BootstrapConfig) -> None:
+    having = [clip for clip in clips if name in clip.metrics]
+    if not having:
+        summary.missing[name] = clips[0].missing[name]
+        return
+    values = np.array([clip.metrics[name] for clip in having])
+    limits = interval(values, [clip.identity for clip in having], bootstrap.samples, bootstrap.seed)
+    summary.numbers[name] = Number(float(values.mean()), *(limits or (None, None)), len(having))
+
+
+def _over_set(summary: RowSummary, metric: Metric, row: Row, clips: list[ClipResult], store: Store) -> None:
+    names = [clip.clip for clip in clips]
+    if metric.name == "fid":
+        value = frechet_inception_distance(store.inception(TRUTH.name, names), store.inception(row.name, names))
+    else:
+        assert metric.name == "pose_velocity", metric.name
+        generated, true = (store.head_poses(folder, names) for folder in (row.name, TRUTH.name))
+        if generated is None or true is None:
+            summary.missing[metric.name] = "a clip has no head pose"
+            return
+        value = pose_velocity_distance(generated, true)
+    if np.isfinite(value):
+        summary.numbers[metric.name] = Number(value, None, None, len(clips))
+    else:
+        summary.missing[metric.name] = "the true heads do not move"
+
+
+def commit() -> str:
+    """The commit that this code is of, with -dirty after it where files differ; "unknown" without git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent)
+    except FileNotFoundError:
+        return "unknown"
+    return done.stdout.strip() or "unknown"
+
+
+def write_reports(
+    output: Path,
+    summaries: dict[str, RowSummary],
+    missing_rows: dict[str, str],
+    results: dict[str, list[ClipResult]],
+    facts: dict[str, Any],
+) -> None:
+    """results.json, results.md and plots.
+
+    Args:
+        missing_rows: row -> why it was not computed.
+        facts: what else belongs into results.json (configuration, hashes, notes on the data ...).
+    """
+    from evaluation.plots import plot_distributions
+
+    document = {
+        "protocol": PROTOCOL,
+        "commit": commit(),
+        **facts,
+        "metrics": {name: asdict(metric) for name, metric in METRICS.items()},
+        "rows": {name: asdict(summary) for name, summary in summaries.items()},
+        "rows_not_computed": missing_rows,
+        "clips": {row: [asdict(clip) for clip in clips] for row, clips in results.items()},
+    }
+    write_atomically(output / "results.json", (json.dumps(document, indent=1) + "\n").encode())
+    write_atomically(output / "results.md", markdown(document, summaries, missing_rows).encode())
+    plot_distributions(output / "plots", results)
+
+
+def markdown(document: dict[str, Any], summaries: dict[str, RowSummary], missing_rows: dict[str, str]) -> str:
+    """The tables, and below them what is missing and why."""
+    first = next(iter(summaries.values()))
+    lines = [
+        "# Results",
+        "",
+        f"{first.clips} clips of {document['identities']} identities; {document['data']}. Protocol {PROTOCOL} "
+        f"(docs/EVALUATION.md), commit {document['commit']}.",
+        "Mean over clips and, in brackets, the 95 % bootstrap interval over identities.",
+        "– says nothing in this row; ? could not be computed, see below.",
+    ]
+    for table in dict.fromkeys(metric.table for metric in METRICS.values()):
+        columns = [metric for metric in METRICS.values() if metric.table == table]
+        lines += ["", f"## {table}", ""]
+        lines.append("| | " + " | ".join(f"{metric.title} {ARROWS[metric.better]}" for metric in columns) + " |")
+        lines.append("|---" * (len(columns) + 1) + "|")
+        for name, summary in summaries.items():
+            lines.append(f"| {name} | " + " | ".join(cell(summary, metric) for metric in columns) + " |")
+    lines += ["", "## Rows", ""]
+    lines += [f"- {name}: {summary.about}" for name, summary in summaries.items()]
+    lines += [f"- {name}: not computed: {reason}" for name, reason in missing_rows.items()]
+    if reasons := missing_reasons(summaries):
+        lines += ["", "## Not computed", ""]
+        lines += [f"- {reason}" for reason in reasons]
+    if notes := document["notes"]:
+        lines += ["", "## Notes", ""]
+        lines += [f"- {note}" for note in notes]
+    return "\n".join(lines) + "\n"
+
+
+def cell(summary: RowSummary, metric: Metric) -> str:
+    """ "21.19 [20.87, 21.40]", "–" or "?"."""
+    if metric.name in summary.exempt:
+        return "–"
+    number = summary.numbers.get(metric.name)
+    if number is None:
+        return "?"
+    text = f"{number.mean:.{metric.digits}f}"
+    if number.low is not None:
+        text += f" [{number.low:.{metric.digits}f}, {number.high:.{metric.digits}f}]"
+    return text + (f" ({number.clips} of {summary.clips})" if number.clips < summary.clips else "")
+
+
+def missing_reasons(summaries: dict[str, RowSummary]) -> list[str]:
+    """ "LPIPS: needs FILE" for every metric that is missing in all rows, with the rows where it is missing in some."""
+    sentences = []
+    for name, metric in METRICS.items():
+        rows: dict[str, list[str]] = {}
+        for row, summary in summaries.items():
+            if name in summary.missing:
+                rows.setdefault(summary.missing[name], []).append(row)
+        about = sum(name not in summary.exempt for summary in summaries.values())
+        for reason, where in rows.items():
+            place = "" if len(where) == about else f" ({', '.join(where)})"
+            sentences.append(f"{metric.title}{place}: not computed: {reason}")
+    return sentences

@@ -1,0 +1,142 @@
+"""Goes through clips and rows: each rank its share, each clip once, whatever interrupted it."""
+
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Protocol
+
+from tqdm import tqdm
+
+from datasets.head_pose import PoseRange
+from datasets.landmarks import LandmarkFinder
+from evaluation.candidate import Candidate
+from evaluation.metrics import PROTOCOL
+from evaluation.networks import Networks
+from evaluation.pictures import inception_features
+from evaluation.rows import Row
+from evaluation.scoring import score
+from evaluation.store import ClipResult, Store
+from evaluation.truth import Item, Truth
+from modules.keypoints import Keypoints
+
+WAIT_S = 0.5  # between looks for what other ranks have finished
+
+
+class Maker(Protocol):
+    """Where the videos of a row come from: `evaluation.studio` generates them, `evaluation.foreign` reads them."""
+
+    size: int | None
+    weights: dict[str, str]
+
+    def made_with(self, row: Row, clip_id: str) -> dict[str, str]: ...
+    def candidate(self, row: Row, truth: Truth, other: Truth | None) -> Candidate: ...
+    def detected(self, truth: Truth) -> Keypoints | None: ...
+
+
+@dataclass
+class Evaluation:
+    """Attributes:
+    rows: to be computed, the truth first.
+    items: clips, by id.
+    pose_range: scales head poses for HE.
+    landmarks: whether faces are looked for in the videos.
+    rank, ranks: this process and how many there are.
+    """
+
+    maker: Maker
+    rows: list[Row]
+    items: list[Item]
+    networks: Networks
+    pose_range: PoseRange
+    landmarks: bool
+    store: Store
+    rank: int = 0
+    ranks: int = 1
+
+    def run(self) -> dict[str, list[ClipResult]]:
+        """This rank's share; rank 0 waits for the others and returns the results of all clips, by row."""
+        with ExitStack() as stack:
+            finder = stack.enter_context(LandmarkFinder()) if self.landmarks else None
+            bar = stack.enter_context(
+                tqdm(total=len(self.items) * len(self.rows), unit="video", disable=None if self.rank == 0 else True)
+            )
+            for item in self.items[self.rank :: self.ranks]:
+                self._clip(item, finder, bar)
+            return self._collect(bar) if self.rank == 0 else {}
+
+    def __post_init__(self) -> None:
+        self.others = strangers(self.items)
+
+    def made_with(self, row: Row, item: Item) -> dict[str, str]:
+        """Everything that decides the numbers of a clip in a row, by what it is called."""
+        return {
+            "protocol": PROTOCOL,
+            "clip": item.digest,
+            **({"other clip": self.others[item.id].digest} if row.other else {}),
+            **self.maker.made_with(row, item.id),
+            "range of head poses": f"{self.pose_range.minimum} {self.pose_range.maximum}",
+            "search for faces": "mediapipe" if self.landmarks else "",
+            **{f"network {name}": digest for name, digest in self.networks.digests.items()},
+        }
+
+    def _clip(self, item: Item, finder: LandmarkFinder | None, bar: tqdm) -> None:
+        truth: Truth | None = None
+        for row in self.rows:
+            made_with = self.made_with(row, item)
+            if self.store.read(row.name, item.id, made_with) is None:
+                truth = truth or item.read(self.maker.size, finder)
+                self._video(row, item, truth, finder, made_with)
+            bar.update()
+
+    def _video(
+        self, row: Row, item: Item, truth: Truth, finder: LandmarkFinder | None, made_with: dict[str, str]
+    ) -> None:
+        other = self.others[item.id].read(self.maker.size, finder) if row.other else None
+        self.maker.detected(truth)
+        candidate = self.maker.candidate(row, truth, other)
+        scores = score(row, candidate, truth, self.networks, self.pose_range)
+        if self.networks.inception is not None and (row.name == "truth" or "fid" not in row.exempt):
+            frames_THWC = candidate.footage.frames_THWC[1:]
+            features_TF = inception_features(frames_THWC, self.networks.inception, self.networks.device)
+            self.store.write_inception(row.name, item.id, features_TF)
+        self.store.write_motion(row.name, item.id, candidate)
+        if row.generated:
+            self.store.write_video(row.name, item.id, candidate)
+        self.store.write(
+            row.name,
+            ClipResult(
+                clip=item.id,
+                identity=item.identity,
+                frames=len(candidate.footage),
+                metrics=scores.metrics,
+                missing=scores.missing,
+                notes=list(candidate.notes),
+                made_with=made_with,
+            ),
+        )
+
+    def _collect(self, bar: tqdm) -> dict[str, list[ClipResult]]:
+        results: dict[str, list[ClipResult]] = {row.name: [] for row in self.rows}
+        for place, item in enumerate(self.items):
+            for row in self.rows:
+                made_with = self.made_with(row, item)
+                while (result := self.store.read(row.name, item.id, made_with)) is None:
+                    time.sleep(WAIT_S)
+                results[row.name].append(result)
+                if place % self.ranks:
+                    bar.update()
+        return results
+
+
+def strangers(items: list[Item]) -> dict[str, Item]:
+    """For each clip the next one of another identity, going round; none for anybody if there is one identity only."""
+    found: dict[str, Item] = {}
+    stranger: Item | None = None
+    after: Item | None = None
+    for item in reversed(items + items):
+        if after is not None and after.identity != item.identity:
+            stranger = after
+        if stranger is not None:
+            found[item.id] = stranger
+        after = item
+    return found

@@ -1,0 +1,109 @@
+"""Results of single clips as files, so that ranks share the work and an interrupted evaluation goes on.
+
+OUTPUT/clips/ROW/CLIP.json       the numbers of one clip and all that decided them; written last
+OUTPUT/videos/ROW/CLIP.mp4       the generated video with the sound it was scored with, marked as synthetic
+OUTPUT/motion/ROW/CLIP.npz       head_pose [T, 6] (rad, mm), position [T, K, 2], jacobian [T, K, 2, 2]; those that are known
+OUTPUT/inception/ROW/CLIP.npy    features of every frame but the first, [T - 1, 2048] float32, for FID
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from datasets.files import written_beside
+from datasets.video import VideoWriter
+from evaluation.candidate import Candidate
+from evaluation.errors import EvaluationError
+
+
+@dataclass(frozen=True)
+class ClipResult:
+    """Attributes:
+    clip, identity: whose. frames: scored, the first included.
+    metrics: name -> number. missing: name -> why there is none.
+    notes: what the reader should know, a sentence each.
+    made_with: everything that decided the numbers, by what it is called.
+    """
+
+    clip: str
+    identity: str
+    frames: int
+    metrics: dict[str, float]
+    missing: dict[str, str]
+    notes: list[str]
+    made_with: dict[str, str]
+
+
+class Store:
+    """The output folder."""
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+
+    def read(self, row: str, clip: str, made_with: dict[str, str]) -> ClipResult | None:
+        """The result of a clip, or None if there is none yet.
+
+        Raises:
+            EvaluationError: it is there, but was made with something else.
+        """
+        path = self._path("clips", row, clip, "json")
+        try:
+            result = ClipResult(**json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError) as error:
+            raise EvaluationError(f"{path} is no result of a clip ({error}); delete it and start again") from error
+        different = [name for name in made_with | result.made_with if made_with.get(name) != result.made_with.get(name)]
+        if different:
+            name = different[0]
+            raise EvaluationError(
+                f"{path} was made with another {name} ({result.made_with.get(name) or 'none'}, "
+                f"now {made_with.get(name) or 'none'}); choose another --output, or delete this one"
+            )
+        return result
+
+    def write(self, row: str, result: ClipResult) -> None:
+        """Keep the result of a clip, whole or not at all."""
+        path = self._path("clips", row, result.clip, "json")
+        with written_beside(path) as temporary:
+            temporary.write_text(json.dumps(asdict(result), indent=1), encoding="utf-8")
+
+    def write_video(self, row: str, clip: str, candidate: Candidate) -> None:
+        """Keep a generated video, marked as synthetic."""
+        with VideoWriter(self._path("videos", row, clip, "mp4"), sound=candidate.sound) as writer:
+            writer.write(candidate.footage.frames_THWC)
+
+    def write_motion(self, row: str, clip: str, candidate: Candidate) -> None:
+        """Keep head poses and keypoints, as far as they are known."""
+        arrays = {
+            "head_pose": candidate.pose_TP,
+            "position": candidate.position_TK2,
+            "jacobian": candidate.jacobian_TK22,
+        }
+        known = {name: array.astype(np.float32) for name, array in arrays.items() if array is not None}
+        with written_beside(self._path("motion", row, clip, "npz")) as temporary, temporary.open("wb") as file:
+            np.savez(file, **known)
+
+    def write_inception(self, row: str, clip: str, features_TF: np.ndarray) -> None:
+        """Keep what FID needs of a clip."""
+        with written_beside(self._path("inception", row, clip, "npy")) as temporary, temporary.open("wb") as file:
+            np.save(file, features_TF)
+
+    def inception(self, row: str, clips: list[str]) -> np.ndarray:
+        """Features of all frames of some clips, [N, 2048]."""
+        return np.concatenate([np.load(self._path("inception", row, clip, "npy")) for clip in clips])
+
+    def head_poses(self, row: str, clips: list[str]) -> list[np.ndarray] | None:
+        """Head poses of some clips, [T, 6] each, rad and mm; None if one is not known."""
+        poses = []
+        for clip in clips:
+            with np.load(self._path("motion", row, clip, "npz")) as file:
+                poses.append(file.get("head_pose"))
+        return None if any(pose is None for pose in poses) else poses
+
+    def _path(self, kind: str, row: str, clip: str, suffix: str) -> Path:
+        path = self.output / kind / row / f"{clip}.{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path

@@ -1,0 +1,394 @@
+"""The user study of Sec. 5.5: one page that asks "does the video look natural?", and Table 3 from its answers.
+
+    python -m evaluation.study make --videos DIR --output STUDY.html           # DIR/METHOD/CLIP.mp4
+    python -m evaluation.study score --answers FOLDER --key STUDY.key.json --output results/study
+
+STUDY.html holds everything, asks for nothing from outside, and knows the videos by salted hashes only; STUDY.key.json,
+written beside it, tells which is which and stays with whoever runs the study. The paper had 4 clips of 5 methods and 33
+participants. Each participant sees all videos in a random order of their own and saves a file of answers at the end.
+"""
+
+import argparse
+import base64
+import hashlib
+import hmac
+import html
+import json
+import secrets
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from datasets.errors import DataError
+from datasets.files import written_beside
+from datasets.media import open_media
+from engine.command import clean_exit
+from evaluation.bootstrap import interval
+from evaluation.errors import EvaluationError
+
+QUESTION = "Does the video look natural?"  # Sec. 5.5
+SCORES = (1, 2, 3, 4, 5)
+NATURAL = 4  # from here on: Table 3 counts 4 and 5
+TEMPLATE = Path(__file__).with_name("study.html")
+KEY_FORMAT, ANSWERS_FORMAT = "naturalness-key-1", "naturalness-answers-1"
+ID_DIGITS = 16  # hexadecimal, of the hash that names a video
+LARGEST_MB = 300  # of all videos: base64 makes a third more, and browsers hold no text much beyond 500 MB
+BOOTSTRAP_SAMPLES = 10_000
+WATCHED = 0.5  # of a video; ratings given after less of it are counted in the report
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class Video(_Record):
+    """What an opaque id stands for."""
+
+    method: str
+    clip: str
+
+
+class Key(_Record):
+    """STUDY.key.json. `study`: names the study in its answers; `salt`: hexadecimal, of the hashes; `videos`: by id."""
+
+    format: Literal["naturalness-key-1"]
+    study: str
+    salt: str
+    question: str
+    videos: dict[str, Video]
+
+
+class Rating(_Record):
+    """One score: when the video appeared and when the score was given (ISO 8601), how often and how much was played."""
+
+    video: str
+    score: Annotated[int, Field(ge=SCORES[0], le=SCORES[-1])]
+    shown: str
+    answered: str
+    plays: Annotated[int, Field(ge=0)]
+    watched: Annotated[float, Field(ge=0, le=1)]
+
+
+class Answers(_Record):
+    """One participant's file: `order` in which the videos came, drawn from `seed`; times in ISO 8601."""
+
+    format: Literal["naturalness-answers-1"]
+    study: str
+    participant: Annotated[str, Field(min_length=1)]
+    seed: int
+    order: list[str]
+    started: str
+    finished: str
+    answers: list[Rating]
+
+
+# ---- making the page
+
+
+def make(
+    folder: Path, output: Path, title: str, methods: list[str] | None = None, clips: list[str] | None = None
+) -> tuple[Path, int]:
+    """Write the page and its key. -> path of the key, number of videos.
+
+    Args:
+        folder: METHOD/CLIP.mp4, the same clips for every method. methods, clips: those to take, None: all.
+
+    Raises:
+        DataError: a video cannot be read, or browsers would not play it.
+        EvaluationError: no videos, not the same clips for all methods, too much for one page, or the key is there already.
+    """
+    key_path = output.with_suffix(".key.json")
+    if key_path.exists():
+        raise EvaluationError(
+            f"{key_path} exists, and the answers of its study cannot be read without it; choose another --output"
+        )
+    paths = find_videos(folder, methods, clips)
+    salt = secrets.token_bytes(16)
+    by_id = {opaque(salt, video): (video, path) for video, path in paths.items()}
+    study = opaque(salt, Video(method="", clip=""))
+    key = Key(
+        format=KEY_FORMAT,
+        study=study,
+        salt=salt.hex(),
+        question=QUESTION,
+        videos={name: video for name, (video, _) in by_id.items()},
+    )
+    page = page_of(study, title, {name: path for name, (_, path) in by_id.items()})
+    for path, text in ((key_path, key.model_dump_json(indent=1) + "\n"), (output, page)):
+        with written_beside(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return key_path, len(by_id)
+
+
+def find_videos(folder: Path, methods: list[str] | None, clips: list[str] | None) -> dict[Video, Path]:
+    """The videos of a study, checked; see `make`."""
+    if not folder.is_dir():
+        raise EvaluationError(f"--videos {folder} is not a folder; give one with METHOD/CLIP.mp4")
+    found: dict[Video, Path] = {}
+    for path in sorted(folder.glob("*/*.mp4")):
+        video = Video(method=path.parent.name, clip=path.stem)
+        if (methods is None or video.method in methods) and (clips is None or video.clip in clips):
+            found[video] = path
+    all_methods = {video.method for video in found} | set(methods or ())
+    all_clips = {video.clip for video in found} | set(clips or ())
+    if not found:
+        raise EvaluationError(f"--videos {folder} holds no METHOD/CLIP.mp4 that was asked for; check the names")
+    for method in sorted(all_methods):
+        for clip in sorted(all_clips):
+            if Video(method=method, clip=clip) not in found:
+                raise EvaluationError(
+                    f"{folder / method / clip}.mp4 is missing: every method must show every clip; add it, or choose "
+                    "with --methods and --clips"
+                )
+    size_mb = sum(path.stat().st_size for path in found.values()) / 1e6
+    if size_mb > LARGEST_MB:
+        raise EvaluationError(
+            f"{len(found)} videos have {size_mb:.0f} MB, more than the {LARGEST_MB} MB a page can hold; choose fewer clips"
+        )
+    silent = [path for path in found.values() if not playable_sound(path)]
+    if silent and len(silent) < len(found):
+        raise EvaluationError(f"{silent[0]} has no sound and others have; all or none may")
+    return found
+
+
+def playable_sound(path: Path) -> bool:
+    """Whether a video has sound, after checking that every browser plays it. Raises DataError."""
+    with open_media(path, "video", "video") as (container, stream):
+        found = (stream.codec_context.name, stream.codec_context.pix_fmt)
+        if found != ("h264", "yuv420p"):
+            raise DataError(f"{path} is {' '.join(map(str, found))}; browsers play H.264 with yuv420p, convert it")
+        return len(container.streams.audio) > 0
+
+
+def opaque(salt: bytes, video: Video) -> str:
+    """A name for a video that tells nothing without the salt: HMAC-SHA256, shortened."""
+    return hmac.new(salt, f"{video.method}/{video.clip}".encode(), hashlib.sha256).hexdigest()[:ID_DIGITS]
+
+
+def page_of(study: str, title: str, videos: dict[str, Path]) -> str:
+    """The page: the template with the videos, in the order of their ids, as base64."""
+    ids = sorted(videos)
+    embedded = "\n".join(
+        f'<script type="text/plain" id="video-{name}">{base64.b64encode(videos[name].read_bytes()).decode()}</script>'
+        for name in ids
+    )
+    page = TEMPLATE.read_text(encoding="utf-8")
+    parts = {
+        "title": html.escape(title),
+        "question": html.escape(QUESTION),
+        "study": json.dumps({"study": study, "videos": ids}),
+        "videos": embedded,
+    }
+    for name, text in parts.items():
+        assert "{{" + name + "}}" in page, name
+        page = page.replace("{{" + name + "}}", text)
+    return page
+
+
+# ---- scoring the answers
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over ratings and its 95 % bootstrap interval over participants (None for a single participant)."""
+
+    value: float
+    interval: tuple[float, float] | None
+
+
+def read_key(path: Path) -> Key:
+    """Raises DataError."""
+    try:
+        return Key.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise DataError(f"--key {path} not found; `make` wrote it beside the page") from error
+    except ValidationError as error:
+        raise DataError(f"--key {path} is not the key of a study ({_first(error)})") from error
+
+
+def read_answers(paths: Iterable[Path], key: Key) -> tuple[list[Answers], list[str]]:
+    """Usable answers, and a sentence for each file that is refused.
+
+    Of files with one participant the first that was finished counts, so that a second try cannot replace it.
+    """
+    usable: list[tuple[Answers, Path]] = []
+    refused = []
+    for path in paths:
+        try:
+            usable.append((checked_answers(path, key), path))
+        except DataError as error:
+            refused.append(str(error))
+    counted: dict[str, tuple[Answers, Path]] = {}
+    for answers, path in sorted(usable, key=lambda pair: (pair[0].finished, pair[1])):
+        if answers.participant in counted:
+            earlier = counted[answers.participant][1]
+            refused.append(f"{path} is a duplicate: {earlier} has participant {answers.participant} too, and counts")
+        else:
+            counted[answers.participant] = (answers, path)
+    return [answers for answers, _ in counted.values()], refused
+
+
+def checked_answers(path: Path, key: Key) -> Answers:
+    """One participant's file. Raises DataError if it is damaged, of another study, or incomplete."""
+    try:
+        answers = Answers.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})") from error
+    except ValidationError as error:
+        raise DataError(f"{path} is damaged or no file of answers ({_first(error)})") from error
+    if answers.study != key.study:
+        raise DataError(f"{path} belongs to study {answers.study}, the key to {key.study}")
+    rated = [rating.video for rating in answers.answers]
+    if sorted(rated) != sorted(key.videos) or rated != answers.order:
+        raise DataError(f"{path} does not rate each of the {len(key.videos)} videos of this study once; it was changed")
+    return answers
+
+
+def table_3(answers: list[Answers], key: Key) -> dict[str, dict[str, Estimate]]:
+    """Table 3: method -> "1" ... "5" and "natural" (shares of the ratings, 0..1) and "mean" (1..5)."""
+    table = {}
+    for method in sorted({video.method for video in key.videos.values()}):
+        rows = [
+            (each.participant, rating.score)
+            for each in answers
+            for rating in each.answers
+            if key.videos[rating.video].method == method
+        ]
+        participants, score_N = [who for who, _ in rows], np.array([score for _, score in rows])
+        columns = {str(score): score_N == score for score in SCORES}
+        columns |= {"natural": score_N >= NATURAL, "mean": score_N}
+        table[method] = {
+            name: Estimate(float(np.mean(column)), interval(column.astype(float), participants, BOOTSTRAP_SAMPLES))
+            for name, column in columns.items()
+        }
+    return table
+
+
+def score(files: list[Path], key_path: Path, output: Path) -> list[str]:
+    """Write output/study.json and output/study.md. -> sentences about refused files.
+
+    Args:
+        files: files of answers, or folders of them.
+
+    Raises:
+        DataError: no such file, or no key. EvaluationError: no usable answers.
+    """
+    key = read_key(key_path)
+    answers, refused = read_answers(listed(files, key_path), key)
+    if not answers:
+        reason = f": {refused[0]}" if refused else ""
+        raise EvaluationError(f"no usable answers in {' '.join(map(str, files))}{reason}")
+    table = table_3(answers, key)
+    hasty = sum(rating.watched < WATCHED for each in answers for rating in each.answers)
+    result = {
+        "study": key.study,
+        "question": key.question,
+        "participants": len(answers),
+        "clips": len({video.clip for video in key.videos.values()}),
+        "ratings": sum(len(each.answers) for each in answers),
+        "ratings_before_half_was_watched": hasty,
+        "bootstrap": {"samples": BOOTSTRAP_SAMPLES, "unit": "participant", "level": 0.95},
+        "methods": {
+            method: {name: {"value": e.value, "interval": e.interval} for name, e in columns.items()}
+            for method, columns in table.items()
+        },
+        "refused": refused,
+    }
+    output.mkdir(parents=True, exist_ok=True)
+    for name, text in (("study.json", json.dumps(result, indent=1) + "\n"), ("study.md", report(result, table))):
+        with written_beside(output / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return refused
+
+
+def listed(files: list[Path], key_path: Path) -> list[Path]:
+    """Files of answers: the named ones and every .json of named folders, but not the key. Raises DataError."""
+    found: list[Path] = []
+    for path in files:
+        if not path.exists():
+            raise DataError(f"--answers {path} not found; check the name")
+        found += sorted(path.glob("*.json")) if path.is_dir() else [path]
+    unique = {path.resolve(): path for path in found if path.resolve() != key_path.resolve()}
+    return list(unique.values())
+
+
+def report(result: dict, table: dict[str, dict[str, Estimate]]) -> str:
+    """Table 3 as Markdown."""
+    lines = [
+        "# User study (Sec. 5.5, Table 3)",
+        "",
+        f'"{result["question"]}" from 1 (not at all) to 5 (completely): {result["participants"]} participants, '
+        f"{result['clips']} clips of {len(table)} methods, {result['ratings']} ratings. In brackets: 95 % bootstrap "
+        f"intervals over participants ({BOOTSTRAP_SAMPLES} samples).",
+        "",
+        "| method | 1 | 2 | 3 | 4 | 5 | natural (4+5) | mean |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for method, columns in table.items():
+        cells = [_cell(e, 1, "") if name == "mean" else _cell(e, 100, " %") for name, e in columns.items()]
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    lines += ["", f"Ratings given before half of the video was watched: {result['ratings_before_half_was_watched']}."]
+    if result["refused"]:
+        lines += ["", "Files that were refused:", "", *(f"- {sentence}" for sentence in result["refused"])]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(estimate: Estimate, scale: float, unit: str) -> str:
+    digits = 1 if scale == 100 else 2
+    text = f"{scale * estimate.value:.{digits}f}{unit}"
+    if estimate.interval is None:
+        return text
+    low, high = (f"{scale * side:.{digits}f}" for side in estimate.interval)
+    return f"{text} [{low}, {high}]"
+
+
+def _first(error: ValidationError) -> str:
+    """The first fault in a few words."""
+    fault = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in fault["loc"])
+    return f"{place}: {fault['msg']}" if place else fault["msg"]
+
+
+# ---- the command
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    with clean_exit(DataError, EvaluationError):
+        if arguments.command == "make":
+            key_path, count = make(
+                arguments.videos, arguments.output, arguments.title, arguments.methods, arguments.clips
+            )
+            print(f"{arguments.output}: {count} videos, {arguments.output.stat().st_size / 1e6:.1f} MB; hand it out")
+            print(f"{key_path}: tells which video is which; keep it, and to yourself")
+        else:
+            for sentence in score(arguments.answers, arguments.key, arguments.output):
+                print(f"refused: {sentence}", file=sys.stderr)
+            print((arguments.output / "study.md").read_text(encoding="utf-8"), end="")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m evaluation.study", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    maker = commands.add_parser("make", help="write the page and its key")
+    maker.add_argument("--videos", type=Path, required=True, help="folder of METHOD/CLIP.mp4 (H.264)")
+    maker.add_argument("--output", type=Path, required=True, help="the page to write, e.g. STUDY.html")
+    maker.add_argument("--methods", nargs="+", help="default: every folder")
+    maker.add_argument("--clips", nargs="+", help="default: every clip; the paper took 4")
+    maker.add_argument("--title", default="Talking people: a short study", help="heading of the page")
+    scorer = commands.add_parser("score", help="turn files of answers into Table 3")
+    scorer.add_argument("--answers", type=Path, nargs="+", required=True, help="files, or folders of them")
+    scorer.add_argument("--key", type=Path, required=True, help="STUDY.key.json")
+    scorer.add_argument("--output", type=Path, required=True, help="folder for study.json and study.md")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
