@@ -3,6 +3,7 @@
 Nothing is downloaded, and nothing stands in for a file that is not there: the numbers it gives are reported as missing.
 """
 
+import warnings
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -90,7 +91,9 @@ def load_lpips(path: Path, device: torch.device, sha256_prefix: str = ALEXNET_SH
     import lpips
 
     trained = load_torch_file(checked(path, sha256_prefix))
-    network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
+    with warnings.catch_warnings():  # lpips names torchvision's weights in the old way
+        warnings.simplefilter("ignore", UserWarning)
+        network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
     state = {}  # `sliceS.N.weight` of lpips is `features.N.weight` of torchvision
     for key in network.net.state_dict():
         source = "features." + key.split(".", 1)[1]

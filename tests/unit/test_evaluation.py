@@ -296,7 +296,8 @@ def test_identity_and_lip_networks_see_the_faces():
         for name, footage in (("same", same), ("changing", truth.footage))
     }
     # Only the mouth of the given mesh moves, and alignment does not look at it.
-    assert scores["same"]["csim"] == pytest.approx(1, abs=1e-5) > scores["changing"]["csim"]
+    assert scores["same"]["csim"] == pytest.approx(1, abs=1e-5)
+    assert scores["changing"]["csim"] < 1 - 1e-4
     assert {"lse_c", "lse_d", "av_offset"} <= scores["same"].keys() and scores["same"]["lse_d"] > 0
 
 
