@@ -40,7 +40,7 @@ from modules import losses, measures
 from modules.image_generator import ImageGenerator, ImageGeneratorConfig, Rendering, SourceEncoding
 from modules.keypoint_detector import KeypointDetector, KeypointDetectorConfig
 from modules.keypoints import Keypoints
-from modules.motion_field_generator import MotionField, MotionFieldGenerator, MotionFieldGeneratorConfig
+from modules.motion_field_generator import MotionField, MotionFieldGenerator, MotionFieldGeneratorConfig, Reference
 from modules.perceptual import ImagePyramid, VggConfig, VggError, VggFeatures, load_vgg
 from modules.random_warp import RandomWarp, RandomWarpConfig, random_warp
 from modules.reconstruction import ReconstructionWeights, reconstruction_losses
@@ -186,7 +186,7 @@ class KeypointLosses(nn.Module):
     def forward(self, item: Item, heatmap_factor: float) -> dict[str, Tensor]:
         window, weights = item.window, self.weights
         source = self.frozen[0].detector(window.reference_CHW).keypoints
-        field: MotionField = self.field_generator(window.reference_CHW, window.audio_TAF, window.box_THW, source)
+        field: MotionField = predict(self.field_generator, window, source)
         found = {}
         if heatmap_factor and field.heatmap_BTKHW is not None:
             # Summed over cells: a mean over 58 x 58 of maps that sum to 1 would be too small to help with lambda_m = 1.
@@ -220,7 +220,7 @@ class PixelLosses(nn.Module):
         window, weights = item.window, self.weights
         frozen, pyramid, vgg = self.frozen
         source = frozen.detector(window.reference_CHW).keypoints
-        field: MotionField = self.field_generator(window.reference_CHW, window.audio_TAF, window.box_THW, source)
+        field: MotionField = predict(self.field_generator, window, source)
         found = {
             "position": weights.position * losses.masked_l1(field.position_BTK2, item.position_TK2, window.valid_T)
         }
@@ -240,6 +240,12 @@ class PixelLosses(nn.Module):
                 driving, transformed, warp
             )
         return found
+
+
+def predict(generator: nn.Module, window: MotionFieldBatch, source: Keypoints) -> MotionField:
+    """N_M on a batch of windows; `source`: N_D's keypoints of their references."""
+    reference = Reference(source, window.reference_box_HW)
+    return generator(window.reference_CHW, window.audio_TAF, window.box_THW, reference)
 
 
 def chosen_frames(field: MotionField, chosen_BR: Tensor) -> Keypoints:
@@ -345,9 +351,9 @@ def validate(
         position, valid = item.position_TK2[None].to(device), window.valid_T
         reference = window.reference_CHW
         source = frozen.detector(reference).keypoints
-        field = generator(reference, window.audio_TAF, window.box_THW, source)
+        field = predict(generator, window, source)
         other_audio = items[(n + 1) % len(items)].window.audio_TAF[None].to(device)
-        other = generator(reference, other_audio, window.box_THW, source)
+        other = predict(generator, window._replace(audio_TAF=other_audio), source)
         note("ke", losses.masked_l1(field.position_BTK2, position, valid))
         note("other_ke", losses.masked_l1(other.position_BTK2, position, valid))
         note("still_ke", losses.masked_l1(source.position_BK2[:, None].expand_as(position), position, valid))
@@ -381,7 +387,7 @@ def draw_samples(run: Run, generator: MotionFieldGenerator, windows: Windows, fr
         item = windows[n]
         window = to_batch(item, run.device).window
         source = frozen.detector(window.reference_CHW).keypoints
-        field = generator(window.reference_CHW, window.audio_TAF, window.box_THW, source)
+        field = predict(generator, window, source)
         every = torch.arange(int(item.window.valid_T.sum()), device=run.device)[None]
         detected = MotionField(item.position_TK2[None].to(run.device), item.jacobian_TK22[None].to(run.device), None)
         frames = window.frames_TCHW[0, every[0]].float() / 255

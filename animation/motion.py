@@ -13,7 +13,7 @@ from animation.models import Models
 from animation.schedule import emission_schedule
 from datasets.head_pose import render_boxes
 from modules.keypoints import Keypoints, compose_2x2, invert_2x2
-from modules.motion_field_generator import MotionFieldGenerator
+from modules.motion_field_generator import MotionFieldGenerator, Reference
 
 POSE_CHUNK = 1024  # audio frames that E_A sees at once
 
@@ -24,11 +24,13 @@ class HeadPoses:
     Attributes:
         frames_TP: [T, 6] rad and mm, as used for frame i.
         after_P: [6], what pads the last window.
+        reference_P: [6], pose of the picture itself; frame 0's where it is not known.
     """
 
-    def __init__(self, frames_TP: np.ndarray, after_P: np.ndarray):
+    def __init__(self, frames_TP: np.ndarray, after_P: np.ndarray, reference_P: np.ndarray | None = None):
         self.frames_TP = np.asarray(frames_TP, np.float32)
         self.after_P = np.asarray(after_P, np.float32)
+        self.reference_P = self.frames_TP[0] if reference_P is None else np.asarray(reference_P, np.float32)
 
     def slice(self, start: int, stop: int) -> np.ndarray:
         """Poses of frames start to stop - 1, padded past the end."""
@@ -37,9 +39,9 @@ class HeadPoses:
         return np.concatenate([poses, padding])
 
     def scaled(self, scale: float) -> "HeadPoses":
-        """Motion about the first pose made `scale` times as large; 0 holds the head still."""
-        first = self.frames_TP[:1]
-        return HeadPoses(first + scale * (self.frames_TP - first), first[0] + scale * (self.after_P - first[0]))
+        """Motion about the picture's own pose made `scale` times as large; 0 holds the head still."""
+        rest = self.reference_P
+        return HeadPoses(rest + scale * (self.frames_TP - rest), rest + scale * (self.after_P - rest), rest)
 
 
 @torch.inference_mode()
@@ -54,7 +56,7 @@ def predict_head_poses(models: Models, image_BCHW: Tensor, audio_TAF: np.ndarray
         rows.append(poses[0])
     rows_TP = models.pose_range.denormalise(torch.cat(rows).cpu().numpy())  # (T + 1, 6)
     first = models.head_motion_config.first_pose_row
-    return HeadPoses(rows_TP[first : first + len(audio_TAF)], rows_TP[-1])
+    return HeadPoses(rows_TP[first : first + len(audio_TAF)], rows_TP[-1], rows_TP[0])
 
 
 def given_head_poses(pose_TP: np.ndarray, num_frames: int) -> HeadPoses:
@@ -81,6 +83,7 @@ def generate_keypoints(
     hop = config.window // 2
     schedule = emission_schedule(len(audio_TAF), config.window)
     image_map = generator.image_map(image_BCHW)
+    reference_box = torch.from_numpy(render_boxes(head_poses.reference_P[None])).to(models.device)
     audio_maps = pose_maps = None
     ready = 0  # frames whose maps have been computed
     for group_start in range(0, len(schedule), windows_per_batch):
@@ -98,7 +101,9 @@ def generate_keypoints(
             image_map.expand(len(group), -1, -1, -1),
             torch.stack([audio_maps[s : s + config.window] for s in starts]),
             torch.stack([pose_maps[s : s + config.window] for s in starts]),
-            None if source is None else repeated(source, len(group)),
+            None
+            if source is None
+            else Reference(repeated(source, len(group)), reference_box.expand(len(group), -1, -1)),
         )
         for i, kept in enumerate(group):
             jacobian = None if field.jacobian_BTK22 is None else field.jacobian_BTK22[i, kept.first : kept.stop]

@@ -63,6 +63,7 @@ class MotionFieldBatch(NamedTuple):
 
     Attributes:
         reference_CHW: another frame of the clip (random), or its first; RGB float32 [0, 1].
+        reference_box_HW: head box of that frame's pose, as box_THW.
         audio_TAF: features, float32.
         box_THW: head boxes of the true poses, uint8 0 or 255, always 256x256.
         frames_TCHW: the frames that were read, RGB uint8: R of the T, or all.
@@ -73,6 +74,7 @@ class MotionFieldBatch(NamedTuple):
     """
 
     reference_CHW: Tensor
+    reference_box_HW: Tensor
     audio_TAF: Tensor
     box_THW: Tensor
     frames_TCHW: Tensor
@@ -117,10 +119,12 @@ class MotionFieldData(Dataset):
         reference_1HWC, audio_TAF = pictures_NHWC[:1], clip.features()[real]
         if self.config.augment:
             reference_1HWC, audio_TAF = self.jitter(reference_1HWC, random), jitter_voice(audio_TAF, random)
+        boxes_THW = render_boxes(clip.pose()[[reference, *rows]])
         return MotionFieldBatch(
             reference_CHW=to_float(reference_1HWC)[0],
+            reference_box_HW=torch.from_numpy(boxes_THW[0]),
             audio_TAF=torch.from_numpy(padded(audio_TAF, window, self.config.audio_padding)),
-            box_THW=torch.from_numpy(render_boxes(clip.pose()[rows])),
+            box_THW=torch.from_numpy(boxes_THW[1:]),
             frames_TCHW=torch.from_numpy(np.ascontiguousarray(frames_RHWC.transpose(0, 3, 1, 2))),
             chosen_R=torch.from_numpy(chosen),
             mouth_T4=torch.from_numpy(mouth_boxes(clip.mouth()[rows]).astype(np.float32)),

@@ -48,7 +48,7 @@ class MotionFieldGeneratorConfig:
     audio_padding: Literal["edge", "zeros"] = "edge"
     box_value: float = 255.0  # of a line in the pose picture: the paper says "binary", the released model reads 0/255
     # Ours, off in the paper: predict how the reference's keypoints (N_D's) move, read off Hourglass-3D around each of
-    # them, instead of finding them by heatmaps; starts as "nothing moves".
+    # them, instead of finding them by heatmaps; starts as "nothing moves". Hourglass-3D also sees the reference's box.
     relative_head: bool = False
     # Ours, off in the paper: scale each audio feature to mean 0 and deviation 1 (running statistics) before E_A, whose
     # inputs otherwise range from 0.1 (voicing) to 800 (F0 in Hz).
@@ -77,6 +77,13 @@ class MotionField(NamedTuple):
         """All frames of all windows as one batch of B * T keypoint sets."""
         jacobian = None if self.jacobian_BTK22 is None else self.jacobian_BTK22.flatten(0, 1)
         return Keypoints(self.position_BTK2.flatten(0, 1), jacobian)
+
+
+class Reference(NamedTuple):
+    """What the relative head goes on from: N_D's keypoints of the reference picture, and the box of its head pose."""
+
+    keypoints: Keypoints
+    box_BHW: Tensor  # [B, 256, 256] of 0 and 255
 
 
 class RelativeHead(nn.Module):
@@ -118,11 +125,14 @@ class MotionFieldGenerator(nn.Module):
             nn.ReLU(),
             nn.Conv2d(8, 2, 13, padding=6),
         )
-        self.predictor = Hourglass3d(6, config.block_expansion, config.max_features, config.num_blocks)
+        self.predictor = Hourglass3d(
+            7 if config.relative_head else 6, config.block_expansion, config.max_features, config.num_blocks
+        )
         channels = self.predictor.out_channels
         self.audio_norm = nn.BatchNorm1d(NUM_FEATURES, affine=False) if config.normalise_audio else None
         self.relative_head = self.kp = self.jacobian = None
         if config.relative_head:
+            self.down_reference_pose = AntiAliasDownsample(1, config.map_size / BOX_SIZE)
             self.relative_head = RelativeHead(channels, config.num_keypoints, config.jacobians)
             return
         self.kp = nn.Conv3d(channels, config.num_keypoints, 7, padding=(3, 0, 0))  # E_kp
@@ -147,17 +157,21 @@ class MotionFieldGenerator(nn.Module):
         return rearrange(frames, "(b t) c h w -> b t c h w", b=len(audio_BTAF))
 
     def from_maps(
-        self, image_B3MM: Tensor, audio_BT2HW: Tensor, pose_BTMM: Tensor, reference: Keypoints | None = None
+        self, image_B3MM: Tensor, audio_BT2HW: Tensor, pose_BTMM: Tensor, reference: Reference | None = None
     ) -> MotionField:
-        """Hourglass-3D and its head on the maps of a window; only the relative head needs the reference's keypoints."""
+        """Hourglass-3D and its head on the maps of a window; only the relative head needs `reference`."""
         frames, enlarge = audio_BT2HW.shape[1], self.map_size // audio_BT2HW.shape[-1]
         audio = rearrange(audio_BT2HW, "b t c h w -> b c t h w")
         audio = F.interpolate(audio, scale_factor=(1, enlarge, enlarge), mode="nearest")
         image = repeat(image_B3MM, "b c h w -> b c t h w", t=frames)
-        volume = torch.cat([audio, image, pose_BTMM[:, None]], dim=1)  # V: (B, 6, T, M, M)
+        maps = [audio, image, pose_BTMM[:, None]]
+        if self.relative_head is not None:
+            box = reference.box_BHW[:, None].to(pose_BTMM) * (self.box_value / 255.0)
+            maps.append(repeat(self.down_reference_pose(box), "b c h w -> b c t h w", t=frames))
+        volume = torch.cat(maps, dim=1)  # V: (B, 6 or 7, T, M, M)
         features = self.predictor(volume)  # (B, C, T, M, M)
         if self.relative_head is not None:
-            return self.relative_head(features, reference)
+            return self.relative_head(features, reference.keypoints)
         logits = rearrange(self.kp(features), "b k t h w -> (b t) k h w")
         heatmap = spatial_softmax(logits, self.temperature)
         jacobian = None
@@ -171,7 +185,7 @@ class MotionFieldGenerator(nn.Module):
         )
 
     def forward(
-        self, image_BCHW: Tensor, audio_BTAF: Tensor, box_BTHW: Tensor, reference: Keypoints | None = None
+        self, image_BCHW: Tensor, audio_BTAF: Tensor, box_BTHW: Tensor, reference: Reference | None = None
     ) -> MotionField:
         maps = self.image_map(image_BCHW), self.audio_map(audio_BTAF), self.pose_map(box_BTHW)
         return self.from_maps(*maps, reference)

@@ -12,7 +12,7 @@ from modules.head_motion_predictor import HeadMotionPredictor, HeadMotionPredict
 from modules.image_generator import DenseMotionConfig, ImageGenerator, ImageGeneratorConfig
 from modules.keypoint_detector import KeypointDetector, KeypointDetectorConfig
 from modules.keypoints import Keypoints, coordinate_grid, gaussian_heatmaps, invert_2x2, soft_argmax
-from modules.motion_field_generator import MotionFieldGenerator, MotionFieldGeneratorConfig, RelativeHead
+from modules.motion_field_generator import MotionFieldGenerator, MotionFieldGeneratorConfig, Reference, RelativeHead
 
 SMALL_HEAD = HeadMotionPredictorConfig(embedding=16, resnet_width=4, resnet_depths=(1, 1))
 SMALL_FIELD = MotionFieldGeneratorConfig(
@@ -209,11 +209,12 @@ def reference_keypoints(batch):
 def test_the_relative_head_starts_from_the_references_keypoints():
     torch.manual_seed(0)
     generator = MotionFieldGenerator(RELATIVE_FIELD).eval()
-    reference = reference_keypoints(2)
+    reference = Reference(reference_keypoints(2), torch.zeros(2, 256, 256, dtype=torch.uint8))
     box = torch.randint(0, 2, (2, 32, 256, 256), dtype=torch.uint8) * 255
     field = generator(torch.rand(2, 3, 64, 64), torch.randn(2, 32, 4, 41), box, reference)
-    assert torch.equal(field.position_BTK2, reference.position_BK2[:, None].expand(-1, 32, -1, -1))
-    assert torch.equal(field.jacobian_BTK22, reference.jacobian_BK22[:, None].expand(-1, 32, -1, -1, -1))
+    keypoints = reference.keypoints
+    assert torch.equal(field.position_BTK2, keypoints.position_BK2[:, None].expand(-1, 32, -1, -1))
+    assert torch.equal(field.jacobian_BTK22, keypoints.jacobian_BK22[:, None].expand(-1, 32, -1, -1, -1))
     assert field.heatmap_BTKHW is None
 
 
