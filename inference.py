@@ -20,7 +20,7 @@ import yaml
 from tqdm import tqdm
 
 from animation.generate import Animator, Job, Summary
-from animation.models import NETWORKS, load_models
+from animation.models import DEMO_WEIGHTS, NETWORKS, load_models
 from animation.options import AnimationOptions, OptionError
 from datasets.errors import DataError
 from datasets.provenance import Signature
@@ -98,7 +98,7 @@ def parse_arguments() -> argparse.Namespace:
         type=Path,
         nargs="+",
         help="weights: .safetensors files, run folders of the training stages, or released .pth.tar files; "
-        "several are merged, a later one wins",
+        "several are merged, a later one wins (default: the small demo model of this project)",
     )
     files.add_argument("--output", type=Path, help="mp4 to write")
     files.add_argument("--pairs", type=Path, help="CSV with the columns image,audio,output: one video a row")
@@ -178,9 +178,14 @@ def read_pairs(path: Path) -> list[Job]:
 
 
 def checkpoints(arguments: argparse.Namespace) -> list[Path]:
+    """Those given, or the small demo model that comes with this project."""
     if arguments.checkpoint:
         return arguments.checkpoint
-    raise OptionError("no --checkpoint given; README.md, 'Weights', says where to get some and how to train your own")
+    print(
+        f"note: no --checkpoint given: using the small demo model {DEMO_WEIGHTS.name}, trained on a few people (128x128);"
+    )
+    print("note: README.md, 'Weights', says how to get better ones or train your own")
+    return [DEMO_WEIGHTS]
 
 
 def needed_networks(jobs: list[Job]) -> tuple[str, ...]:

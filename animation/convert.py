@@ -1,28 +1,40 @@
-"""Convert a published checkpoint to this project's format (safetensors + configuration):
+"""Checkpoints -> one file in this project's format (safetensors + configurations):
 
-python -m animation.convert audio2head.pth.tar audio2head.safetensors
+python -m animation.convert audio2head.pth.tar audio2head.safetensors           # published weights
+python -m animation.convert --half runs/fomm runs/head runs/field all.safetensors  # trained stages, in one small file
 """
 
 import argparse
 from pathlib import Path
 
-from animation.models import build_networks
-from animation.released import read_released
-from engine.checkpoint import CheckpointError, save_weights
+import torch
+
+from animation.models import build_networks, read_weights
+from engine.checkpoint import CheckpointError, Weights, save_weights
 from engine.command import clean_exit
 
 
+def halve(weights: Weights) -> None:
+    """Keep matrices and kernels in 16 bits (networks are filled in float32 from either); the rest is too small to matter."""
+    for state in weights.states.values():
+        for key, value in state.items():
+            if value.dtype == torch.float32 and value.ndim > 1:
+                state[key] = value.half()
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("checkpoint", type=Path, help="audio2head.pth.tar, vox-cpk.pth.tar or vox-adv-cpk.pth.tar")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path, nargs="+", help="files or run folders, as inference.py takes them")
     parser.add_argument("output", type=Path, help="file to write, e.g. audio2head.safetensors")
+    parser.add_argument("--half", action="store_true", help="16-bit kernels: half the size")
     arguments = parser.parse_args()
     with clean_exit(CheckpointError):
-        weights = read_released(arguments.checkpoint)
-        networks = build_networks(
-            weights, source=str(arguments.checkpoint)
-        )  # every key is checked before anything is written
-        weights.states = {component: network.state_dict() for component, network in networks.items()}
+        weights = read_weights(arguments.checkpoint)
+        networks = build_networks(weights, source=", ".join(map(str, arguments.checkpoint)))
+        # Every key has been checked before anything is written.
+        weights.states = {component: dict(network.state_dict()) for component, network in networks.items()}
+        if arguments.half:
+            halve(weights)
         save_weights(arguments.output, weights)
         print(f"{arguments.output}: {', '.join(weights.states)}")
 

@@ -29,6 +29,7 @@ TRAINED_BY = {
     "motion_field_generator": "train_motionfield.py",
 }
 RUN_WEIGHTS = "weights.safetensors"
+DEMO_WEIGHTS = Path(__file__).resolve().parents[1] / "assets" / "demo.safetensors"  # docs/MODEL_CARD.md
 
 
 @dataclass

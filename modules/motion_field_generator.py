@@ -19,6 +19,7 @@ from modules.blocks import AntiAliasDownsample
 from modules.hourglass import Hourglass3d
 from modules.keypoints import (
     Keypoints,
+    coordinate_grid,
     gaussian_heatmaps,
     identity_jacobian_,
     soft_argmax,
@@ -86,22 +87,57 @@ class Reference(NamedTuple):
     box_BHW: Tensor  # [B, 256, 256] of 0 and 255
 
 
-class RelativeHead(nn.Module):
-    """Ours: how each of the reference's keypoints moves, from the features around it; zero before training."""
+def box_moments(map_BTMM: Tensor) -> Tensor:
+    """Where a pose box lies and how it is spread: mean x, y, and covariance xx, yy, xy of its lines -> [B, T, 5], float32.
 
-    def __init__(self, channels: int, num_keypoints: int, jacobians: bool):
+    Coordinates are those of keypoints, [-1, 1]. Shift, distance and roll of the head are plain in them, turns less so.
+    """
+    weight = map_BTMM.float()
+    weight = weight / weight.sum((-2, -1), keepdim=True).clamp(min=1e-6)
+    grid = coordinate_grid(*map_BTMM.shape[-2:], like=weight)
+    mean = (weight[..., None] * grid).sum((2, 3))  # (B, T, 2)
+    x, y = (grid - mean[:, :, None, None]).unbind(-1)
+    spread = torch.stack([x * x, y * y, x * y], dim=-1)
+    return torch.cat([mean, (weight[..., None] * spread).sum((2, 3))], dim=-1)
+
+
+class RelativeHead(nn.Module):
+    """Ours: how each of the reference's keypoints moves; zero before training.
+
+    Two parts are added: one reads Hourglass-3D's features around each keypoint; the other is a short path of temporal
+    convolutions (17 frames to each side) from E_A's maps and the box's motion, which learns from minutes of video.
+    """
+
+    def __init__(self, channels: int, num_keypoints: int, jacobians: bool, width: int = 128):
         super().__init__()
         self.values = 6 if jacobians else 2  # x, y; then the 2x2 Jacobian, row-major
         self.weight = nn.Parameter(torch.zeros(num_keypoints, channels, self.values))
+        self.listen = nn.Linear(2 * AUDIO_MAP_SIZE**2, width)
+        layers: list[nn.Module] = []
+        for n, dilation in enumerate((1, 2, 4, 1)):
+            inputs = width + 5 if n == 0 else width
+            conv = nn.Conv1d(inputs, width, 5, padding=2 * dilation, dilation=dilation)
+            layers += [conv, nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(0.1)]
+        self.temporal = nn.Sequential(*layers)
+        self.change = nn.Conv1d(width + 5, num_keypoints * self.values, 1)
+        nn.init.zeros_(self.change.weight)
+        nn.init.zeros_(self.change.bias)
 
-    def forward(self, features_BCTHW: Tensor, reference: Keypoints) -> MotionField:
-        """Args: reference: the reference picture's keypoints, as N_D finds them."""
+    def forward(
+        self, features_BCTHW: Tensor, audio_BT2HW: Tensor, pose_BTMM: Tensor, pose_B1MM: Tensor, reference: Keypoints
+    ) -> MotionField:
+        """Args: the maps that Hourglass-3D has seen, the reference's box last; the reference's keypoints, as N_D finds them."""
         height, width = features_BCTHW.shape[-2:]
         around_BKHW = gaussian_heatmaps(reference.position_BK2, height, width)
         around_BKHW = around_BKHW / around_BKHW.sum((-2, -1), keepdim=True)
         # A matrix product may run in bfloat16 here: these are features, not coordinates.
         pooled = torch.einsum("bcthw,bkhw->btkc", features_BCTHW, around_BKHW.to(features_BCTHW))
         change = torch.einsum("btkc,kcv->btkv", pooled, self.weight.to(pooled)).float()
+        moved = rearrange(box_moments(pose_BTMM) - box_moments(pose_B1MM), "b t m -> b m t") * 10
+        heard = rearrange(self.listen(audio_BT2HW.flatten(2)), "b t e -> b e t")
+        heard = self.temporal(torch.cat([heard, moved.to(heard)], dim=1))
+        direct = self.change(torch.cat([heard, moved.to(heard)], dim=1)).float()
+        change = change + rearrange(direct, "b (k v) t -> b t k v", v=self.values)
         position = reference.position_BK2[:, None] + change[..., :2]
         if self.values == 2 or reference.jacobian_BK22 is None:
             return MotionField(position, None, None)
@@ -167,11 +203,12 @@ class MotionFieldGenerator(nn.Module):
         maps = [audio, image, pose_BTMM[:, None]]
         if self.relative_head is not None:
             box = reference.box_BHW[:, None].to(pose_BTMM) * (self.box_value / 255.0)
-            maps.append(repeat(self.down_reference_pose(box), "b c h w -> b c t h w", t=frames))
+            reference_B1MM = self.down_reference_pose(box)
+            maps.append(repeat(reference_B1MM, "b c h w -> b c t h w", t=frames))
         volume = torch.cat(maps, dim=1)  # V: (B, 6 or 7, T, M, M)
         features = self.predictor(volume)  # (B, C, T, M, M)
         if self.relative_head is not None:
-            return self.relative_head(features, reference.keypoints)
+            return self.relative_head(features, audio_BT2HW, pose_BTMM, reference_B1MM, reference.keypoints)
         logits = rearrange(self.kp(features), "b k t h w -> (b t) k h w")
         heatmap = spatial_softmax(logits, self.temperature)
         jacobian = None

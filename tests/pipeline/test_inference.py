@@ -273,6 +273,15 @@ def test_an_interrupted_run_leaves_nothing(files, tmp_path, how):
     assert os.listdir(out) == [] and b"Traceback" not in stderr
 
 
+def test_without_a_checkpoint_the_demo_model_is_used_and_named(files, tmp_path, capsys):
+    assert run(*usual(files, tmp_path / "o.mp4", checkpoint=None)) == 0
+    said = capsys.readouterr().out
+    assert "demo.safetensors" in said and "train your own" in said
+    frames, *_ = read_video(tmp_path / "o.mp4")
+    assert frames.shape[1:3] == (128, 128)
+    assert np.abs(frames.astype(int) - frames[0]).mean((1, 2, 3)).max() > 0.5  # it moves
+
+
 # ---- bad input: one sentence, a non-zero exit, nothing written
 
 
@@ -316,7 +325,6 @@ def bad_cases(files, tmp_path):
         "audio is a picture": ({"audio": files / "face.png"}, ["face.png"]),
         "audio without samples": ({"audio": tmp_path / "nothing.wav"}, ["nothing.wav"]),
         "video without sound": ({"audio": silent_video}, ["mute.mp4", "no sound track"]),
-        "no checkpoint": ({"checkpoint": None}, ["--checkpoint"]),
         "checkpoint missing": ({"checkpoint": absent}, ["does not exist"]),
         "checkpoint truncated": ({"checkpoint": tmp_path / "cut.safetensors"}, ["cut.safetensors"]),
         "checkpoint is text": ({"checkpoint": tmp_path / "text.txt"}, ["not a readable PyTorch checkpoint"]),

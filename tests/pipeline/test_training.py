@@ -91,6 +91,20 @@ def test_stage_two_learns_to_move_the_head(corpus: Path, tmp_path: Path) -> None
     assert "head_motion_predictor.output.weight" in load_file(tmp_path / "weights.safetensors")
 
 
+def test_the_relative_head_starts_at_a_still_face_and_is_trained(corpus: Path, stage_one: Path, tmp_path: Path) -> None:
+    head = [f"motion_field_generator.{name}" for name in ("relative_head=true", "normalise_audio=true", "box_value=1")]
+    common = (f"data.root={corpus}", f"fomm.checkpoint={stage_one}", "run.max_steps=20", "run.validate_every=20")
+    train("motionfield", "motionfield_tiny", tmp_path, *common, *head)
+    last = lines(tmp_path)[-1]
+    assert "heatmap" not in lines(tmp_path)[0]
+    assert (
+        last["val/ke"] < 1.5 * last["val/still_ke"]
+    )  # the paper's head is several times as far off after so few steps
+    weights = load_file(tmp_path / "weights.safetensors")
+    assert weights["motion_field_generator.relative_head.weight"].abs().max() > 0
+    assert weights["motion_field_generator.relative_head.change.weight"].abs().max() > 0
+
+
 def test_stage_three_learns_keypoints_then_pixels(corpus: Path, stage_one: Path, tmp_path: Path) -> None:
     common = (f"data.root={corpus}", f"fomm.checkpoint={stage_one}")
     train("motionfield", "motionfield_tiny", tmp_path / "keypoints", *common)

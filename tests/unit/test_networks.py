@@ -12,7 +12,13 @@ from modules.head_motion_predictor import HeadMotionPredictor, HeadMotionPredict
 from modules.image_generator import DenseMotionConfig, ImageGenerator, ImageGeneratorConfig
 from modules.keypoint_detector import KeypointDetector, KeypointDetectorConfig
 from modules.keypoints import Keypoints, coordinate_grid, gaussian_heatmaps, invert_2x2, soft_argmax
-from modules.motion_field_generator import MotionFieldGenerator, MotionFieldGeneratorConfig, Reference, RelativeHead
+from modules.motion_field_generator import (
+    MotionFieldGenerator,
+    MotionFieldGeneratorConfig,
+    Reference,
+    RelativeHead,
+    box_moments,
+)
 
 SMALL_HEAD = HeadMotionPredictorConfig(embedding=16, resnet_width=4, resnet_depths=(1, 1))
 SMALL_FIELD = MotionFieldGeneratorConfig(
@@ -227,12 +233,23 @@ def test_the_relative_head_reads_features_around_each_keypoint():
     features = torch.zeros(1, 1, 3, 32, 32)
     features[..., 16:] = 1
     features[:, :, 2] *= 2  # the last frame
-    field = head(features, reference)
+    empty = torch.zeros(1, 3, 2, 32, 32), torch.zeros(1, 3, 32, 32), torch.zeros(1, 1, 32, 32)
+    field = head.eval()(features, *empty, reference)
     moved = field.position_BTK2 - reference.position_BK2
     assert moved[:, :, 0].abs().max() < 1e-3
     assert torch.allclose(moved[0, :, 1], torch.tensor([[0.5, -0.25], [0.5, -0.25], [1.0, -0.5]]), atol=1e-3)
     wanted = torch.tensor([[1.1, 0.0], [0.0, 1.2]])
     assert torch.allclose(field.jacobian_BTK22[0, 0, 1], wanted, atol=1e-3)
+
+
+def test_the_boxes_moments_follow_it():
+    box = torch.zeros(1, 3, 33, 33)
+    box[0, 0, 12:21, 12:21] = 1  # in the middle, half a unit wide
+    box[0, 1, 12:21, 20:29] = 255  # half a unit to the right; brightness does not matter
+    box[0, 2, 8:25, 8:25] = 1  # nearer: twice as wide
+    middle, right, near = box_moments(box)[0]
+    assert torch.allclose(middle[:2], torch.zeros(2), atol=1e-6) and torch.allclose(right[:2], torch.tensor([0.5, 0.0]))
+    assert torch.allclose(right[2:], middle[2:], atol=1e-6) and 3 < near[2] / middle[2] < 4
 
 
 def test_normalised_audio_forgets_each_features_scale():
