@@ -39,9 +39,10 @@ class HeadPoses:
         return np.concatenate([poses, padding])
 
     def scaled(self, scale: float) -> "HeadPoses":
-        """Motion about the picture's own pose made `scale` times as large; 0 holds the head still."""
-        rest = self.reference_P
-        return HeadPoses(rest + scale * (self.frames_TP - rest), rest + scale * (self.after_P - rest), rest)
+        """Motion about the first pose made `scale` times as large; 0 holds the head still."""
+        first = self.frames_TP[0]
+        frames_TP, after_P = first + scale * (self.frames_TP - first), first + scale * (self.after_P - first)
+        return HeadPoses(frames_TP, after_P, self.reference_P)
 
 
 @torch.inference_mode()
