@@ -105,7 +105,7 @@ class RelativeHead(nn.Module):
     """Ours: how each of the reference's keypoints moves; zero before training.
 
     Two parts are added: one reads Hourglass-3D's features around each keypoint; the other is a short path of temporal
-    convolutions (17 frames to each side) from E_A's maps and the box's motion, which learns from minutes of video.
+    convolutions (16 frames to each side) from E_A's maps and the box's motion, which learns from minutes of video.
     """
 
     def __init__(self, channels: int, num_keypoints: int, jacobians: bool, width: int = 128):
