@@ -17,11 +17,11 @@ from pathlib import Path
 
 import torch
 import yaml
-from tqdm import tqdm
 
 from animation.generate import Animator, Job, Summary
 from animation.models import DEMO_WEIGHTS, NETWORKS, load_models
 from animation.options import AnimationOptions, OptionError
+from animation.progress import frame_bar
 from datasets.errors import DataError
 from datasets.provenance import Signature
 from engine.checkpoint import CheckpointError
@@ -49,12 +49,7 @@ def main() -> None:
 def run(animator: Animator, job: Job) -> None:
     """Make one video with a progress bar and print a summary."""
     start = time.perf_counter()
-    with tqdm(unit="frame", desc=job.output.name, disable=None) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with frame_bar(job.output.name) as progress:
         summary = animator.animate(job, progress)
     print_summary(summary, animator, time.perf_counter() - start)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import skimage.data
 import torch
-from tqdm import tqdm
 
 from animation.generate import Animator, Job
 from animation.models import DEMO_WEIGHTS, load_models
 from animation.options import AnimationOptions
+from animation.progress import frame_bar
 from datasets.errors import DataError
 from datasets.image import write_png
 from engine.checkpoint import CheckpointError
@@ -31,12 +31,7 @@ def main() -> None:
             load_models([DEMO_WEIGHTS], torch.device("cpu")), AnimationOptions(device="cpu", keypoint_mode="relative")
         )
         job = Job(portrait, RESULTS / "demo.mp4", ROOT / "assets" / "speech.wav")
-        with tqdm(unit="frame", desc="demo.mp4", disable=None) as bar:
-
-            def progress(done: int, total: int) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
-
+        with frame_bar(job.output.name) as progress:
             summary = animator.animate(job, progress)
         print(f"{summary.frames} frames in {sum(summary.seconds.values()):.1f} s: {summary.output}")
 

@@ -22,6 +22,7 @@ import argparse
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
@@ -40,6 +41,7 @@ from engine.command import clean_exit
 from engine.config import ConfigError
 from evaluation.errors import EvaluationError
 from evaluation.motion import loudness
+from evaluation.rows import RowName
 from evaluation.strips import (
     differences,
     equally_spaced,
@@ -52,19 +54,7 @@ from evaluation.strips import (
 from evaluation.truth import read_video
 
 TRUTH = "truth"
-VARIANTS = (
-    "full",
-    "gt-head",
-    "gt-keypoint",
-    "l1",
-    "no-set",
-    "no-jacobian",
-    "one-stage",
-    "still",
-    "wrong-audio",
-    "wrong-audio-generated",
-    "other-keypoints",
-)
+VARIANTS: tuple[str, ...] = get_args(RowName)
 MAX_FRAMES = 250  # of a clip that are drawn: ten seconds, so that eleven variants fit into a GB
 COLUMNS = 8  # frames in a strip
 CLIPS = 3  # drawn when none is named
