@@ -11,7 +11,7 @@ demo: $(READY)
 
 # Everything but the minutes-long and the GPU tests.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --maxfail 10 -m "not slow and not gpu"
 
 check: $(READY)
 	$(BIN)/ruff check .

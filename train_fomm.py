@@ -42,10 +42,12 @@ class WeightConfig(ReconstructionWeights):
     """Weight of each loss, by the name under which it is logged; a loss of weight 0 is not computed.
 
     Defaults are FOMM's vox-256. Its vox-adv adds adversarial 1 (and then feature_matching and discriminator count).
+    `lips` is ours: it ties the last four keypoints to the mouth, which keypoints of small trainings otherwise leave out.
     """
 
     equivariance_position: float = 10.0
     equivariance_jacobian: float = 10.0
+    lips: float = 0.0
     adversarial: float = 0.0
     feature_matching: float = 10.0
     discriminator: float = 1.0
@@ -91,6 +93,8 @@ class Config:
         keypoints = self.discriminator.keypoints
         if self.weights.adversarial and keypoints not in (0, self.keypoint_detector.num_keypoints):
             raise ValueError("discriminator.keypoints must be 0 or the detector's num_keypoints")
+        if self.weights.lips and self.keypoint_detector.num_keypoints <= losses.LIPS:
+            raise ValueError(f"weights.lips takes {losses.LIPS} keypoints; keypoint_detector.num_keypoints must be more")
 
 
 class Reconstruction(NamedTuple):
@@ -120,7 +124,8 @@ class GeneratorLosses(nn.Module):
         self,
         source_BCHW: Tensor,
         driving_BCHW: Tensor,
-        mouth_B4: Tensor,
+        source_mouth_B4: Tensor,
+        driving_mouth_B4: Tensor,
         warp: RandomWarp,
         discriminator: MultiScaleDiscriminator | None,
     ) -> Reconstruction:
@@ -129,7 +134,10 @@ class GeneratorLosses(nn.Module):
         source = self.detector(source_BCHW).keypoints
         driving = self.detector(driving_BCHW).keypoints
         image_BCHW = self.generator(source_BCHW, driving, source).image_BCHW
-        found = reconstruction_losses(image_BCHW, driving_BCHW, mouth_B4, weights, pyramid, vgg)
+        found = reconstruction_losses(image_BCHW, driving_BCHW, driving_mouth_B4, weights, pyramid, vgg)
+        if weights.lips:
+            pairs = ((source, source_mouth_B4), (driving, driving_mouth_B4))
+            found["lips"] = weights.lips * sum(losses.lip_l1(points.position_BK2, mouth) for points, mouth in pairs) / 2
         if weights.adversarial:
             found |= adversarial_losses(discriminator, image_BCHW, driving_BCHW, driving.position_BK2, weights)
         if weights.equivariance_position or weights.equivariance_jacobian:
@@ -267,7 +275,8 @@ def main(config: Config) -> None:
         for batch in run.batches(data, config.optim.batch_size):
             source, driving = batch.source_CHW, batch.driving_CHW
             warp = random_warp(batch.index, config.run.seed, config.warp, run.device)
-            redrawn = generator_losses(source, driving, batch.driving_mouth_4, warp, discriminator)
+            mouths = batch.source_mouth_4, batch.driving_mouth_4
+            redrawn = generator_losses(source, driving, *mouths, warp, discriminator)
             run.update(generator_optim, redrawn.losses)
             if discriminator is not None:
                 fake, position = redrawn.image_BCHW.detach(), redrawn.position_BK2.detach()

@@ -7,7 +7,12 @@ Letters: T video frame (25 a second), P pose value (rx pitch, ry yaw, rz roll in
 mediapipe's 468 (x, y, z in pixels), K point, D coordinate, S sample of sound, F frequency band, H W C picture.
 """
 
-from collections.abc import Sequence
+import fcntl
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -155,12 +160,29 @@ def beat_alignment(sound_beats_s: np.ndarray, motion_beats_s: np.ndarray, sigma_
 
 def sound_beats(pcm_S: np.ndarray) -> np.ndarray:
     """Times of the beats that librosa hears, seconds; none in silence or in less than 0.5 s. int16, 16 kHz."""
-    import librosa
-
     if len(pcm_S) < SHORTEST_SOUND_S * SAMPLE_RATE:
         return np.empty(0)
-    wave_S = librosa.resample(pcm_S.astype(np.float32) / 2**15, orig_sr=SAMPLE_RATE, target_sr=BEAT_RATE)
-    return librosa.beat.beat_track(y=wave_S, sr=BEAT_RATE, units="time")[1]
+    return _beat_tracker()(pcm_S)
+
+
+@cache
+def _beat_tracker() -> Callable[[np.ndarray], np.ndarray]:
+    """librosa's beat tracker, imported and compiled by one process at a time.
+
+    Two that fill numba's cache together leave compiled functions that crash everyone who calls them later (numba#10128).
+    """
+    import librosa
+
+    def track(pcm_S: np.ndarray) -> np.ndarray:
+        wave_S = librosa.resample(pcm_S.astype(np.float32) / 2**15, orig_sr=SAMPLE_RATE, target_sr=BEAT_RATE)
+        return librosa.beat.beat_track(y=wave_S, sr=BEAT_RATE, units="time")[1]
+
+    clicks_S = np.zeros(2 * SAMPLE_RATE, np.int16)
+    clicks_S[:: SAMPLE_RATE // 4] = 10_000
+    with open(Path(tempfile.gettempdir()) / f"audio2head-numba-{os.getuid()}.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        track(clicks_S)
+    return track
 
 
 def motion_beats(point_TKD: np.ndarray) -> np.ndarray:

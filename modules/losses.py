@@ -83,6 +83,34 @@ def region_weight(box_B4: Tensor, height: int, width: int, extra: float) -> Tens
     return (1 + extra * bump_BHW)[:, None]
 
 
+LIPS = 4  # keypoints that can be tied to the mouth: its left and right corner in the picture, upper and lower lip
+
+
+def lip_points(box_B4: Tensor) -> Tensor:
+    """Corners of a mouth and the middles of its lips, [B, 4, 2] in [-1, 1], from its box (left, top, right, bottom).
+
+    A box is 1.5 mouths wide, and one mouth's width plus the opening high (`datasets.fomm.mouth_boxes`); an eighth of the
+    width is taken for half the thickness of both lips, so that the points of a closed mouth don't coincide.
+    """
+    centre_B2 = (box_B4[:, :2] + box_B4[:, 2:]) / 2
+    width_B = (box_B4[:, 2] - box_B4[:, 0]) / 1.5
+    opening_B = box_B4[:, 3] - box_B4[:, 1] - width_B
+    side_B, lip_B, none_B = width_B / 2, opening_B / 2 + width_B / 8, torch.zeros_like(width_B)
+    x_B4 = torch.stack([-side_B, side_B, none_B, none_B], dim=1)
+    y_B4 = torch.stack([none_B, none_B, -lip_B, lip_B], dim=1)
+    return centre_B2[:, None] + torch.stack([x_B4, y_B4], dim=-1)
+
+
+def lip_l1(position_BK2: Tensor, box_B4: Tensor) -> Tensor:
+    """How far the last four keypoints are from the corners of the mouth and its lips (ours; FOMM's are free).
+
+    Mean over the batch, to which a mouth whose place is not known (an empty box) adds 0.
+    """
+    known_B = (box_B4[:, 2] > box_B4[:, 0]).to(position_BK2)
+    difference_B = (position_BK2[:, -LIPS:] - lip_points(box_B4)).abs().mean((1, 2))
+    return (difference_B * known_B).mean()
+
+
 def equivariance_position(keypoints_BK2: Tensor, transformed_BK2: Tensor, warp: RandomWarp) -> Tensor:
     """|p - W(p')|: keypoints of a warped picture, warped back, are those of the picture (FOMM Eq. 9; L_eq^P of Eq. 7)."""
     return (keypoints_BK2 - warp.points(transformed_BK2)).abs().mean()

@@ -2,9 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from datasets.fomm import mouth_boxes
 from modules import losses, measures
 from modules.keypoints import Keypoints
 from modules.perceptual import ImagePyramid
@@ -173,6 +175,19 @@ def test_mouth_weight_rises_in_the_box_only() -> None:
     assert weight[0, 0, row, column] > 4.8
     assert weight[0, 0, 0, 0] == pytest.approx(1, abs=1e-3)
     assert (weight[1] == 1).all()  # not known
+
+
+def test_lip_points_open_with_the_mouth_and_unknown_mouths_do_not_count() -> None:
+    mouths = np.array([[128.0, 180, 48, 0], [128, 180, 48, 16], [np.nan] * 4])  # centre, width, opening, of 256
+    box = torch.from_numpy(mouth_boxes(mouths)).float()
+    left, right, upper, lower = losses.lip_points(box).unbind(1)
+    assert ((right - left)[:2] * 128).tolist() == [[pytest.approx(48), 0], [pytest.approx(48), 0]]
+    assert ((lower - upper)[:2, 1] * 128).tolist() == pytest.approx([12, 28], abs=1e-3)  # lips 12 thick, then 16 more
+    assert (upper + lower)[0].tolist() == pytest.approx([2 * 128.5 / 128 - 2, 2 * 180.5 / 128 - 2], abs=1e-5)
+    keypoints = torch.cat([torch.rand(3, 6, 2), losses.lip_points(box)], dim=1)
+    assert losses.lip_l1(keypoints, box) == 0
+    keypoints[:, -1, 1] += 0.4  # of the last lip alone
+    assert losses.lip_l1(keypoints, box) == pytest.approx(2 / 3 * 0.4 / 8)
 
 
 def test_weighted_losses_care_for_the_mouth() -> None:
