@@ -94,7 +94,9 @@ class Config:
         if self.weights.adversarial and keypoints not in (0, self.keypoint_detector.num_keypoints):
             raise ValueError("discriminator.keypoints must be 0 or the detector's num_keypoints")
         if self.weights.lips and self.keypoint_detector.num_keypoints <= losses.LIPS:
-            raise ValueError(f"weights.lips takes {losses.LIPS} keypoints; keypoint_detector.num_keypoints must be more")
+            raise ValueError(
+                f"weights.lips takes {losses.LIPS} keypoints; keypoint_detector.num_keypoints must be more"
+            )
 
 
 class Reconstruction(NamedTuple):

@@ -70,6 +70,7 @@ class KeypointWeights:
     heatmap: float = 1.0
     position: float = 10.0
     jacobian: float = 10.0
+    lips: float = 0.0  # ours: the mouth's motion as a whole; for a stage one that was trained with weights.lips
     # "decays to zero after a certain time": ours. At batch 4 this is some 5 and 10 hours of the paper's week.
     heatmap_hold_steps: int = 10_000
     heatmap_decay_steps: int = 10_000
@@ -80,6 +81,7 @@ class PixelWeights(ReconstructionWeights):
     """Eq. 7: lambda'_p 100, lambda_rec (`perceptual`), lambda_eq^P and lambda_eq^J 10 (Sec. 3.3)."""
 
     position: float = 100.0
+    lips: float = 0.0  # ours, as in the first phase
     equivariance_position: float = 10.0
     equivariance_jacobian: float = 10.0
 
@@ -185,7 +187,8 @@ class KeypointLosses(nn.Module):
 
     def forward(self, item: Item, heatmap_factor: float) -> dict[str, Tensor]:
         window, weights = item.window, self.weights
-        source = self.frozen[0].detector(window.reference_CHW).keypoints
+        relative = self.field_generator.relative_head is not None
+        source = self.frozen[0].detector(window.reference_CHW).keypoints if relative else None
         field: MotionField = predict(self.field_generator, window, source)
         found = {}
         if heatmap_factor and field.heatmap_BTKHW is not None:
@@ -195,6 +198,10 @@ class KeypointLosses(nn.Module):
             heatmap = losses.masked_l1(difference, torch.zeros_like(difference), window.valid_T)
             found["heatmap"] = weights.heatmap * heatmap_factor * heatmap
         found["position"] = weights.position * losses.masked_l1(field.position_BTK2, item.position_TK2, window.valid_T)
+        if weights.lips:
+            found["lips"] = weights.lips * losses.lip_motion_loss(
+                field.position_BTK2, item.position_TK2, window.valid_T
+            )
         if field.jacobian_BTK22 is not None:
             jacobian = losses.masked_l1(field.jacobian_BTK22, item.jacobian_TK22, window.valid_T)
             found["jacobian"] = weights.jacobian * jacobian
@@ -224,6 +231,10 @@ class PixelLosses(nn.Module):
         found = {
             "position": weights.position * losses.masked_l1(field.position_BTK2, item.position_TK2, window.valid_T)
         }
+        if weights.lips:
+            found["lips"] = weights.lips * losses.lip_motion_loss(
+                field.position_BTK2, item.position_TK2, window.valid_T
+            )
         driving = chosen_frames(field, window.chosen_R)
         wanted_NCHW = rearrange(window.frames_TCHW, "b r c h w -> (b r) c h w").float() / 255
         mouth_N4 = window.mouth_T4.gather(1, window.chosen_R[..., None].expand(-1, -1, 4)).flatten(0, 1)
@@ -242,9 +253,9 @@ class PixelLosses(nn.Module):
         return found
 
 
-def predict(generator: nn.Module, window: MotionFieldBatch, source: Keypoints) -> MotionField:
-    """N_M on a batch of windows; `source`: N_D's keypoints of their references."""
-    reference = Reference(source, window.reference_box_HW)
+def predict(generator: nn.Module, window: MotionFieldBatch, source: Keypoints | None) -> MotionField:
+    """N_M on a batch of windows; `source`: N_D's keypoints of their references, which only the relative head needs."""
+    reference = None if source is None else Reference(source, window.reference_box_HW)
     return generator(window.reference_CHW, window.audio_TAF, window.box_THW, reference)
 
 
@@ -333,13 +344,20 @@ def held_out(config: Config, size: int, store: TargetStore) -> Windows:
 
 
 def validate(
-    generator: MotionFieldGenerator, items: list[Item], frozen: Frozen, rendered: int, device: torch.device
+    generator: MotionFieldGenerator,
+    items: list[Item],
+    frozen: Frozen,
+    rendered: int,
+    lips: bool,
+    device: torch.device,
 ) -> dict:
     """KE (mean L1 of keypoint positions, Table 2) and rendered frames, beside what costs nothing and what is possible.
 
     ke: of the prediction; still_ke: of the reference's keypoints repeated; other_ke: of the prediction from another
-    clip's sound. psnr, ssim, mouth_psnr: of frames rendered from the prediction; still_...: of the reference picture
-    repeated; detected_...: of frames rendered from N_D's own keypoints, the most stage one can do.
+    clip's sound. lips, other_lips (if `lips`): correlation of the mouth's opening, as the keypoints of the lips have it,
+    with N_D's, for the right sound and another clip's. psnr, ssim, mouth_psnr: of frames rendered from the prediction;
+    still_...: of the reference picture repeated; detected_...: of frames rendered from N_D's own keypoints, the most
+    stage one can do.
     """
     rows: dict[str, list[Tensor]] = {}
 
@@ -357,6 +375,10 @@ def validate(
         note("ke", losses.masked_l1(field.position_BTK2, position, valid))
         note("other_ke", losses.masked_l1(other.position_BTK2, position, valid))
         note("still_ke", losses.masked_l1(source.position_BK2[:, None].expand_as(position), position, valid))
+        if lips:
+            wanted = losses.lip_motion(position)[..., 0]
+            for name, keypoints in (("lips", field), ("other_lips", other)):
+                note(name, measures.correlation(losses.lip_motion(keypoints.position_BTK2)[..., 0], wanted, valid))
         # Frame 0 is the reference itself.
         chosen = torch.linspace(1, int(valid.sum()) - 1, rendered, device=device).round().long()[None]
         frames = window.frames_TCHW[0, chosen[0]].float() / 255
@@ -476,7 +498,8 @@ def main(config: Config) -> None:
             if run.is_main and run.completes(config.run.validate_every):
                 with run.evaluating() as trained:
                     network = trained["motion_field_generator"]
-                    found = validate(network, items, frozen, config.validation.rendered, run.device)
+                    lips = bool(config.pixels.lips if pixels else config.keypoints.lips)
+                    found = validate(network, items, frozen, config.validation.rendered, lips, run.device)
                 run.record(found, best="psnr" if pixels else "ke", higher_is_better=pixels)
             if run.is_main and run.completes(config.run.sample_every):
                 with run.evaluating() as trained:

@@ -84,7 +84,8 @@ def generate_keypoints(
     hop = config.window // 2
     schedule = emission_schedule(len(audio_TAF), config.window)
     image_map = generator.image_map(image_BCHW)
-    reference_box = torch.from_numpy(render_boxes(head_poses.reference_P[None])).to(models.device)
+    if source is not None:
+        reference_box = torch.from_numpy(render_boxes(head_poses.reference_P[None])).to(models.device)
     audio_maps = pose_maps = None
     ready = 0  # frames whose maps have been computed
     for group_start in range(0, len(schedule), windows_per_batch):

@@ -1,7 +1,8 @@
 """Is it still the same person: CSIM, the cosine similarity of ArcFace embeddings (Deng et al. 2019) of frames and reference.
 
-The network is the IResNet of insightface's arcface_torch; its `backbone.pth` files load unchanged. Values depend on the
-file (depth, training set) and on the alignment: compare only rows that name the same hash.
+The network is the IResNet of insightface's arcface_torch; its `backbone.pth` files (model zoo of
+github.com/deepinsight/insightface, non-commercial research) load unchanged. Values depend on the file (depth, training
+set) and on the alignment: compare only rows that name the same hash.
 
 Letters: N face, T video frame, H W C picture, E embedding; meshes are [468, 3], (x, y, z) in pixels of the picture.
 """
@@ -17,12 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.checkpoint import CheckpointError, load_strict, load_torch_file
-from evaluation.weights import MissingWeights, checked
+from evaluation.weights import checked
 
 ARCFACE_FILE = "backbone.pth"
-ARCFACE_SOURCE = (
-    "the model zoo of github.com/deepinsight/insightface, recognition/arcface_torch (non-commercial research)"
-)
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 30, 3)}
 CHANNELS = (64, 128, 256, 512)
 SIZE = 112  # pixels
@@ -94,19 +92,16 @@ class ArcFace(nn.Module):
         return self.features(self.fc(self.bn2(x).flatten(1)))
 
 
-def load_arcface(path: str | Path | None, device: str | torch.device = "cpu", sha256_prefix: str = "") -> ArcFace:
+def load_arcface(path: Path, device: str | torch.device = "cpu", sha256_prefix: str = "") -> ArcFace:
     """An ArcFace backbone, for evaluation; its depth is seen from the file.
 
     Args:
-        path: backbone.pth; None or "" if there is none.
+        path: backbone.pth.
         sha256_prefix: what the file's SHA-256 must begin with; its authors publish none.
 
     Raises:
-        MissingWeights: no path, or no file there.
-        CheckpointError: another file.
+        CheckpointError: no file there, or another one.
     """
-    if not path or not Path(path).is_file():
-        raise MissingWeights("CSIM", ARCFACE_FILE, ARCFACE_SOURCE)
     state = load_torch_file(checked(path, sha256_prefix))
     names = {tuple(key.split(".")[:2]) for key in state}
     blocks = tuple(sum(layer == f"layer{number}" for layer, *_ in names) for number in (1, 2, 3, 4))

@@ -7,7 +7,7 @@ The functions that measure are in `evaluation.pictures`, `evaluation.motion`, `e
 from dataclasses import dataclass
 from typing import Literal
 
-PROTOCOL = "audio2head-evaluation/1"
+PROTOCOL = "audio2head-evaluation/2"
 Table = Literal["Pictures", "Motion", "Sound"]
 
 
@@ -56,6 +56,7 @@ METRICS = {
         Metric(
             "pose_velocity", "Pose velocity", "lower", 3, MOTION, "Frechet distance of head velocities", True, "set"
         ),
+        Metric("spectrum", "Spectrum", "lower", 3, MOTION, "distance of head turns in their frequencies, 0 to 1", True),
         Metric("diversity", "Head turns °", "truth", 2, MOTION, "deviation of head angles over a clip, degrees"),
         Metric("jitter", "Jitter px", "truth", 3, MOTION, "tremble of the face mesh, pixels of 256"),
         Metric("blink_rate", "Blinks/s", "truth", 2, MOTION, "blinks a second"),

@@ -48,7 +48,8 @@ class Row:
 
 STAGE_ONE = ("keypoint_detector", "image_generator")
 ALL = (*STAGE_ONE, "head_motion_predictor", "motion_field_generator")
-POSES = frozenset({"he", "pose_velocity", "diversity", "beat_alignment"})  # known where the true head poses are given
+# Known where the true head poses are given.
+POSES = frozenset({"he", "pose_velocity", "spectrum", "diversity", "beat_alignment"})
 
 TRUTH = Row("truth", "the true videos with their own sound", HELD_AGAINST, generated=False)
 GENERATED = Row("generated", "the given videos", generated=False)

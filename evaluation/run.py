@@ -110,12 +110,16 @@ class Evaluation:
                 frames=len(candidate.footage),
                 metrics=scores.metrics,
                 missing=scores.missing,
-                notes=list(candidate.notes),
+                notes=[*candidate.notes, *scores.notes.values()],
                 made_with=made_with,
             ),
         )
 
     def _collect(self, bar: tqdm) -> dict[str, list[ClipResult]]:
+        """All results, as the ranks finish them.
+
+        Where a rank dies, torchrun ends the others too; of processes started otherwise rank 0 waits for ever.
+        """
         results: dict[str, list[ClipResult]] = {row.name: [] for row in self.rows}
         for place, item in enumerate(self.items):
             for row in self.rows:

@@ -28,10 +28,12 @@ ON_FACES = ("background", "jitter", "blink_rate", "opening_truth", "opening_loud
 class Scores:
     """Attributes:
     metrics: what could be measured. missing: metric -> why it could not.
+    notes: metric -> what the reader of its number should know, a sentence.
     """
 
     metrics: dict[str, float] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
 
     def add(self, name: str, value: float, otherwise: str) -> None:
         """Note a number or, where it is not finite, the reason."""
@@ -59,6 +61,7 @@ def score(row: Row, candidate: Candidate, truth: Truth, networks: Networks, pose
     return Scores(
         {name: value for name, value in scores.metrics.items() if name in wanted},
         {name: reason for name, reason in scores.missing.items() if name in wanted},
+        {name: note for name, note in scores.notes.items() if name in wanted},
     )
 
 
@@ -75,9 +78,11 @@ def _score_motion(scores: Scores, candidate: Candidate, truth: Truth, pose_range
         true_TK2 = truth.keypoints.position_BK2.numpy()
         scores.add("ke", keypoint_error(candidate.position_TK2[1:], true_TK2[1:]), "keypoints are not finite")
     if candidate.pose_TP is None or truth.pose_TP is None:
-        scores.missing |= dict.fromkeys(("he", "diversity", "beat_alignment"), _no_face(candidate))
+        scores.missing |= dict.fromkeys(("he", "spectrum", "diversity", "beat_alignment"), _no_face(candidate))
         return
     scores.add("he", head_pose_error(candidate.pose_TP[1:], truth.pose_TP[1:], pose_range), "poses are not finite")
+    distance = liveliness.spectrum_distance(candidate.pose_TP[1:, :3], truth.pose_TP[1:, :3])
+    scores.add("spectrum", distance, "fewer than 50 frames, or a head that never turns")
     scores.add("diversity", liveliness.head_deviation(candidate.pose_TP).mean, "poses are not finite")
     pauses_s = liveliness.motion_beats(candidate.pose_TP[:, None, :3])
     beats_s = liveliness.sound_beats(_heard(candidate))
@@ -105,6 +110,9 @@ def _score_faces(scores: Scores, candidate: Candidate, truth: Truth, networks: N
         source = truth.footage.frames_THWC[0], true_TN3[0]
         same = csim(networks.arcface, footage.frames_THWC[1:], footage.mesh_TN3[1:], *source)
         scores.add("csim", same.similarity, NO_FACE)
+        if same.found < 1:
+            frames = len(footage) - 1
+            scores.notes["csim"] = f"CSIM is of {round(same.found * frames)} of {frames} frames: no face in the others"
     if networks.syncnet is not None:
         crops_THWC = sync.face_crops(footage.frames_THWC, mesh_boxes(faces_TN3))
         found = sync.score(networks.syncnet, crops_THWC, _heard(candidate))

@@ -2,7 +2,8 @@
 
 The numbers are those that `joonson/syncnet_python`, and Wav2Lip's `scores_LSE` on top of it, give for the same face crop:
 25 frames/s, 16 kHz mono, frames stretched to 224x224, blue first, 0..255. What they add and we do not: frames pass
-through JPEG files there. The public file is SYNCNET_FILE; it lies at SYNCNET_SOURCE.
+through JPEG files there. The public file is SYNCNET_FILE, of
+http://www.robots.ox.ac.uk/~vgg/software/lipsync/data/syncnet_v2.model
 
 Letters: T video frame, N window (5 frames = 20 MFCC rows = 0.2 s, one each frame), R MFCC row (10 ms), M MFCC, E embedding,
 B batch, H W C picture.
@@ -20,10 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.checkpoint import load_strict, load_torch_file
-from evaluation.weights import MissingWeights, checked
+from evaluation.weights import checked
 
 SYNCNET_FILE = "syncnet_v2.model"
-SYNCNET_SOURCE = "http://www.robots.ox.ac.uk/~vgg/software/lipsync/data/syncnet_v2.model"
 # Its authors publish no hash; this one, of 54 573 114 bytes, is what several projects that use the file recorded.
 SYNCNET_SHA256 = "961e8696f888fce4f3f3a6c3d5b3267cf5b343100b238e79b2659bff2c605442"
 
@@ -109,22 +109,17 @@ def _head() -> nn.Sequential:
     return nn.Sequential(nn.Linear(512, 512), nn.BatchNorm1d(512), nn.ReLU(), nn.Linear(512, 1024))
 
 
-def load_syncnet(
-    path: str | Path | None, device: str | torch.device = "cpu", sha256_prefix: str = SYNCNET_SHA256
-) -> SyncNet:
+def load_syncnet(path: Path, device: str | torch.device = "cpu", sha256_prefix: str = SYNCNET_SHA256) -> SyncNet:
     """The public SyncNet, for evaluation.
 
     Args:
-        path: syncnet_v2.model; None or "" if there is none.
+        path: syncnet_v2.model.
         sha256_prefix: what the file's SHA-256 begins with; "" takes any weights of this layout, whose scores can then
             not be compared with published ones.
 
     Raises:
-        MissingWeights: no path, or no file there.
-        CheckpointError: another file.
+        CheckpointError: no file there, or another one.
     """
-    if not path or not Path(path).is_file():
-        raise MissingWeights("LSE", SYNCNET_FILE, SYNCNET_SOURCE)
     network = SyncNet()
     load_strict(network, load_torch_file(checked(path, sha256_prefix)), str(path))
     return network.requires_grad_(False).eval().to(device)

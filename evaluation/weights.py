@@ -1,23 +1,9 @@
-"""Files of published networks that measure: present and genuine, or the metric is not computed."""
+"""Files of published networks that measure: checked before they are believed."""
 
 import hashlib
 from pathlib import Path
 
 from engine.checkpoint import CheckpointError
-
-
-class MissingWeights(FileNotFoundError):
-    """A metric needs a file that is not there. The number is then reported as not computed, never replaced.
-
-    Attributes:
-        metric: name of the metric, as in the tables.
-        file: name of the file under which it is published.
-        source: where to get it.
-    """
-
-    def __init__(self, metric: str, file: str, source: str) -> None:
-        super().__init__(f"{metric} is not computed: needs {file}, from {source}")
-        self.metric, self.file, self.source = metric, file, source
 
 
 def checked(path: str | Path, sha256_prefix: str) -> Path:

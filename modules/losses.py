@@ -111,6 +111,24 @@ def lip_l1(position_BK2: Tensor, box_B4: Tensor) -> Tensor:
     return (difference_B * known_B).mean()
 
 
+LIP_UNIT = 0.05  # of [-1, 1]: some three deviations of a speaking mouth's opening where a face fills the picture
+
+
+def lip_motion(position_BTK2: Tensor) -> Tensor:
+    """How far lips and corners that `lip_l1` has tied are apart, in units of 0.05: [B, T, 2], opening and width."""
+    left_BT2, right_BT2, upper_BT2, lower_BT2 = position_BTK2[:, :, -LIPS:].unbind(2)
+    return torch.stack([lower_BT2[..., 1] - upper_BT2[..., 1], right_BT2[..., 0] - left_BT2[..., 0]], dim=-1) / LIP_UNIT
+
+
+def lip_motion_loss(position_BTK2: Tensor, wanted_BTK2: Tensor, valid_BT: Tensor) -> Tensor:
+    """1 - SSIM of the mouth's opening and width over a window, each by itself (ours, after Eq. 3).
+
+    For its reason: where sound tells only part of a motion, L1 is least for one that is too small.
+    """
+    pair = lip_motion(position_BTK2), lip_motion(wanted_BTK2)
+    return pose_ssim_loss(*pair, c1=0.01**2, c2=0.03**2, statistics="channel", valid_BT=valid_BT)
+
+
 def equivariance_position(keypoints_BK2: Tensor, transformed_BK2: Tensor, warp: RandomWarp) -> Tensor:
     """|p - W(p')|: keypoints of a warped picture, warped back, are those of the picture (FOMM Eq. 9; L_eq^P of Eq. 7)."""
     return (keypoints_BK2 - warp.points(transformed_BK2)).abs().mean()

@@ -51,6 +51,14 @@ def speed(pose_BTP: Tensor, valid_BT: Tensor) -> Tensor:
     return (pose_BTP.diff(dim=1).abs().mean(-1) * mask_BT).sum() / mask_BT.sum()
 
 
+def correlation(value_BT: Tensor, wanted_BT: Tensor, valid_BT: Tensor) -> Tensor:
+    """Pearson's correlation over the real frames, [B]; NaN where one of the two never changes."""
+    mask_BT = valid_BT.to(value_BT)
+    count = mask_BT.sum(1, keepdim=True)
+    a, b = (((x - (x * mask_BT).sum(1, keepdim=True) / count) * mask_BT) for x in (value_BT, wanted_BT))
+    return (a * b).sum(1) / (a.square().sum(1) * b.square().sum(1)).sqrt()
+
+
 def _inside(box_B4: Tensor, height: int, width: int) -> Tensor:
     """Which pixels of a picture lie in a box (left, top, right, bottom) in [-1, 1], [B, H, W]."""
     x = torch.linspace(-1, 1, width, device=box_B4.device)

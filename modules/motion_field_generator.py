@@ -182,7 +182,7 @@ class MotionFieldGenerator(nn.Module):
 
     def pose_map(self, box_BTHW: Tensor) -> Tensor:
         """V_S: boxes [B, T, 256, 256] of 0 and 255 (uint8 or float) -> [B, T, M, M] of 0 to `box_value`."""
-        return self.down_pose(box_BTHW.to(self.down_pose.weight.dtype) * (self.box_value / 255.0))
+        return self.down_pose(box_BTHW) * (self.box_value / 255.0)
 
     def audio_map(self, audio_BTAF: Tensor) -> Tensor:
         """V_A before enlargement: [B, T, 4, 41] -> [B, T, 2, 32, 32]."""
@@ -202,8 +202,7 @@ class MotionFieldGenerator(nn.Module):
         image = repeat(image_B3MM, "b c h w -> b c t h w", t=frames)
         maps = [audio, image, pose_BTMM[:, None]]
         if self.relative_head is not None:
-            box = reference.box_BHW[:, None].to(pose_BTMM) * (self.box_value / 255.0)
-            reference_B1MM = self.down_reference_pose(box)
+            reference_B1MM = self.down_reference_pose(reference.box_BHW[:, None]) * (self.box_value / 255.0)
             maps.append(repeat(reference_B1MM, "b c h w -> b c t h w", t=frames))
         volume = torch.cat(maps, dim=1)  # V: (B, 6 or 7, T, M, M)
         features = self.predictor(volume)  # (B, C, T, M, M)

@@ -236,6 +236,7 @@ def test_a_clip_scored_against_itself_is_perfect_and_frame_0_does_not_count():
     scores = score(ROWS["full"], candidate, truth, load_networks(NetworkPaths(), CPU), PoseRange())
     perfect = {"psnr": 100, "ssim": 1, "mouth_psnr": 100, "mouth_ssim": 1, "he": 0, "ke": 0, "background": 1}
     perfect |= {"opening_truth": 1}
+    assert scores.missing["spectrum"] == "fewer than 50 frames, or a head that never turns" and not scores.notes
     assert {name: scores.metrics[name] for name in perfect} == pytest.approx(perfect, abs=1e-5)
     assert scores.metrics["opening_loudness"] > 0.9 and scores.metrics["jitter"] < 0.1
     assert scores.missing["lpips"].startswith("needs alexnet")
@@ -301,6 +302,28 @@ def test_identity_and_lip_networks_see_the_faces():
     assert {"lse_c", "lse_d", "av_offset"} <= scores["same"].keys() and scores["same"]["lse_d"] > 0
 
 
+def test_spectrum_is_of_head_angles_after_frame_0():
+    swing = np.sin(2 * np.pi * np.arange(51) / 25)
+    true_pose, pose = np.tile(np.float32([0, 0, 0, 50, 50, 300]), (2, 51, 1))
+    true_pose[:, 0], pose[:, 0] = swing, 2 * swing
+    true_pose[:, 3], pose[:, 3] = swing, (-1.0) ** np.arange(51)  # places do not count
+    pose[0] = 99
+    frames = noise(8, 51, 16, 16, 3)
+    truth = replace(
+        a_truth(None),
+        footage=Footage(frames, None),
+        pose_TP=true_pose,
+        mouth_T4=np.tile(MOUTH, (51, 1)),
+        keypoints=None,
+    )
+    candidate = Candidate(truth.footage, truth.pcm, truth.sound, pose)
+    metrics = {
+        row: score(ROWS[row], candidate, truth, load_networks(NetworkPaths(), CPU), PoseRange()).metrics
+        for row in ("full", "gt-head")
+    }
+    assert metrics["full"]["spectrum"] == pytest.approx(0, abs=1e-6) and "spectrum" not in metrics["gt-head"]
+
+
 @dataclass(frozen=True)
 class ToyItem:
     """A clip without files."""
@@ -332,7 +355,24 @@ class ToyMaker:
     def candidate(self, row, truth: Truth, other: Truth | None) -> Candidate:
         self.made.append((row.name, truth.id, other and other.id))
         frames = truth.footage.frames_THWC // 2 + (0 if row.name == "truth" else 7)
-        return Candidate(Footage(frames, None), truth.pcm, truth.sound)
+        return Candidate(Footage(frames, truth.footage.finder), truth.pcm, truth.sound)
+
+
+def test_a_clip_notes_how_many_of_its_frames_csim_is_of(tmp_path):
+    mesh = speaking_mesh(OPENING[:5])
+    mesh[2] = np.nan
+
+    class Seen(ToyItem):
+        def read(self, size: int | None, finder: Told | None) -> Truth:
+            truth = super().read(size, finder)
+            return replace(truth, footage=Footage(truth.footage.frames_THWC, Told(mesh)))
+
+    networks = replace(load_networks(NetworkPaths(), CPU), arcface=ArcFace(18).eval().requires_grad_(False))
+    del networks.missing["csim"]
+    rows, items = [TRUTH, ROWS["wrong-audio"]], [Seen("1", "a"), Seen("2", "b")]
+    results = Evaluation(ToyMaker(), rows, items, networks, PoseRange(), False, Store(tmp_path)).run()
+    assert [clip.notes for clip in results["truth"]] == [["CSIM is of 3 of 4 frames: no face in the others"]] * 2
+    assert [clip.notes for clip in results["wrong-audio"]] == [[], []]
 
 
 def test_fid_is_of_all_frames_but_the_first_and_clips_are_made_once(tmp_path):
@@ -472,7 +512,7 @@ def test_the_table_has_arrows_intervals_and_reasons(tmp_path):
     assert "- LPIPS: not computed: needs FILE" in text and "- a note" in text
     assert "0.900 [0.900, 0.900]" in text
     document = json.loads((tmp_path / "results.json").read_text())
-    assert document["protocol"] == "audio2head-evaluation/1" and len(document["clips"]["full"]) == 3
+    assert document["protocol"] == "audio2head-evaluation/2" and len(document["clips"]["full"]) == 3
     assert (tmp_path / "plots" / "psnr.png").stat().st_size > 1000
     assert not (tmp_path / "plots" / "ssim.png").exists()
 

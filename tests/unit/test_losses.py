@@ -190,6 +190,33 @@ def test_lip_points_open_with_the_mouth_and_unknown_mouths_do_not_count() -> Non
     assert losses.lip_l1(keypoints, box) == pytest.approx(2 / 3 * 0.4 / 8)
 
 
+def test_lip_motion_loss_wants_the_whole_opening_and_its_time() -> None:
+    opening = 0.02 * torch.sin(torch.arange(32) / 2)
+    valid = torch.ones(1, 32, dtype=torch.bool)
+
+    def speaking(opening_T: torch.Tensor) -> torch.Tensor:
+        keypoints = torch.zeros(1, 32, 10, 2)
+        keypoints[0, :, -3, 0] = 0.3
+        keypoints[0, :, -1, 1] = 0.08 + opening_T
+        return keypoints
+
+    def loss(opening_T: torch.Tensor) -> float:
+        return losses.lip_motion_loss(speaking(opening_T), speaking(opening), valid).item()
+
+    assert loss(opening) == pytest.approx(0, abs=1e-6)
+    assert 0.05 < loss(0.5 * opening) < loss(0 * opening) < loss(-opening)
+    assert loss(opening.roll(4)) > 0.3
+    late = valid.clone()
+    late[:, 16:] = False
+    spoilt = torch.cat([opening[:16], -opening[16:]])
+    assert losses.lip_motion_loss(speaking(spoilt), speaking(opening), late) == pytest.approx(0, abs=1e-6)
+    moved = losses.lip_motion(speaking(opening))[0, :, 0]
+    assert moved == pytest.approx((0.08 + opening) / 0.05)
+    again = measures.correlation(moved[None], opening[None], valid)
+    assert again.item() == pytest.approx(1, abs=1e-4)
+    assert measures.correlation(-moved[None], opening[None], late).item() == pytest.approx(-1, abs=1e-4)
+
+
 def test_weighted_losses_care_for_the_mouth() -> None:
     wanted = torch.rand(1, 3, 64, 64)
     box = torch.tensor([[-0.2, 0.3, 0.2, 0.5]])

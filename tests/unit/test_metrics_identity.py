@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from engine.checkpoint import CheckpointError
 from evaluation import identity
-from evaluation.weights import MissingWeights, checked
+from evaluation.weights import checked
 
 # ---- files
 
@@ -24,12 +24,6 @@ def test_a_file_is_checked_by_the_start_of_its_hash(tmp_path) -> None:
         checked(path, "00112233")
     with pytest.raises(CheckpointError, match=r"gone\.pth does not exist"):
         checked(tmp_path / "gone.pth", "")
-
-
-def test_missing_weights_name_the_metric_the_file_and_the_place() -> None:
-    error = MissingWeights("CSIM", "backbone.pth", "there")
-    assert str(error) == "CSIM is not computed: needs backbone.pth, from there"
-    assert (error.metric, error.file, error.source) == ("CSIM", "backbone.pth", "there")
 
 
 # ---- ArcFace
@@ -96,9 +90,6 @@ def test_a_backbone_loads_strictly_and_its_depth_is_seen(tmp_path) -> None:
         identity.load_arcface(path)
     with pytest.raises(CheckpointError, match="not the published file"):
         identity.load_arcface(path, sha256_prefix="0123")
-    for missing in (None, "", tmp_path / "nowhere.pth"):
-        with pytest.raises(MissingWeights, match=r"CSIM is not computed: needs backbone\.pth"):
-            identity.load_arcface(missing)
 
 
 # ---- alignment and similarity

@@ -72,16 +72,6 @@ def test_pose_velocity_distance_without_enough_motion_is_unknown() -> None:
     assert np.isfinite(live.pose_velocity_distance([holes], true))
 
 
-def test_std_ratio_by_axis() -> None:
-    true_TP = noise(0, 80, 2) * 0.1 + 5
-    generated_TP = (true_TP - 5) * (0.5, 2)
-    generated_TP[7] = np.nan
-    assert live.std_ratio(generated_TP, np.delete(true_TP, 7, 0)) == pytest.approx([0.5, 2])
-    true_TP[:, 1] = 0.1  # stands still, but 0.1 has no exact mean
-    assert np.isnan(live.std_ratio(generated_TP, true_TP)[1])
-    assert np.isnan(live.std_ratio(generated_TP[:1], true_TP)).all()
-
-
 def test_band_shares_find_the_frequency() -> None:
     slow, speech, fast = (np.sin(2 * np.pi * frequency * TIME_S) for frequency in (0.5, 2, 8))
     drift = 3 * TIME_S
@@ -104,6 +94,20 @@ def test_band_shares_of_gaps_still_and_short_motion() -> None:
     )
     motion_T2[:60] = np.nan
     assert np.isnan(live.band_shares(motion_T2)).all()
+
+
+def test_spectrum_distance_is_the_share_of_power_in_other_bands() -> None:
+    speech, fast, still = np.sin(4 * np.pi * TIME_S), np.sin(16 * np.pi * TIME_S), np.full(100, 0.1)
+    both = speech + fast  # half of its power is elsewhere
+    true_TP = np.stack([speech, speech, still], 1)
+    # neither size nor place counts
+    assert live.spectrum_distance(5 * true_TP + 1, true_TP) == pytest.approx(0, abs=1e-9)
+    assert live.spectrum_distance(np.stack([both, fast, speech], 1), true_TP) == pytest.approx(3 / 4, abs=0.02)
+    # an axis along which one stands still does not count
+    assert live.spectrum_distance(np.stack([both, still, speech], 1), true_TP) == pytest.approx(1 / 2, abs=0.02)
+    assert np.isnan(live.spectrum_distance(np.stack([still, still, speech], 1), true_TP))
+    assert np.isnan(live.spectrum_distance(true_TP[:49], true_TP))
+    assert np.isfinite(live.spectrum_distance(true_TP[:50], true_TP))
 
 
 # ---- jitter
@@ -266,15 +270,6 @@ def test_head_box_holds_all_frames_and_hair() -> None:
     mesh_TN3[2] = np.nan
     assert live.head_box(mesh_TN3) == pytest.approx([100 - 30, 60 - 50, 220 + 30, 160 + 15])
     assert np.isnan(live.head_box(np.full((2, 468, 3), np.nan))).all()
-
-
-def test_head_box_of_pose_is_the_drawn_box_made_wider() -> None:
-    """Straight ahead at 350 mm: the near square is 233.333 * 150 / 350 = 100 pixels of 256 wide, the far one smaller."""
-    pose_TP = np.array([[0, 0, 0, 0, 0, 350.0], [np.nan] * 6])
-    far = 233.333 * 100 / 450  # half of the far square, 100 mm behind: 51.85, the larger
-    wanted = 128 + np.array([-far * 1.3, -far * 2.3, far * 1.3, far * 1.3])
-    assert live.head_box_of_pose(pose_TP, 128) == pytest.approx(wanted / 2, abs=0.01)
-    assert np.isnan(live.head_box_of_pose(pose_TP[1:], 128)).all()
 
 
 # ---- correlation
