@@ -82,8 +82,6 @@ class Config:
     vgg: VggConfig = VggConfig()
     pyramid: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125)  # scales of the reconstruction losses (FOMM)
     weights: WeightConfig = WeightConfig()
-    # Ours: False trains N_I alone under the N_D of initial_weights, so that an N_M of that N_D stays right.
-    train_detector: bool = True
     optim: OptimFomm = OptimFomm()
     validation: ValidationConfig = ValidationConfig()
     initial_weights: str = ""  # start from a weights file, a run folder or a released checkpoint
@@ -95,8 +93,6 @@ class Config:
         keypoints = self.discriminator.keypoints
         if self.weights.adversarial and keypoints not in (0, self.keypoint_detector.num_keypoints):
             raise ValueError("discriminator.keypoints must be 0 or the detector's num_keypoints")
-        if not (self.train_detector or self.initial_weights):
-            raise ValueError("train_detector=false needs initial_weights, from which N_D comes")
         if self.weights.lips and self.keypoint_detector.num_keypoints <= losses.LIPS:
             raise ValueError(
                 f"weights.lips takes {losses.LIPS} keypoints; keypoint_detector.num_keypoints must be more"
@@ -121,19 +117,10 @@ class GeneratorLosses(nn.Module):
         weights: WeightConfig,
         pyramid: ImagePyramid,
         vgg: VggFeatures | None,
-        train_detector: bool = True,
     ) -> None:
         super().__init__()
         self.detector, self.generator, self.weights = detector, generator, weights
-        self.train_detector = train_detector
-        self.detector.requires_grad_(train_detector)
         self.frozen = (pyramid, vgg)  # in a tuple: not trained, so not part of the state
-        self.train()
-
-    def train(self, mode: bool = True) -> "GeneratorLosses":
-        super().train(mode)
-        self.detector.train(mode and self.train_detector)
-        return self
 
     def forward(
         self,
@@ -150,12 +137,12 @@ class GeneratorLosses(nn.Module):
         driving = self.detector(driving_BCHW).keypoints
         image_BCHW = self.generator(source_BCHW, driving, source).image_BCHW
         found = reconstruction_losses(image_BCHW, driving_BCHW, driving_mouth_B4, weights, pyramid, vgg)
-        if weights.lips and self.train_detector:
+        if weights.lips:
             pairs = ((source, source_mouth_B4), (driving, driving_mouth_B4))
             found["lips"] = weights.lips * sum(losses.lip_l1(points.position_BK2, mouth) for points, mouth in pairs) / 2
         if weights.adversarial:
             found |= adversarial_losses(discriminator, image_BCHW, driving_BCHW, driving.position_BK2, weights)
-        if self.train_detector and (weights.equivariance_position or weights.equivariance_jacobian):
+        if weights.equivariance_position or weights.equivariance_jacobian:
             transformed = self.detector(warp.image(driving_BCHW)).keypoints
             found["equivariance_position"] = weights.equivariance_position * losses.equivariance_position(
                 driving.position_BK2, transformed.position_BK2, warp
@@ -277,8 +264,7 @@ def main(config: Config) -> None:
         run.export(networks, {name: to_dict(getattr(config, name)) for name in networks})
         pyramid = run.freeze(ImagePyramid(config.pyramid))
         vgg = run.freeze(load_vgg(config.vgg)) if config.weights.perceptual else None
-        module = GeneratorLosses(detector, generator, config.weights, pyramid, vgg, config.train_detector)
-        generator_losses = run.place(module)
+        generator_losses = run.place(GeneratorLosses(detector, generator, config.weights, pyramid, vgg))
         generator_optim = run.optimizer(generator_losses, config.optim)
         discriminator = None
         if config.weights.adversarial:
