@@ -341,7 +341,8 @@ def correlation(a_T: np.ndarray, b_T: np.ndarray) -> float:
 
 
 def _constant(value_TD: np.ndarray) -> np.ndarray:
-    """Whether each column stands still but for rounding, [D]."""
+    """Whether each column stands still but for rounding, [D]; in float64, since float32's own deviation may be above it."""
+    value_TD = np.asarray(value_TD, np.float64)
     return value_TD.std(0) <= CONSTANT * np.abs(value_TD).max(0)
 
 

@@ -84,6 +84,11 @@ def test_band_shares_find_the_frequency() -> None:
     assert share_FP[2] == pytest.approx([1, 1], abs=1e-3)  # no leakage from one band into another
 
 
+def test_a_still_float32_head_has_no_spectrum() -> None:
+    still_TP = np.full((2000, 1), -0.38811365, np.float32)
+    assert np.isnan(live.band_shares(still_TP)).all()
+
+
 def test_band_shares_of_gaps_still_and_short_motion() -> None:
     motion_T2 = np.stack([np.sin(4 * np.pi * TIME_S), np.full(100, 0.1)], 1)
     motion_T2[30:33] = np.nan
