@@ -93,8 +93,7 @@ class AntiAliasDownsample(nn.Module):
     """Gaussian blur, then every (1/scale)-th pixel starting with the first (Siarohin et al. 2019b).
 
     The kernel has sigma (1/scale - 1) / 2 and 2 round(4 sigma) + 1 taps; borders are zero padded. The released files
-    hold it as a buffer `weight` [C, 1, k, k], one copy a channel; it is a constant and the product of a column and a row,
-    which are applied one after the other: 2 k products a pixel in the place of k^2.
+    hold it as a buffer `weight` [C, 1, k, k], one copy a channel; it is a constant, so only the first copy is applied.
     Computed in the buffer's type (float32) under autocast: the losses compare pictures that went through it.
 
     Raises: ValueError unless 1/scale is a whole number.
@@ -116,11 +115,8 @@ class AntiAliasDownsample(nn.Module):
     def forward(self, image_BCHW: Tensor) -> Tensor:
         if self.stride == 1:
             return image_BCHW
-        batch, channels, height, width = image_BCHW.shape
-        kernel = self.weight[:1]
-        column, row = kernel.sum(3, keepdim=True), kernel.sum(2, keepdim=True)
+        channels = image_BCHW.shape[1]
+        kernel = self.weight[:1].expand(channels, -1, -1, -1)
         with torch.autocast(image_BCHW.device.type, enabled=False):
-            image = image_BCHW.to(kernel.dtype).reshape(batch * channels, 1, height, width)
-            image = F.conv2d(image, column, stride=(self.stride, 1), padding=(self.taps // 2, 0))
-            image = F.conv2d(image, row, stride=(1, self.stride), padding=(0, self.taps // 2))
-        return image.view(batch, channels, *image.shape[-2:])
+            image = image_BCHW.to(kernel.dtype)
+            return F.conv2d(image, kernel, stride=self.stride, padding=self.taps // 2, groups=channels)
