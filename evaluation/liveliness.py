@@ -142,6 +142,7 @@ BEAT_SIGMA_S = 0.1
 SPEED_SMOOTHING = 5  # frames, standard deviation
 BEAT_RATE = 22_050  # Hz: librosa's default, at which KDTalker finds beats
 SHORTEST_SOUND_S = 0.5
+NUMBA_LOCK = Path(tempfile.gettempdir()) / f"audio2head-numba-{os.getuid()}.lock"
 
 
 def beat_alignment(sound_beats_s: np.ndarray, motion_beats_s: np.ndarray, sigma_s: float = BEAT_SIGMA_S) -> float:
@@ -179,7 +180,7 @@ def _beat_tracker() -> Callable[[np.ndarray], np.ndarray]:
 
     clicks_S = np.zeros(2 * SAMPLE_RATE, np.int16)
     clicks_S[:: SAMPLE_RATE // 4] = 10_000
-    with open(Path(tempfile.gettempdir()) / f"audio2head-numba-{os.getuid()}.lock", "w") as file:
+    with open(NUMBA_LOCK, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         track(clicks_S)
     return track

@@ -1,5 +1,8 @@
 """Liveliness against values known by hand or by construction."""
 
+import fcntl
+import threading
+
 import numpy as np
 import pytest
 
@@ -166,6 +169,19 @@ def test_a_head_that_pauses_at_the_clicks_is_aligned_and_one_between_them_is_not
     assert np.diff(heard_s) == pytest.approx(0.5, abs=0.05) and len(heard_s) >= 13
     assert live.beat_alignment(heard_s, live.motion_beats(pausing(2, 0.01))) > 0.85
     assert live.beat_alignment(heard_s, live.motion_beats(pausing(2, 0.26))) < 0.2
+
+
+def test_the_beat_tracker_is_compiled_by_one_process_at_a_time() -> None:
+    """Two at once spoil numba's cache; a lock of another open file stands for another process."""
+    live._beat_tracker()  # compiled: what is waited for below is the lock alone
+    other = threading.Thread(target=live._beat_tracker.__wrapped__)
+    with open(live.NUMBA_LOCK, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        other.start()
+        other.join(3)
+        assert other.is_alive()
+    other.join(60)
+    assert not other.is_alive()
 
 
 def test_silence_and_a_snippet_have_no_beats() -> None:
