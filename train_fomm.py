@@ -42,12 +42,14 @@ class WeightConfig(ReconstructionWeights):
     """Weight of each loss, by the name under which it is logged; a loss of weight 0 is not computed.
 
     Defaults are FOMM's vox-256. Its vox-adv adds adversarial 1 (and then feature_matching and discriminator count).
-    `lips` is ours: it ties the last four keypoints to the mouth, which keypoints of small trainings otherwise leave out.
+    `lips` and `lip_shape` are ours: they tie the last four keypoints to the mouth, which keypoints of small trainings
+    otherwise leave out.
     """
 
     equivariance_position: float = 10.0
     equivariance_jacobian: float = 10.0
     lips: float = 0.0
+    lip_shape: float = 0.0
     adversarial: float = 0.0
     feature_matching: float = 10.0
     discriminator: float = 1.0
@@ -93,9 +95,9 @@ class Config:
         keypoints = self.discriminator.keypoints
         if self.weights.adversarial and keypoints not in (0, self.keypoint_detector.num_keypoints):
             raise ValueError("discriminator.keypoints must be 0 or the detector's num_keypoints")
-        if self.weights.lips and self.keypoint_detector.num_keypoints <= losses.LIPS:
+        if (self.weights.lips or self.weights.lip_shape) and self.keypoint_detector.num_keypoints <= losses.LIPS:
             raise ValueError(
-                f"weights.lips takes {losses.LIPS} keypoints; keypoint_detector.num_keypoints must be more"
+                f"weights.lips and lip_shape take {losses.LIPS} keypoints; keypoint_detector.num_keypoints must be more"
             )
 
 
@@ -128,6 +130,7 @@ class GeneratorLosses(nn.Module):
         driving_BCHW: Tensor,
         source_mouth_B4: Tensor,
         driving_mouth_B4: Tensor,
+        turn_B: Tensor,
         warp: RandomWarp,
         discriminator: MultiScaleDiscriminator | None,
     ) -> Reconstruction:
@@ -137,11 +140,16 @@ class GeneratorLosses(nn.Module):
         driving = self.detector(driving_BCHW).keypoints
         image_BCHW = self.generator(source_BCHW, driving, source).image_BCHW
         found = reconstruction_losses(image_BCHW, driving_BCHW, driving_mouth_B4, weights, pyramid, vgg)
-        if weights.lips:
-            pairs = ((source, source_mouth_B4), (driving, driving_mouth_B4))
-            found["lips"] = weights.lips * sum(losses.lip_l1(points.position_BK2, mouth) for points, mouth in pairs) / 2
+        if weights.lips or weights.lip_shape:
+            found |= lip_losses(
+                torch.cat([source.position_BK2, driving.position_BK2]),
+                torch.cat([source_mouth_B4, driving_mouth_B4]),
+                turn_B.repeat(2),
+                weights,
+            )
         if weights.adversarial:
-            found |= adversarial_losses(discriminator, image_BCHW, driving_BCHW, driving.position_BK2, weights)
+            judged_by = driving.position_BK2, driving_mouth_B4
+            found |= adversarial_losses(discriminator, image_BCHW, driving_BCHW, *judged_by, weights)
         if weights.equivariance_position or weights.equivariance_jacobian:
             transformed = self.detector(warp.image(driving_BCHW)).keypoints
             found["equivariance_position"] = weights.equivariance_position * losses.equivariance_position(
@@ -154,17 +162,30 @@ class GeneratorLosses(nn.Module):
         return Reconstruction(found, image_BCHW, driving.position_BK2)
 
 
+def lip_losses(position_BK2: Tensor, mouth_B4: Tensor, turn_B: Tensor, weights: WeightConfig) -> dict[str, Tensor]:
+    """What ties four keypoints to the mouth: where they are, and how far apart (ours)."""
+    points_B42 = losses.lip_points(mouth_B4, turn_B)
+    known_B = (mouth_B4[:, 2] > mouth_B4[:, 0]).to(position_BK2)
+    found = {}
+    if weights.lips:
+        found["lips"] = weights.lips * losses.lip_l1(position_BK2, points_B42, known_B)
+    if weights.lip_shape:
+        found["lip_shape"] = weights.lip_shape * losses.lip_shape_l1(position_BK2, points_B42, known_B)
+    return found
+
+
 def adversarial_losses(
     discriminator: MultiScaleDiscriminator,
     image_BCHW: Tensor,
     wanted_BCHW: Tensor,
     position_BK2: Tensor,
+    mouth_B4: Tensor,
     weights: WeightConfig,
 ) -> dict[str, Tensor]:
     """LSGAN and feature matching against a discriminator that is not trained here (FOMM's vox-adv)."""
     discriminator.requires_grad_(False)
-    fake = discriminator(image_BCHW, position_BK2.detach())
-    real = discriminator(wanted_BCHW, position_BK2.detach())
+    fake = discriminator(image_BCHW, position_BK2.detach(), mouth_B4)
+    real = discriminator(wanted_BCHW, position_BK2.detach(), mouth_B4)
     discriminator.requires_grad_(True)
     pairs = list(zip(fake, real, strict=True))
     found = {
@@ -183,9 +204,11 @@ class DiscriminatorLosses(nn.Module):
         super().__init__()
         self.discriminator, self.weights = discriminator, weights
 
-    def forward(self, real_BCHW: Tensor, fake_BCHW: Tensor, position_BK2: Tensor) -> dict[str, Tensor]:
-        fake = self.discriminator(fake_BCHW, position_BK2)
-        real = self.discriminator(real_BCHW, position_BK2)
+    def forward(
+        self, real_BCHW: Tensor, fake_BCHW: Tensor, position_BK2: Tensor, mouth_B4: Tensor
+    ) -> dict[str, Tensor]:
+        fake = self.discriminator(fake_BCHW, position_BK2, mouth_B4)
+        real = self.discriminator(real_BCHW, position_BK2, mouth_B4)
         terms = [losses.lsgan_discriminator(r.score, f.score) for r, f in zip(real, fake, strict=True)]
         return {"discriminator": self.weights.discriminator * torch.stack(terms).sum()}
 
@@ -278,11 +301,12 @@ def main(config: Config) -> None:
             source, driving = batch.source_CHW, batch.driving_CHW
             warp = random_warp(batch.index, config.run.seed, config.warp, run.device)
             mouths = batch.source_mouth_4, batch.driving_mouth_4
-            redrawn = generator_losses(source, driving, *mouths, warp, discriminator)
+            redrawn = generator_losses(source, driving, *mouths, batch.turn, warp, discriminator)
             run.update(generator_optim, redrawn.losses)
             if discriminator is not None:
                 fake, position = redrawn.image_BCHW.detach(), redrawn.position_BK2.detach()
-                run.update(discriminator_optim, discriminator_losses(driving, fake, position))
+                found = discriminator_losses(driving, fake, position, batch.driving_mouth_4)
+                run.update(discriminator_optim, found)
             if run.is_main and run.completes(config.run.validate_every):
                 with run.evaluating() as trained:
                     found = validate(trained, pairs, config.validation.batch_size, run.device)

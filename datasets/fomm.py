@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datasets.augment import ColorJitter
+from datasets.augment import ColorJitter, PlacementJitter
 from datasets.clips import load_manifest
 from datasets.order import choices, grouped, shuffled
 
@@ -24,7 +24,8 @@ class FommDataConfig:
     seed: of the order and of every random choice.
     identity_sampling: an item is a speaker and then one of its clips (FOMM's VoxCeleb setting); else a clip.
     repeats: how often each item comes in an epoch (FOMM's num_repeats for VoxCeleb).
-    augment: swap, mirror and colour jitter as FOMM; off for validation.
+    augment: swap, mirror and colour jitter as FOMM, and `placement`; off for validation.
+    jitter, placement: how far colours, and place and size of the face (ours, off in the paper's settings), are varied.
     size: of the pictures, pixels; the training script sets it, like seed, from its own configuration.
     """
 
@@ -34,6 +35,8 @@ class FommDataConfig:
     identity_sampling: bool = True
     repeats: int = 75
     augment: bool = True
+    jitter: ColorJitter = ColorJitter()
+    placement: PlacementJitter = PlacementJitter()
     size: int = 256
 
     def __post_init__(self) -> None:
@@ -43,12 +46,14 @@ class FommDataConfig:
 
 class FommBatch(NamedTuple):
     """One pair. Pictures are RGB float32 [0, 1]; `source_mouth_4` and `driving_mouth_4` are the mouth's box
-    (left, top, right, bottom) in [-1, 1], all 0 where it is not known; `clip` is the row in the manifest, `index` n."""
+    (left, top, right, bottom) in [-1, 1], all 0 where it is not known, askew by `turn` (radians) about its centre; `clip`
+    is the row in the manifest, `index` n."""
 
     source_CHW: Tensor
     driving_CHW: Tensor
     source_mouth_4: Tensor
     driving_mouth_4: Tensor
+    turn: np.float32
     clip: int
     index: int
 
@@ -59,7 +64,6 @@ class FommData(Dataset):
     def __init__(self, config: FommDataConfig):
         self.config = config
         self.groups = grouped(load_manifest(config.root, config.split), config.identity_sampling)
-        self.jitter = ColorJitter()
 
     def __len__(self) -> int:
         return len(self.groups) * self.config.repeats
@@ -70,16 +74,17 @@ class FommData(Dataset):
         clip = group[random.integers(len(group))]
         pair = np.sort(random.integers(clip.frames, size=2))  # with replacement, in order: as FOMM
         pictures_NHWC = clip.read_frames(pair, self.config.size)
-        mouths_N4 = mouth_boxes(clip.mouth()[pair])
+        mouths_N4, turn = mouth_boxes(clip.mouth()[pair]), 0.0
         if self.config.augment:
             if random.random() < 0.5:
                 pictures_NHWC, mouths_N4 = pictures_NHWC[::-1], mouths_N4[::-1]
             elif random.random() < 0.5:
                 pictures_NHWC, mouths_N4 = pictures_NHWC[:, :, ::-1], mouths_N4[:, [2, 1, 0, 3]] * [-1, 1, -1, 1]
-            pictures_NHWC = self.jitter(pictures_NHWC, random)
+            pictures_NHWC = self.config.jitter(pictures_NHWC, random)
+            pictures_NHWC, mouths_N4, turn = self.config.placement(pictures_NHWC, mouths_N4, random)
         source_CHW, driving_CHW = to_float(pictures_NHWC)
         source_4, driving_4 = torch.from_numpy(np.ascontiguousarray(mouths_N4, np.float32))
-        return FommBatch(source_CHW, driving_CHW, source_4, driving_4, clip.index, n)
+        return FommBatch(source_CHW, driving_CHW, source_4, driving_4, np.float32(turn), clip.index, n)
 
 
 def to_float(frames_NHWC: np.ndarray) -> Tensor:

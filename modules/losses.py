@@ -86,11 +86,12 @@ def region_weight(box_B4: Tensor, height: int, width: int, extra: float) -> Tens
 LIPS = 4  # keypoints that can be tied to the mouth: its left and right corner in the picture, upper and lower lip
 
 
-def lip_points(box_B4: Tensor) -> Tensor:
+def lip_points(box_B4: Tensor, turn_B: Tensor) -> Tensor:
     """Corners of a mouth and the middles of its lips, [B, 4, 2] in [-1, 1], from its box (left, top, right, bottom).
 
-    A box is 1.5 mouths wide, and one mouth's width plus the opening high (`datasets.fomm.mouth_boxes`); an eighth of the
-    width is taken for half the thickness of both lips, so that the points of a closed mouth don't coincide.
+    The box stands askew by `turn_B` (radians, clockwise in the picture). It is 1.5 mouths wide, and one mouth's width plus
+    the opening high (`datasets.fomm.mouth_boxes`); an eighth of the width is taken for half the thickness of both lips, so
+    that the points of a closed mouth don't coincide.
     """
     centre_B2 = (box_B4[:, :2] + box_B4[:, 2:]) / 2
     width_B = (box_B4[:, 2] - box_B4[:, 0]) / 1.5
@@ -98,26 +99,42 @@ def lip_points(box_B4: Tensor) -> Tensor:
     side_B, lip_B, none_B = width_B / 2, opening_B / 2 + width_B / 8, torch.zeros_like(width_B)
     x_B4 = torch.stack([-side_B, side_B, none_B, none_B], dim=1)
     y_B4 = torch.stack([none_B, none_B, -lip_B, lip_B], dim=1)
-    return centre_B2[:, None] + torch.stack([x_B4, y_B4], dim=-1)
+    cos_B1, sin_B1 = turn_B.cos()[:, None], turn_B.sin()[:, None]
+    turned_B42 = torch.stack([x_B4 * cos_B1 - y_B4 * sin_B1, x_B4 * sin_B1 + y_B4 * cos_B1], dim=-1)
+    return centre_B2[:, None] + turned_B42
 
 
-def lip_l1(position_BK2: Tensor, box_B4: Tensor) -> Tensor:
+def lip_l1(position_BK2: Tensor, points_B42: Tensor, known_B: Tensor) -> Tensor:
     """How far the last four keypoints are from the corners of the mouth and its lips (ours; FOMM's are free).
 
-    Mean over the batch, to which a mouth whose place is not known (an empty box) adds 0.
+    Mean over the batch, to which a mouth whose place is not known adds 0.
     """
-    known_B = (box_B4[:, 2] > box_B4[:, 0]).to(position_BK2)
-    difference_B = (position_BK2[:, -LIPS:] - lip_points(box_B4)).abs().mean((1, 2))
-    return (difference_B * known_B).mean()
+    return ((position_BK2[:, -LIPS:] - points_B42).abs().mean((1, 2)) * known_B).mean()
+
+
+def lip_shape_l1(position_BK2: Tensor, points_B42: Tensor, known_B: Tensor) -> Tensor:
+    """How far opening and width of the mouth are from the wanted ones, in units of 0.05 (ours).
+
+    An opening is some hundredths of the picture, less than the error of a place that `lip_l1` leaves: by itself that
+    term teaches keypoints which open half as far as the lips.
+    """
+    difference_B2 = (lip_motion(position_BK2) - lip_motion(points_B42)).abs()
+    return (difference_B2.mean(1) * known_B).mean()
 
 
 LIP_UNIT = 0.05  # of [-1, 1]: some three deviations of a speaking mouth's opening where a face fills the picture
 
 
-def lip_motion(position_BTK2: Tensor) -> Tensor:
-    """How far lips and corners that `lip_l1` has tied are apart, in units of 0.05: [B, T, 2], opening and width."""
-    left_BT2, right_BT2, upper_BT2, lower_BT2 = position_BTK2[:, :, -LIPS:].unbind(2)
-    return torch.stack([lower_BT2[..., 1] - upper_BT2[..., 1], right_BT2[..., 0] - left_BT2[..., 0]], dim=-1) / LIP_UNIT
+def lip_motion(position_K2: Tensor) -> Tensor:
+    """How far lips and corners that `lip_l1` has tied are apart, in units of 0.05: [..., K, 2] -> [..., 2].
+
+    Width is the corners' distance, opening the lips' distance at right angles to it, so a tilted head changes neither.
+    """
+    left, right, upper, lower = position_K2[..., -LIPS:, :].unbind(-2)
+    across, down = right - left, lower - upper
+    width = (across.square().sum(-1) + 1e-12).sqrt()  # the root of 0 has no gradient
+    opening = (across[..., 0] * down[..., 1] - across[..., 1] * down[..., 0]) / width
+    return torch.stack([opening, width], dim=-1) / LIP_UNIT
 
 
 def lip_motion_loss(position_BTK2: Tensor, wanted_BTK2: Tensor, valid_BT: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from datasets.audio import features
-from datasets.augment import ColorJitter
+from datasets.augment import ColorJitter, PlacementJitter
 from datasets.clips import load_manifest, load_pose_range, verify
 from datasets.errors import DataError
 from datasets.fomm import FommData, FommDataConfig, mouth_boxes
@@ -20,6 +20,7 @@ from datasets.headpose import HeadPoseData, HeadPoseDataConfig
 from datasets.motionfield import MotionFieldData, MotionFieldDataConfig
 from datasets.order import choices, shuffled
 from datasets.synthetic import make_corpus
+from modules.losses import lip_points
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +140,30 @@ def test_jitter_treats_a_pair_alike_and_keeps_its_bounds():
         assert np.array_equal(jittered[0], jittered[1])
         means.append(jittered.mean())
     assert 88 <= min(means) < 95 and 105 < max(means) <= 112  # brightness +-10 %; the rest leaves a grey picture alone
+
+
+def test_moved_faces_keep_their_mouths():
+    box_14 = np.array([[-0.25, 0.1, 0.2, 0.6]])
+    picture = np.zeros((1, 128, 128, 3), np.uint8)
+    points_42 = lip_points(torch.from_numpy(box_14), torch.zeros(1))[0].numpy()
+    for x, y in np.rint((points_42 + 1) * 64 - 0.5).astype(int):
+        picture[0, y - 2 : y + 3, x - 2 : x + 3] = 255
+    place = PlacementJitter(turn=30, scale=0.2, shift=0.1)
+    turns = []
+    for n in range(20):
+        moved, moved_14, turn = place(picture, box_14, np.random.default_rng(n))
+        wanted_42 = lip_points(torch.from_numpy(moved_14), torch.tensor([turn]))[0].numpy()
+        turns.append(turn)
+        for x, y in (wanted_42 + 1) * 64 - 0.5:
+            window = moved[0, round(y) - 4 : round(y) + 5, round(x) - 4 : round(x) + 5, 0].astype(float)
+            down, across = np.mgrid[-4:5, -4:5]
+            assert window.max() > 200, (n, turn)
+            found = (across * window).sum() / window.sum() + round(x), (down * window).sum() / window.sum() + round(y)
+            assert found == pytest.approx((x, y), abs=1)
+    assert np.radians(-30) <= min(turns) < -0.2 and 0.2 < max(turns) <= np.radians(30)
+    unknown = place(picture, np.zeros((1, 4)), np.random.default_rng(0))[1]
+    assert (unknown == 0).all()
+    assert PlacementJitter()(picture, box_14, np.random.default_rng(0))[0] is picture
 
 
 def test_headpose_rows_start_at_the_picture(corpus):

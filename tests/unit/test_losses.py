@@ -180,14 +180,27 @@ def test_mouth_weight_rises_in_the_box_only() -> None:
 def test_lip_points_open_with_the_mouth_and_unknown_mouths_do_not_count() -> None:
     mouths = np.array([[128.0, 180, 48, 0], [128, 180, 48, 16], [np.nan] * 4])  # centre, width, opening, of 256
     box = torch.from_numpy(mouth_boxes(mouths)).float()
-    left, right, upper, lower = losses.lip_points(box).unbind(1)
+    points = losses.lip_points(box, torch.zeros(3))
+    left, right, upper, lower = points.unbind(1)
     assert ((right - left)[:2] * 128).tolist() == [[pytest.approx(48), 0], [pytest.approx(48), 0]]
     assert ((lower - upper)[:2, 1] * 128).tolist() == pytest.approx([12, 28], abs=1e-3)  # lips 12 thick, then 16 more
     assert (upper + lower)[0].tolist() == pytest.approx([2 * 128.5 / 128 - 2, 2 * 180.5 / 128 - 2], abs=1e-5)
-    keypoints = torch.cat([torch.rand(3, 6, 2), losses.lip_points(box)], dim=1)
-    assert losses.lip_l1(keypoints, box) == 0
+    known = torch.tensor([1.0, 1, 0])
+    keypoints = torch.cat([torch.rand(3, 6, 2), points], dim=1)
+    assert losses.lip_l1(keypoints, points, known) == 0 and losses.lip_shape_l1(keypoints, points, known) == 0
     keypoints[:, -1, 1] += 0.4  # of the last lip alone
-    assert losses.lip_l1(keypoints, box) == pytest.approx(2 / 3 * 0.4 / 8)
+    assert losses.lip_l1(keypoints, points, known) == pytest.approx(2 / 3 * 0.4 / 8)
+    assert losses.lip_shape_l1(keypoints, points, known) == pytest.approx(2 / 3 * 0.4 / losses.LIP_UNIT / 2)
+
+
+def test_lips_of_a_tilted_head() -> None:
+    box = torch.tensor([[-0.2, 0.3, 0.2, 0.6]])
+    upright = losses.lip_points(box, torch.zeros(1))[0]
+    tilted = losses.lip_points(box, torch.full((1,), math.pi / 2))[0]
+    assert torch.allclose(tilted.mean(0), upright.mean(0))
+    assert tilted[0, 1] < tilted[1, 1] and tilted[2, 0] > tilted[3, 0]  # clockwise: left corner up, upper lip right
+    assert torch.allclose(losses.lip_motion(tilted), losses.lip_motion(upright), atol=1e-5)
+    assert losses.lip_motion(upright)[0] > 0 > losses.lip_motion(upright[[0, 1, 3, 2]])[0]
 
 
 def test_lip_motion_loss_wants_the_whole_opening_and_its_time() -> None:
