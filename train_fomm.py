@@ -43,13 +43,15 @@ class WeightConfig(ReconstructionWeights):
 
     Defaults are FOMM's vox-256. Its vox-adv adds adversarial 1 (and then feature_matching and discriminator count).
     `lips` and `lip_shape` are ours: they tie the last four keypoints to the mouth, which keypoints of small trainings
-    otherwise leave out.
+    otherwise leave out. `lip_gain`, not a weight: how many times as far as the lips their keypoints part. Lips open by
+    a pixel or two of 128, half a cell of a small network's maps.
     """
 
     equivariance_position: float = 10.0
     equivariance_jacobian: float = 10.0
     lips: float = 0.0
     lip_shape: float = 0.0
+    lip_gain: float = 1.0
     adversarial: float = 0.0
     feature_matching: float = 10.0
     discriminator: float = 1.0
@@ -148,8 +150,7 @@ class GeneratorLosses(nn.Module):
                 weights,
             )
         if weights.adversarial:
-            judged_by = driving.position_BK2, driving_mouth_B4
-            found |= adversarial_losses(discriminator, image_BCHW, driving_BCHW, *judged_by, weights)
+            found |= adversarial_losses(discriminator, image_BCHW, driving_BCHW, driving.position_BK2, weights)
         if weights.equivariance_position or weights.equivariance_jacobian:
             transformed = self.detector(warp.image(driving_BCHW)).keypoints
             found["equivariance_position"] = weights.equivariance_position * losses.equivariance_position(
@@ -164,7 +165,7 @@ class GeneratorLosses(nn.Module):
 
 def lip_losses(position_BK2: Tensor, mouth_B4: Tensor, turn_B: Tensor, weights: WeightConfig) -> dict[str, Tensor]:
     """What ties four keypoints to the mouth: where they are, and how far apart (ours)."""
-    points_B42 = losses.lip_points(mouth_B4, turn_B)
+    points_B42 = losses.lip_points(mouth_B4, turn_B, weights.lip_gain)
     known_B = (mouth_B4[:, 2] > mouth_B4[:, 0]).to(position_BK2)
     found = {}
     if weights.lips:
@@ -179,13 +180,12 @@ def adversarial_losses(
     image_BCHW: Tensor,
     wanted_BCHW: Tensor,
     position_BK2: Tensor,
-    mouth_B4: Tensor,
     weights: WeightConfig,
 ) -> dict[str, Tensor]:
     """LSGAN and feature matching against a discriminator that is not trained here (FOMM's vox-adv)."""
     discriminator.requires_grad_(False)
-    fake = discriminator(image_BCHW, position_BK2.detach(), mouth_B4)
-    real = discriminator(wanted_BCHW, position_BK2.detach(), mouth_B4)
+    fake = discriminator(image_BCHW, position_BK2.detach())
+    real = discriminator(wanted_BCHW, position_BK2.detach())
     discriminator.requires_grad_(True)
     pairs = list(zip(fake, real, strict=True))
     found = {
@@ -204,11 +204,9 @@ class DiscriminatorLosses(nn.Module):
         super().__init__()
         self.discriminator, self.weights = discriminator, weights
 
-    def forward(
-        self, real_BCHW: Tensor, fake_BCHW: Tensor, position_BK2: Tensor, mouth_B4: Tensor
-    ) -> dict[str, Tensor]:
-        fake = self.discriminator(fake_BCHW, position_BK2, mouth_B4)
-        real = self.discriminator(real_BCHW, position_BK2, mouth_B4)
+    def forward(self, real_BCHW: Tensor, fake_BCHW: Tensor, position_BK2: Tensor) -> dict[str, Tensor]:
+        fake = self.discriminator(fake_BCHW, position_BK2)
+        real = self.discriminator(real_BCHW, position_BK2)
         terms = [losses.lsgan_discriminator(r.score, f.score) for r, f in zip(real, fake, strict=True)]
         return {"discriminator": self.weights.discriminator * torch.stack(terms).sum()}
 
@@ -305,8 +303,7 @@ def main(config: Config) -> None:
             run.update(generator_optim, redrawn.losses)
             if discriminator is not None:
                 fake, position = redrawn.image_BCHW.detach(), redrawn.position_BK2.detach()
-                found = discriminator_losses(driving, fake, position, batch.driving_mouth_4)
-                run.update(discriminator_optim, found)
+                run.update(discriminator_optim, discriminator_losses(driving, fake, position))
             if run.is_main and run.completes(config.run.validate_every):
                 with run.evaluating() as trained:
                     found = validate(trained, pairs, config.validation.batch_size, run.device)

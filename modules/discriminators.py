@@ -36,12 +36,8 @@ class ImageDiscriminatorConfig:
     spectral_norm: bool = False  # vox-256's unused discriminator has it, vox-adv's not
     keypoints: int = 10  # heatmaps given beside the picture; 0: the picture alone
     heatmap_variance: float = 0.01
-    # Ours: the mouth alone is judged, cut out as so many pixels square, 1.5 mouths wide; 0: the whole picture.
-    mouth_size: int = 0
 
     def __post_init__(self) -> None:
-        if self.mouth_size and self.keypoints:
-            raise ValueError("a discriminator of the mouth sees no keypoints; set discriminator.keypoints to 0")
         if self.num_blocks < 1 or self.block_expansion < 1 or not self.scales:
             raise ValueError("an image discriminator needs at least one block, one channel and one scale")
         if any(not 0 < scale <= 1 for scale in self.scales):
@@ -60,14 +56,8 @@ class MultiScaleDiscriminator(nn.Module):
             {f"{scale:g}".replace(".", "-"): _ImageDiscriminator(config) for scale in config.scales}
         )
 
-    def forward(self, image_BCHW: Tensor, position_BK2: Tensor, mouth_B4: Tensor | None = None) -> list[Judgement]:
-        """Judge pictures in [0, 1].
-
-        `position_BK2` are the driving keypoints (ignored with `keypoints: 0`), `mouth_B4` boxes of the mouths in [-1, 1]
-        (read with `mouth_size`; where a box is empty one pixel fills the view, the same of a real and a drawn picture).
-        """
-        if self.config.mouth_size:
-            image_BCHW = _cut_out(image_BCHW, mouth_B4, self.config.mouth_size)
+    def forward(self, image_BCHW: Tensor, position_BK2: Tensor) -> list[Judgement]:
+        """Judge pictures in [0, 1]; `position_BK2` are the driving keypoints (ignored with `keypoints: 0`)."""
         judgements = []
         for image, discriminator in zip(self.pyramid(image_BCHW), self.discs.values(), strict=True):
             if self.config.keypoints:
@@ -75,14 +65,6 @@ class MultiScaleDiscriminator(nn.Module):
                 image = torch.cat([image, heatmaps.to(image.dtype)], dim=1)
             judgements.append(discriminator(image))
         return judgements
-
-
-def _cut_out(image_BCHW: Tensor, box_B4: Tensor, size: int) -> Tensor:
-    """The square about each box that is as wide as the box, resampled to size x size."""
-    centre_B2, half_B = (box_B4[:, :2] + box_B4[:, 2:]) / 2, (box_B4[:, 2] - box_B4[:, 0]) / 2
-    affine_B23 = torch.cat([half_B[:, None, None] * torch.eye(2, device=box_B4.device), centre_B2[..., None]], dim=-1)
-    grid_BHW2 = F.affine_grid(affine_B23, [len(box_B4), 3, size, size], align_corners=False)
-    return F.grid_sample(image_BCHW.float(), grid_BHW2, padding_mode="border", align_corners=False)
 
 
 class _DownBlock2d(nn.Module):

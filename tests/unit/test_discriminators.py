@@ -89,21 +89,6 @@ def test_vgg_weights_that_are_not_there(tmp_path: Path, monkeypatch: pytest.Monk
     assert "RANDOM" in caplog.text
 
 
-def test_discriminator_of_the_mouth_sees_nothing_else() -> None:
-    with pytest.raises(ValueError, match="keypoints to 0"):
-        ImageDiscriminatorConfig(mouth_size=32)
-    config = ImageDiscriminatorConfig(block_expansion=4, num_blocks=2, keypoints=0, mouth_size=32)
-    network = MultiScaleDiscriminator(config)
-    image, box, none = torch.rand(1, 3, 64, 64), torch.tensor([[-0.25, 0.25, 0.25, 0.65]]), torch.zeros(1, 4, 2)
-    inside, outside = image.clone(), image.clone()
-    inside[..., 46, 32] = 0
-    outside[..., 10, 32] = 0  # the square reaches from 0.2 to 0.7 of [-1, 1], rows 38 to 54
-    outside[..., 58, 32] = 0
-    score, of_inside, of_outside = (network(i, none, box)[0].score for i in (image, inside, outside))
-    assert score.shape == (1, 1, 11, 11)
-    assert torch.equal(score, of_outside) and not torch.allclose(score, of_inside)
-
-
 def test_vgg_from_a_local_file(tmp_path: Path) -> None:
     config = VggConfig(layers=("relu1_1",), weights=str(tmp_path / "vgg.pth"))
     state = {**VggFeatures(config).state_dict(), "classifier.0.weight": torch.zeros(1)}

@@ -185,6 +185,8 @@ def test_lip_points_open_with_the_mouth_and_unknown_mouths_do_not_count() -> Non
     assert ((right - left)[:2] * 128).tolist() == [[pytest.approx(48), 0], [pytest.approx(48), 0]]
     assert ((lower - upper)[:2, 1] * 128).tolist() == pytest.approx([12, 28], abs=1e-3)  # lips 12 thick, then 16 more
     assert (upper + lower)[0].tolist() == pytest.approx([2 * 128.5 / 128 - 2, 2 * 180.5 / 128 - 2], abs=1e-5)
+    wider = losses.lip_points(box, torch.zeros(3), gain=3.0)
+    assert ((wider[:, 3] - wider[:, 2])[:2, 1] * 128).tolist() == pytest.approx([12, 12 + 3 * 16], abs=1e-3)
     known = torch.tensor([1.0, 1, 0])
     keypoints = torch.cat([torch.rand(3, 6, 2), points], dim=1)
     assert losses.lip_l1(keypoints, points, known) == 0 and losses.lip_shape_l1(keypoints, points, known) == 0
