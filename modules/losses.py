@@ -97,7 +97,7 @@ def lip_points(box_B4: Tensor, turn_B: Tensor, gain: float = 1.0) -> Tensor:
     centre_B2 = (box_B4[:, :2] + box_B4[:, 2:]) / 2
     width_B = (box_B4[:, 2] - box_B4[:, 0]) / 1.5
     opening_B = box_B4[:, 3] - box_B4[:, 1] - width_B
-    side_B, lip_B, none_B = width_B / 2, opening_B / 2 + width_B / 8, torch.zeros_like(width_B)
+    side_B, lip_B, none_B = width_B / 2, gain * opening_B / 2 + width_B / 8, torch.zeros_like(width_B)
     x_B4 = torch.stack([-side_B, side_B, none_B, none_B], dim=1)
     y_B4 = torch.stack([none_B, none_B, -lip_B, lip_B], dim=1)
     cos_B1, sin_B1 = turn_B.cos()[:, None], turn_B.sin()[:, None]
