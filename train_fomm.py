@@ -44,13 +44,15 @@ class WeightConfig(ReconstructionWeights):
     Defaults are FOMM's vox-256. Its vox-adv adds adversarial 1 (and then feature_matching and discriminator count).
     `lips` and `lip_shape` are ours: they tie the last four keypoints to the mouth, which keypoints of small trainings
     otherwise leave out. `lip_gain`, not a weight: how many times as far as the lips their keypoints part. Lips open by
-    a pixel or two of 128, half a cell of a small network's maps.
+    a pixel or two of 128, half a cell of a small network's maps. `painted` (ours too) asks what N_I paints to be right
+    before `source_skip` mixes it with the warped source: otherwise it exaggerates, and its share stays small.
     """
 
     equivariance_position: float = 10.0
     equivariance_jacobian: float = 10.0
     lips: float = 0.0
     lip_shape: float = 0.0
+    painted: float = 0.0
     lip_gain: float = 1.0
     adversarial: float = 0.0
     feature_matching: float = 10.0
@@ -86,6 +88,8 @@ class Config:
     vgg: VggConfig = VggConfig()
     pyramid: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125)  # scales of the reconstruction losses (FOMM)
     weights: WeightConfig = WeightConfig()
+    # Ours: False trains N_I alone under the N_D of initial_weights, so that an N_M of that N_D stays right.
+    train_detector: bool = True
     optim: OptimFomm = OptimFomm()
     validation: ValidationConfig = ValidationConfig()
     initial_weights: str = ""  # start from a weights file, a run folder or a released checkpoint
@@ -97,6 +101,8 @@ class Config:
         keypoints = self.discriminator.keypoints
         if self.weights.adversarial and keypoints not in (0, self.keypoint_detector.num_keypoints):
             raise ValueError("discriminator.keypoints must be 0 or the detector's num_keypoints")
+        if not (self.train_detector or self.initial_weights):
+            raise ValueError("train_detector=false needs initial_weights, from which N_D comes")
         if (self.weights.lips or self.weights.lip_shape) and self.keypoint_detector.num_keypoints <= losses.LIPS:
             raise ValueError(
                 f"weights.lips and lip_shape take {losses.LIPS} keypoints; keypoint_detector.num_keypoints must be more"
@@ -121,10 +127,19 @@ class GeneratorLosses(nn.Module):
         weights: WeightConfig,
         pyramid: ImagePyramid,
         vgg: VggFeatures | None,
+        train_detector: bool = True,
     ) -> None:
         super().__init__()
         self.detector, self.generator, self.weights = detector, generator, weights
+        self.train_detector = train_detector
+        self.detector.requires_grad_(train_detector)
         self.frozen = (pyramid, vgg)  # in a tuple: not trained, so not part of the state
+        self.train()
+
+    def train(self, mode: bool = True) -> "GeneratorLosses":
+        super().train(mode)
+        self.detector.train(mode and self.train_detector)
+        return self
 
     def forward(
         self,
@@ -140,9 +155,14 @@ class GeneratorLosses(nn.Module):
         pyramid, vgg = self.frozen
         source = self.detector(source_BCHW).keypoints
         driving = self.detector(driving_BCHW).keypoints
-        image_BCHW = self.generator(source_BCHW, driving, source).image_BCHW
+        rendering: Rendering = self.generator(source_BCHW, driving, source)
+        image_BCHW = rendering.image_BCHW
         found = reconstruction_losses(image_BCHW, driving_BCHW, driving_mouth_B4, weights, pyramid, vgg)
-        if weights.lips or weights.lip_shape:
+        if weights.painted:
+            weight_B1HW = losses.region_weight(driving_mouth_B4, *image_BCHW.shape[-2:], weights.mouth)
+            parts = rendering.painted_BCHW, driving_BCHW, weight_B1HW
+            found["painted"] = weights.painted * (losses.pixel_l1(*parts) + losses.gradient_l1(*parts))
+        if self.train_detector and (weights.lips or weights.lip_shape):
             found |= lip_losses(
                 torch.cat([source.position_BK2, driving.position_BK2]),
                 torch.cat([source_mouth_B4, driving_mouth_B4]),
@@ -151,7 +171,7 @@ class GeneratorLosses(nn.Module):
             )
         if weights.adversarial:
             found |= adversarial_losses(discriminator, image_BCHW, driving_BCHW, driving.position_BK2, weights)
-        if weights.equivariance_position or weights.equivariance_jacobian:
+        if self.train_detector and (weights.equivariance_position or weights.equivariance_jacobian):
             transformed = self.detector(warp.image(driving_BCHW)).keypoints
             found["equivariance_position"] = weights.equivariance_position * losses.equivariance_position(
                 driving.position_BK2, transformed.position_BK2, warp
@@ -285,7 +305,8 @@ def main(config: Config) -> None:
         run.export(networks, {name: to_dict(getattr(config, name)) for name in networks})
         pyramid = run.freeze(ImagePyramid(config.pyramid))
         vgg = run.freeze(load_vgg(config.vgg)) if config.weights.perceptual else None
-        generator_losses = run.place(GeneratorLosses(detector, generator, config.weights, pyramid, vgg))
+        module = GeneratorLosses(detector, generator, config.weights, pyramid, vgg, config.train_detector)
+        generator_losses = run.place(module)
         generator_optim = run.optimizer(generator_losses, config.optim)
         discriminator = None
         if config.weights.adversarial:

@@ -58,6 +58,7 @@ class Rendering(NamedTuple):
     """A generated picture and the motion it came from."""
 
     image_BCHW: Tensor  # [0, 1]
+    painted_BCHW: Tensor  # what the network paints; the picture itself without `source_skip`
     motion: DenseMotion
     skip_mask_B1HW: Tensor | None  # 1: painted by the network, 0: taken from the warped source
 
@@ -116,9 +117,10 @@ class ImageGenerator(nn.Module):
             x = block(x)
         image = self.final(x).float().sigmoid()
         if self.skip is None:
-            return Rendering(image, motion, None)
+            return Rendering(image, image, motion, None)
         mask = self.skip(x).float().sigmoid()
-        return Rendering(mask * image + (1 - mask) * self.warp_source(encoding, motion), motion, mask)
+        mixed = mask * image + (1 - mask) * self.warp_source(encoding, motion)
+        return Rendering(mixed, image, motion, mask)
 
     def warp_source(self, encoding: SourceEncoding, motion: DenseMotion) -> Tensor:
         """The source picture itself under the dense motion, at full size -> BCHW."""

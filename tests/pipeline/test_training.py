@@ -17,6 +17,7 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"
 # Small enough for a test, of the same shape as the tiny configurations.
 CORPUS = ("synthetic.clips=6", "synthetic.speakers=3", "synthetic.duration_s=1.6")
 FAST = ("run.tensorboard=false", "validation.pairs=2")
+NETWORKS_OF_FOMM = ("keypoint_detector", "image_generator")
 
 
 def train(script: str, config: str, folder: Path, *overrides: str, ranks: int = 1, expect: int = 0) -> str:
@@ -224,3 +225,13 @@ def test_fine_tuning_starts_from_given_weights(corpus: Path, stage_one: Path, tm
     train("fomm", "fomm_tiny", tmp_path, f"data.root={corpus}", *start)
     a, b = (load_file(folder / "weights.safetensors") for folder in (stage_one, tmp_path))
     assert all(torch.allclose(a[key], b[key], atol=1e-6) for key in a if key.endswith("weight"))
+
+
+def test_the_renderer_can_be_trained_alone(corpus: Path, stage_one: Path, tmp_path: Path) -> None:
+    start = (f"initial_weights={stage_one}", "train_detector=false", "weights.painted=10", "run.max_steps=2", *FAST)
+    train("fomm", "fomm_tiny", tmp_path, f"data.root={corpus}", *start)
+    first = lines(tmp_path)[0]
+    assert first["painted"] > 0 and "equivariance_position" not in first
+    a, b = (load_file(folder / "weights.safetensors") for folder in (stage_one, tmp_path))
+    same = {name: all(torch.equal(a[key], b[key]) for key in a if key.startswith(name)) for name in NETWORKS_OF_FOMM}
+    assert same == {"keypoint_detector": True, "image_generator": False}  # BatchNorm's statistics too
