@@ -121,7 +121,7 @@ class Case:
 
     def forward(self) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         source, driving = frames(self.dtype)
-        redrawn = self.generator_losses(source, driving, None, None, warp(self.dtype), self.discriminator)
+        redrawn = self.generator_losses(source, driving, None, None, None, warp(self.dtype), self.discriminator)
         judged = self.discriminator_losses(driving, redrawn.image_BCHW.detach(), redrawn.position_BK2.detach())
         return redrawn.losses, judged["discriminator"]
 
@@ -215,6 +215,6 @@ def test_discriminator_map() -> None:
     case = Case("vox-256", "eval")
     source, driving = frames()
     with torch.no_grad():
-        redrawn = case.generator_losses(source, driving, None, None, warp(), None)
+        redrawn = case.generator_losses(source, driving, None, None, None, warp(), None)
         score = case.discriminator(redrawn.image_BCHW, redrawn.position_BK2)[0].score
     assert score.numpy() == pytest.approx(inputs()["vox-256_eval_disc_prediction_map_generated"], abs=1e-4)
