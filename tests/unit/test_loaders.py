@@ -166,6 +166,15 @@ def test_moved_faces_keep_their_mouths():
     assert PlacementJitter()(picture, box_14, np.random.default_rng(0))[0] is picture
 
 
+def test_pairs_carry_the_turn_of_their_faces(corpus):
+    plain, placed = (
+        FommData(FommDataConfig(str(corpus), size=64, placement=place))
+        for place in (PlacementJitter(), PlacementJitter(turn=30))
+    )
+    assert plain[0].turn == 0 and 0 < abs(placed[0].turn) <= np.radians(30)
+    assert not torch.equal(plain[0].source_CHW, placed[0].source_CHW)
+
+
 def test_headpose_rows_start_at_the_picture(corpus):
     data = HeadPoseData(HeadPoseDataConfig(str(corpus), size=64, window=16, random_start=False))
     item = data[0]
