@@ -115,6 +115,7 @@ def parse_arguments() -> argparse.Namespace:
     options.add_argument("--crop", choices=["auto", "none"], help="find and frame the face, or take the whole picture")
     options.add_argument("--head-motion-scale", type=float, help="head motion made so many times as large")
     options.add_argument("--still", action="store_true", default=None, help="hold the head")
+    options.add_argument("--expression-scale", type=float, help="motion of lips and jaw made so many times as large")
     options.add_argument("--keypoint-mode", choices=["absolute", "relative"], help="relative: against identity drift")
     options.add_argument("--label", action="store_true", default=None, help='burn in a small "synthetic" label')
     options.add_argument("--crf", type=int, help="video quality, 0 (lossless) to 51")

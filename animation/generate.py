@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 
 from animation.models import Models
-from animation.motion import generate_keypoints, given_head_poses, predict_head_poses, relative_to_source, repeated
+from animation.motion import (
+    expressive,
+    generate_keypoints,
+    given_head_poses,
+    predict_head_poses,
+    relative_to_source,
+    repeated,
+)
 from animation.motion_file import Motion, load_motion, read_npz
 from animation.options import AnimationOptions, OptionError
 from animation.render import Renderer
@@ -154,6 +161,8 @@ class Animator:
             chunks = generate_keypoints(
                 self.models, self.motion_generator, image_BCHW, features_TAF, poses, windows, source
             )
+            if self.options.expression_scale != 1.0:
+                chunks = expressive(chunks, self.options.expression_scale)
         return Plan(FPS, len(features_TAF), chunks, poses.frames_TP)
 
     def renderer(self, image_BCHW: Tensor, source: Keypoints, frames: int) -> Renderer:

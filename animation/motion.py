@@ -145,3 +145,21 @@ def relative_to_source(chunks: Iterator[Keypoints], source: Keypoints) -> Iterat
                 compose_2x2(chunk.jacobian_BK22, invert_2x2(first.jacobian_BK22)), source.jacobian_BK22
             )
         yield Keypoints(position, jacobian)
+
+
+def expressive(chunks: Iterator[Keypoints], scale: float) -> Iterator[Keypoints]:
+    """Positions moved by the face make `scale` times the way; the head's own motion and the Jacobians stay (ours).
+
+    The head's motion since the first frame is the best similarity between the keypoints then and now (turn, size and
+    place in the picture); what it leaves over is the face's: lips, jaw. Networks trained by an L1 loss play such motion
+    down.
+    """
+    first_K = None
+    for chunk in chunks:
+        now_BK = torch.view_as_complex(chunk.position_BK2.contiguous())
+        if first_K is None:
+            first_K = now_BK[0]
+        centred_K, centre_B1 = first_K - first_K.mean(), now_BK.mean(dim=1, keepdim=True)
+        similarity_B1 = ((now_BK - centre_B1) * centred_K.conj()).sum(1, keepdim=True) / centred_K.abs().square().sum()
+        head_BK = centre_B1 + similarity_B1 * centred_K
+        yield Keypoints(torch.view_as_real(head_BK + scale * (now_BK - head_BK)), chunk.jacobian_BK22)

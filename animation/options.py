@@ -24,6 +24,7 @@ class AnimationOptions:
     crop: auto finds the face and frames it as the training data does; none takes the whole picture.
     head_motion_scale: head motion about the first pose made so many times as large.
     still: hold the head (a scale of 0).
+    expression_scale: motion within the face (lips, jaw) made so many times as large.
     keypoint_mode: absolute (the released program) or relative (motion on the source's own keypoints).
     label: burn in a small visible "synthetic" label.
     crf: quality of the H.264 video, 0 (lossless) to 51.
@@ -37,6 +38,7 @@ class AnimationOptions:
     crop: Literal["auto", "none"] = "auto"
     head_motion_scale: float = 1.0
     still: bool = False
+    expression_scale: float = 1.0
     keypoint_mode: Literal["absolute", "relative"] = "absolute"
     label: bool = False
     crf: int = 18

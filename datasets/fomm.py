@@ -26,6 +26,8 @@ class FommDataConfig:
     repeats: how often each item comes in an epoch (FOMM's num_repeats for VoxCeleb).
     augment: swap, mirror and colour jitter as FOMM, and `placement`; off for validation.
     jitter, placement: how far colours, and place and size of the face (ours, off in the paper's settings), are varied.
+    drawn: a pair is the widest and the least open mouth of so many random frames (ours; FOMM takes any two). Mouths are
+        closed most of the time, and a generator that mostly sees closed ones learns open ones late.
     size: of the pictures, pixels; the training script sets it, like seed, from its own configuration.
     """
 
@@ -37,11 +39,14 @@ class FommDataConfig:
     augment: bool = True
     jitter: ColorJitter = ColorJitter()
     placement: PlacementJitter = PlacementJitter()
+    drawn: int = 2
     size: int = 256
 
     def __post_init__(self) -> None:
         if self.repeats < 1:
             raise ValueError(f"repeats is {self.repeats}, wanted at least 1")
+        if self.drawn < 2:
+            raise ValueError(f"drawn is {self.drawn}, wanted at least 2, of which a pair can be made")
 
 
 class FommBatch(NamedTuple):
@@ -72,9 +77,12 @@ class FommData(Dataset):
         random = choices(self.config.seed, n)
         group = self.groups[shuffled(self.config.seed, n, len(self)) % len(self.groups)]
         clip = group[random.integers(len(group))]
-        pair = np.sort(random.integers(clip.frames, size=2))  # with replacement, in order: as FOMM
+        mouth_T4 = clip.mouth()
+        drawn = random.integers(clip.frames, size=self.config.drawn)  # with replacement, as FOMM
+        drawn = drawn[np.argsort(np.nan_to_num(mouth_T4[drawn, 3]), kind="stable")]  # an unknown mouth counts as closed
+        pair = np.sort(drawn[[0, -1]])  # in order: as FOMM
         pictures_NHWC = clip.read_frames(pair, self.config.size)
-        mouths_N4, turn = mouth_boxes(clip.mouth()[pair]), 0.0
+        mouths_N4, turn = mouth_boxes(mouth_T4[pair]), 0.0
         if self.config.augment:
             if random.random() < 0.5:
                 pictures_NHWC, mouths_N4 = pictures_NHWC[::-1], mouths_N4[::-1]

@@ -137,6 +137,25 @@ def test_head_pose_can_be_given_held_and_scaled(files, tmp_path):
     np.testing.assert_allclose(doubled - free[0], 2 * (free - free[0]), atol=1e-3)
 
 
+def test_expression_scale_leaves_head_and_first_frame(files, tmp_path):
+    def keypoints(name, **changes):
+        assert run(*usual(files, tmp_path / f"{name}.mp4", save_motion=tmp_path / f"{name}.npz", **changes)) == 0
+        motion = np.load(tmp_path / f"{name}.npz")
+        return motion["keypoints"] @ [1, 1j], motion["head_pose"], motion["jacobians"]
+
+    (plain, *rest), (doubled, *rest_doubled) = keypoints("plain"), keypoints("doubled", expression_scale=2.0)
+    (without, *_) = keypoints("without", expression_scale=0.0)
+    np.testing.assert_allclose(doubled[0], plain[0], atol=1e-6)
+    np.testing.assert_allclose(doubled - plain, plain - without, atol=1e-5)
+    assert np.abs(plain - without).max() > 1e-3
+    for old, new in zip(rest, rest_doubled, strict=True):
+        np.testing.assert_array_equal(old, new)
+    # Without any expression the keypoints turn, grow and move as one.
+    centred = without - without.mean(1, keepdims=True)
+    similarity = centred / centred[0]
+    np.testing.assert_allclose(similarity, similarity[:, :1].repeat(similarity.shape[1], 1), atol=1e-3)
+
+
 def test_relative_keypoints_start_from_the_source(files, tmp_path):
     assert run(*usual(files, tmp_path / "r.mp4", keypoint_mode="relative", save_motion=tmp_path / "r.npz")) == 0
     assert run(*usual(files, tmp_path / "a.mp4", keypoint_mode="absolute", save_motion=tmp_path / "a.npz")) == 0

@@ -116,6 +116,16 @@ def test_validation_pairs_are_plain_frames(corpus):
     np.testing.assert_allclose(box, torch.stack([pair.source_mouth_4, pair.driving_mouth_4]), atol=1e-6)
 
 
+def test_more_drawn_frames_set_closed_mouths_against_open_ones(corpus):
+    def differences(drawn: int) -> np.ndarray:
+        data = FommData(FommDataConfig(str(corpus), size=64, augment=False, repeats=40, drawn=drawn))
+        boxes_P24 = np.stack([[data[n].source_mouth_4, data[n].driving_mouth_4] for n in range(60)])
+        openings_P2 = (boxes_P24[..., 3] - boxes_P24[..., 1]) - (boxes_P24[..., 2] - boxes_P24[..., 0]) / 1.5
+        return np.abs(np.diff(openings_P2)).mean()
+
+    assert differences(5) > 1.5 * differences(2)
+
+
 def test_mirrored_pairs_mirror_the_mouth(corpus):
     """Among augmented items a mirrored one has its mouth box mirrored with it: a mouth is darker red than its chin."""
     data = FommData(FommDataConfig(str(corpus), size=64, repeats=40))
