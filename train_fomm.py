@@ -29,6 +29,7 @@ from engine.checkpoint import CheckpointError
 from engine.config import ConfigError, to_dict
 from engine.run import OptimConfig, Run, RunConfig, RunError
 from modules import losses, measures
+from modules.blocks import downsampling_kernels
 from modules.discriminators import ImageDiscriminatorConfig, MultiScaleDiscriminator
 from modules.image_generator import ImageGenerator, ImageGeneratorConfig, Rendering
 from modules.keypoint_detector import KeypointDetector, KeypointDetectorConfig
@@ -301,7 +302,10 @@ def main(config: Config) -> None:
         detector, generator = KeypointDetector(config.keypoint_detector), ImageGenerator(config.image_generator)
         networks = {"keypoint_detector": detector, "image_generator": generator}
         if config.initial_weights:
-            read_weights([Path(config.initial_weights)]).load_into(networks, config.initial_weights)
+            weights = read_weights([Path(config.initial_weights)])
+            for name in networks.keys() & weights.states.keys():
+                weights.states[name] |= downsampling_kernels(networks[name])  # scale_factor may differ
+            weights.load_into(networks, config.initial_weights)
         run.export(networks, {name: to_dict(getattr(config, name)) for name in networks})
         pyramid = run.freeze(ImagePyramid(config.pyramid))
         vgg = run.freeze(load_vgg(config.vgg)) if config.weights.perceptual else None

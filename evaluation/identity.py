@@ -37,12 +37,10 @@ NOSE_AND_MOUTH = (1, 61, 291)
 class Identity(NamedTuple):
     """Attributes:
     similarity: CSIM, mean over the frames in which a face was found, in [-1, 1]; NaN if it was found in none.
-    lowest: the worst of these frames.
     found: share of frames in which a face was found. Frames without one are not in the mean: look at both.
     """
 
     similarity: float
-    lowest: float
     found: float
 
 
@@ -133,14 +131,14 @@ def csim(
     """
     found_T = np.isfinite(mesh_TN3).all(axis=(1, 2))
     if not found_T.any() or not np.isfinite(reference_mesh_N3).all():
-        return Identity(float("nan"), float("nan"), float(found_T.mean()))
+        return Identity(float("nan"), float(found_T.mean()))
     reference_E = embed(network, align(reference_HWC, reference_mesh_N3)[None])[0]
     similarities = []
     for part in np.array_split(np.flatnonzero(found_T), -(-int(found_T.sum()) // BATCH)):
         faces_NHWC = np.stack([align(frames_THWC[frame], mesh_TN3[frame]) for frame in part])
         similarities.append(embed(network, faces_NHWC) @ reference_E)
     similarity_N = torch.cat(similarities)
-    return Identity(similarity_N.mean().item(), similarity_N.min().item(), float(found_T.mean()))
+    return Identity(similarity_N.mean().item(), float(found_T.mean()))
 
 
 @torch.inference_mode()

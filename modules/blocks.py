@@ -89,6 +89,12 @@ class ResidualUpBlock3d(UpBlock):
         return F.relu(self.norm2(self.res(super().forward(x))))
 
 
+def downsampling_kernels(network: nn.Module) -> dict[str, Tensor]:
+    """The kernels of all `AntiAliasDownsample` in a network, by their names in its state: constants of its sizes."""
+    modules = network.named_modules()
+    return {f"{name}.weight": part.weight for name, part in modules if isinstance(part, AntiAliasDownsample)}
+
+
 class AntiAliasDownsample(nn.Module):
     """Gaussian blur, then every (1/scale)-th pixel starting with the first (Siarohin et al. 2019b).
 

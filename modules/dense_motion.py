@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from modules.hourglass import Hourglass2d
 from modules.keypoints import Keypoints, compose_2x2, coordinate_grid, gaussian_heatmaps, invert_2x2, warp
 
+VARIANCE, FAR = 0.01, -4.0  # of `keypoint_prior`
+
 
 class DenseMotion(NamedTuple):
     """Where each output pixel comes from in the source, and how far that can be trusted."""
@@ -28,6 +30,16 @@ def relative_heatmaps(driving_BK2: Tensor, source_BK2: Tensor, height: int, widt
     return torch.cat([torch.zeros_like(difference[:, :1]), difference], dim=1)
 
 
+def keypoint_prior(driving_BK2: Tensor, height: int, width: int) -> Tensor:
+    """Logits that make a keypoint's motion count near it (ours): log of `gaussian_heatmaps`, no less than FAR -> BNHW.
+
+    The background, first, is as far as can be everywhere; so is each keypoint from 0.28 on.
+    """
+    offset = coordinate_grid(height, width, like=driving_BK2) - driving_BK2[:, :, None, None]  # (B, K, H, W, 2)
+    near_BKHW = (-0.5 * offset.square().sum(-1) / VARIANCE).clamp(min=FAR)
+    return torch.cat([torch.full_like(near_BKHW[:, :1], FAR), near_BKHW], dim=1)
+
+
 def sparse_motions(driving: Keypoints, source: Keypoints, height: int, width: int) -> Tensor:
     """Each keypoint's affine motion T_{S<-D}(z) (Eq. 4) on the whole grid, the identity first -> BNHW2."""
     grid = coordinate_grid(height, width, like=driving.position_BK2)
@@ -42,7 +54,8 @@ def sparse_motions(driving: Keypoints, source: Keypoints, height: int, width: in
 class DenseMotionNetwork(nn.Module):
     """Weighs the sparse motions into one deformation and predicts the occlusion map (Eq. 7).
 
-    `down` is the picture's anti-aliased downsampling to the size at which this network works.
+    `down` is the picture's anti-aliased downsampling to the size at which this network works; `prior` the weight of
+    `keypoint_prior` in the masks' logits (ours; 0 in FOMM and the paper).
     """
 
     def __init__(
@@ -53,9 +66,11 @@ class DenseMotionNetwork(nn.Module):
         num_blocks: int,
         down: nn.Module,
         align_corners: bool,
+        prior: float = 0.0,
     ):
         super().__init__()
         self.align_corners = align_corners
+        self.prior = prior
         self.hourglass = Hourglass2d((num_keypoints + 1) * 4, block_expansion, max_features, num_blocks)
         self.mask = nn.Conv2d(self.hourglass.out_channels, num_keypoints + 1, 7, padding=3)
         self.occlusion = nn.Conv2d(self.hourglass.out_channels, 1, 7, padding=3)
@@ -75,7 +90,10 @@ class DenseMotionNetwork(nn.Module):
         deformed = rearrange(deformed, "(b n) c h w -> b n c h w", n=count)
         inputs = rearrange(torch.cat([heatmaps[:, :, None], deformed], dim=2), "b n c h w -> b (n c) h w")
         features = self.hourglass(inputs)
-        mask = self.mask(features).float().softmax(dim=1)
+        logits = self.mask(features).float()
+        if self.prior:
+            logits = logits + self.prior * keypoint_prior(driving.position_BK2, height, width)
+        mask = logits.softmax(dim=1)
         deformation = (mask[..., None] * motions).sum(1)
         occlusion = self.occlusion(features).float().sigmoid()
         return DenseMotion(deformation, occlusion, mask, deformed)

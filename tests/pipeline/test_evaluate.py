@@ -1,5 +1,6 @@
 """evaluate.py itself on a small synthetic corpus and untrained networks: what it writes, resuming, ranks, others' videos."""
 
+import functools
 import json
 import os
 import shutil
@@ -20,22 +21,14 @@ from datasets.synthetic import make_corpus
 from datasets.video import VideoWriter
 from engine.checkpoint import Weights, save_weights
 from evaluation.rows import ROWS
+from tests.in_process import status_of
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 QUICK = ("split=train", "landmarks=false", "device=cpu", "bootstrap.samples=50")
 
 
-def run(*arguments: object) -> int:
-    """Call evaluate.py's main in this process; -> exit status."""
-    old, sys.argv = sys.argv, ["evaluate.py", *map(str, arguments)]
-    try:
-        evaluate.main()
-    except SystemExit as stop:
-        return stop.code or 0
-    finally:
-        sys.argv = old
-    return 0
+run = functools.partial(status_of, evaluate.main)
 
 
 def results(output: Path) -> dict:

@@ -1,6 +1,7 @@
 """inference.py from the command line on small untrained networks: what it writes, and what it says about bad input."""
 
 import csv
+import functools
 import os
 import shutil
 import signal
@@ -20,6 +21,7 @@ from datasets import provenance
 from datasets.image import write_png
 from engine.checkpoint import Weights, save_weights
 from tests.certificates import make_certificate
+from tests.in_process import status_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,16 +39,7 @@ def files(tmp_path_factory, small_weights):
     return folder
 
 
-def run(*arguments):
-    """Call inference.py's main in this process; -> exit status."""
-    old, sys.argv = sys.argv, ["inference.py", *map(str, arguments)]
-    try:
-        inference.main()
-    except SystemExit as stop:
-        return stop.code or 0
-    finally:
-        sys.argv = old
-    return 0
+run = functools.partial(status_of, inference.main)
 
 
 def usual(files, output, **changes):

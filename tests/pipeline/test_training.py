@@ -227,6 +227,16 @@ def test_fine_tuning_starts_from_given_weights(corpus: Path, stage_one: Path, tm
     assert all(torch.allclose(a[key], b[key], atol=1e-6) for key in a if key.endswith("weight"))
 
 
+def test_fine_tuning_may_change_the_size_of_the_dense_motion(corpus: Path, stage_one: Path, tmp_path: Path) -> None:
+    scale = "image_generator.dense_motion.scale_factor"
+    start = (f"initial_weights={stage_one}", f"{scale}=0.25", "run.max_steps=1", *FAST)
+    train("fomm", "fomm_tiny", tmp_path, f"data.root={corpus}", *start)
+    key = "image_generator.dense_motion_network.down.weight"
+    a, b = (load_file(folder / "weights.safetensors")[key] for folder in (stage_one, tmp_path))
+    assert a.shape != b.shape
+    assert f"{scale.split('.')[-1]}: 0.25" in (tmp_path / "config.yaml").read_text()
+
+
 def test_the_renderer_can_be_trained_alone(corpus: Path, stage_one: Path, tmp_path: Path) -> None:
     start = (f"initial_weights={stage_one}", "train_detector=false", "weights.painted=10", "run.max_steps=2", *FAST)
     train("fomm", "fomm_tiny", tmp_path, f"data.root={corpus}", *start)

@@ -26,17 +26,21 @@ SMALL_FIELD = MotionFieldGeneratorConfig(
 )
 
 
+SMALL_DENSE = DenseMotionConfig(scale_factor=0.5, block_expansion=4, max_features=8, num_blocks=2)
+
+
 def small_generator(**changes):
     torch.manual_seed(0)
-    dense = DenseMotionConfig(scale_factor=0.5, block_expansion=4, max_features=8, num_blocks=2)
     config = ImageGeneratorConfig(
-        image_size=64,
-        num_keypoints=3,
-        block_expansion=4,
-        max_features=8,
-        num_bottleneck_blocks=1,
-        dense_motion=dense,
-        **changes,
+        **{
+            "image_size": 64,
+            "num_keypoints": 3,
+            "block_expansion": 4,
+            "max_features": 8,
+            "num_bottleneck_blocks": 1,
+            "dense_motion": SMALL_DENSE,
+        }
+        | changes
     )
     return randomise_norms(ImageGenerator(config)).eval()
 
@@ -339,6 +343,30 @@ def test_affine_motion_maps_driving_keypoints_on_source_keypoints():
     step = motions[0, 1, 5, 3] - motions[0, 1, 5, 2]  # Eq. 4: derivative J_S J_D^-1 along x, one cell = 0.25
     expected = (source.jacobian_BK22[0, 0] @ torch.linalg.inv(driving.jacobian_BK22[0, 0]))[:, 0] * 0.25
     assert torch.allclose(step, expected, atol=1e-5)
+
+
+def test_keypoint_prior_is_high_at_its_keypoint_and_flat_far_away():
+    from modules.dense_motion import FAR, keypoint_prior
+
+    driving = torch.tensor([[[-0.5, 0.25], [0.0, 0.0]]])
+    prior = keypoint_prior(driving, 9, 9)
+    assert prior.shape == (1, 3, 9, 9)
+    assert (prior[0, 0] == FAR).all()
+    assert prior[0, 1, 5, 2] == prior[0, 2, 4, 4] == 0 and prior[0, 1, 5, 4] == prior[0, 2, 0, 0] == FAR
+
+
+def test_keypoint_prior_moves_what_lies_at_a_keypoint_with_it():
+    """Random masks mix all motions; with a strong prior the place of a driving keypoint comes from its source."""
+    source, image = keypoints(1), torch.rand(1, 3, 64, 64)
+    driving = Keypoints(torch.tensor([[[-25 / 31, 21 / 31], [1 / 31, 1 / 31], [21 / 31, -21 / 31]]]), None)
+    off = {}
+    for prior in (0.0, 4.0):
+        dense = replace(SMALL_DENSE, keypoint_prior=prior)
+        with torch.no_grad():
+            field = small_generator(dense_motion=dense)(image, driving, source).motion.deformation_BHW2[0]
+        column, row = ((driving.position_BK2[0] * 31 + 31) / 2).round().long().unbind(-1)
+        off[prior] = (field[row, column] - source.position_BK2[0]).abs().max()
+    assert off[4.0] < 0.01 < off[0.0]
 
 
 # ---- rewrites for speed
