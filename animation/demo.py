@@ -28,7 +28,8 @@ def main() -> None:
         portrait = RESULTS / "portrait.png"
         write_png(portrait, skimage.data.astronaut())
         animator = Animator(
-            load_models([DEMO_WEIGHTS], torch.device("cpu")), AnimationOptions(device="cpu", keypoint_mode="relative")
+            load_models([DEMO_WEIGHTS], torch.device("cpu")),
+            AnimationOptions(device="cpu", keypoint_mode="relative", expression_scale=2.0),
         )
         job = Job(portrait, RESULTS / "demo.mp4", ROOT / "assets" / "speech.wav")
         with frame_bar(job.output.name) as progress:

@@ -82,6 +82,7 @@ class Studio:
             "weights": " ".join(self.weights[path] for path in paths),
             "precision": str(dtype or torch.float32).removeprefix("torch."),
             "keypoint mode": self.options.keypoint_mode,
+            "expression scale": str(self.options.expression_scale),
         }
 
     def candidate(self, row: Row, truth: Truth, other: Truth | None) -> Candidate:
