@@ -47,10 +47,11 @@ def test_stage_two(folder: Path, stage_one: dict) -> None:
 
 def test_stage_three(folder: Path, stage_one: dict) -> None:
     common = (f"data.root={folder / 'clip'}", f"fomm.checkpoint={folder / 'fomm'}")
-    falling = ("optim.milestones=[250,350]", "run.max_steps=400")
-    last = train("motionfield", "motionfield_tiny", folder / "field", *common, *falling)
+    falling = ("optim.milestones=[120,700]", "optim.gamma=0.2", "run.max_steps=800", "run.ema_decay=0.98")
+    inputs = ("motion_field_generator.box_value=1", "motion_field_generator.normalise_audio=true")
+    last = train("motionfield", "motionfield_tiny", folder / "field", *common, *falling, *inputs)
     assert last["val/ke"] < 0.4 * last["val/still_ke"]
     assert last["val/psnr"] > last["val/detected_psnr"] - 1  # near what stage one can do
     start = f"initial_weights={folder / 'field'}"
-    pixels = train("motionfield", "motionfield_tiny_pixels", folder / "pixels", *common, start, "run.max_steps=100")
+    pixels = train("motionfield", "motionfield_tiny_pixels", folder / "pixels", *common, *inputs, start, "run.max_steps=100")
     assert pixels["val/psnr"] > last["val/psnr"] - 0.2
