@@ -10,9 +10,17 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from modules.hourglass import Hourglass2d
-from modules.keypoints import Keypoints, compose_2x2, coordinate_grid, gaussian_heatmaps, invert_2x2, warp
+from modules.keypoints import (
+    Keypoints,
+    compose_2x2,
+    coordinate_grid,
+    gaussian_heatmaps,
+    invert_2x2,
+    log_gaussians,
+    warp,
+)
 
-VARIANCE, FAR = 0.01, -4.0  # of `keypoint_prior`
+FAR = -4.0  # least of `keypoint_prior`
 
 
 class DenseMotion(NamedTuple):
@@ -35,8 +43,7 @@ def keypoint_prior(driving_BK2: Tensor, height: int, width: int) -> Tensor:
 
     The background, first, is as far as can be everywhere; so is each keypoint from 0.28 on.
     """
-    offset = coordinate_grid(height, width, like=driving_BK2) - driving_BK2[:, :, None, None]  # (B, K, H, W, 2)
-    near_BKHW = (-0.5 * offset.square().sum(-1) / VARIANCE).clamp(min=FAR)
+    near_BKHW = log_gaussians(driving_BK2, height, width).clamp(min=FAR)
     return torch.cat([torch.full_like(near_BKHW[:, :1], FAR), near_BKHW], dim=1)
 
 

@@ -74,9 +74,14 @@ def weighted_jacobian(maps_BJHW: Tensor, heatmap_BKHW: Tensor) -> Tensor:
 
 def gaussian_heatmaps(position_BK2: Tensor, height: int, width: int, variance: float = 0.01) -> Tensor:
     """exp(-|z - p|^2 / (2 variance)) on the coordinate grid -> BKHW in (0, 1]."""
+    return torch.exp(log_gaussians(position_BK2, height, width, variance))
+
+
+def log_gaussians(position_BK2: Tensor, height: int, width: int, variance: float = 0.01) -> Tensor:
+    """-|z - p|^2 / (2 variance) on the coordinate grid -> BKHW, at most 0."""
     grid = coordinate_grid(height, width, like=position_BK2)
     offset = grid - position_BK2[:, :, None, None]  # (B, K, H, W, 2)
-    return torch.exp(-0.5 * offset.square().sum(-1) / variance)
+    return -0.5 * offset.square().sum(-1) / variance
 
 
 def invert_2x2(matrix: Tensor) -> Tensor:

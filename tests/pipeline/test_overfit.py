@@ -52,6 +52,6 @@ def test_stage_three(folder: Path, stage_one: dict) -> None:
     last = train("motionfield", "motionfield_tiny", folder / "field", *common, *falling, *inputs)
     assert last["val/ke"] < 0.4 * last["val/still_ke"]
     assert last["val/psnr"] > last["val/detected_psnr"] - 1  # near what stage one can do
-    start = f"initial_weights={folder / 'field'}"
-    pixels = train("motionfield", "motionfield_tiny_pixels", folder / "pixels", *common, *inputs, start, "run.max_steps=100")
+    start = (*common, *inputs, f"initial_weights={folder / 'field'}", "run.max_steps=100")
+    pixels = train("motionfield", "motionfield_tiny_pixels", folder / "pixels", *start)
     assert pixels["val/psnr"] > last["val/psnr"] - 0.2

@@ -24,25 +24,20 @@ SMALL_HEAD = HeadMotionPredictorConfig(embedding=16, resnet_width=4, resnet_dept
 SMALL_FIELD = MotionFieldGeneratorConfig(
     image_size=64, map_size=32, window=32, block_expansion=4, max_features=8, num_blocks=2, num_keypoints=3
 )
-
-
 SMALL_DENSE = DenseMotionConfig(scale_factor=0.5, block_expansion=4, max_features=8, num_blocks=2)
+SMALL_GENERATOR = ImageGeneratorConfig(
+    image_size=64,
+    num_keypoints=3,
+    block_expansion=4,
+    max_features=8,
+    num_bottleneck_blocks=1,
+    dense_motion=SMALL_DENSE,
+)
 
 
 def small_generator(**changes):
     torch.manual_seed(0)
-    config = ImageGeneratorConfig(
-        **{
-            "image_size": 64,
-            "num_keypoints": 3,
-            "block_expansion": 4,
-            "max_features": 8,
-            "num_bottleneck_blocks": 1,
-            "dense_motion": SMALL_DENSE,
-        }
-        | changes
-    )
-    return randomise_norms(ImageGenerator(config)).eval()
+    return randomise_norms(ImageGenerator(replace(SMALL_GENERATOR, **changes))).eval()
 
 
 def randomise_norms(network):
