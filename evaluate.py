@@ -52,7 +52,7 @@ class Config:
     rows: of the table, beside the true videos, which are always in it.
     variants: checkpoints of the ablations.
     device, precision, batch_size: as in `inference.py`.
-    keypoint_mode, expression_scale: as in `inference.py`.
+    keypoint_mode, head_motion_scale, expression_scale: as in `inference.py`.
     networks: files of published networks that measure.
     landmarks: look for faces in all videos, if `make pose-tools` has been run.
     synthetic: draw this corpus if --data holds none.
@@ -66,6 +66,7 @@ class Config:
     precision: Precision = "auto"
     batch_size: int = 0
     keypoint_mode: Literal["absolute", "relative"] = "absolute"
+    head_motion_scale: float = 1.0
     expression_scale: float = 1.0
     networks: NetworkPaths = NetworkPaths()
     landmarks: bool = True
@@ -156,6 +157,7 @@ def options(config: Config) -> AnimationOptions:
         precision=config.precision,
         batch_size=config.batch_size,
         keypoint_mode=config.keypoint_mode,
+        head_motion_scale=config.head_motion_scale,
         expression_scale=config.expression_scale,
         crop="none",
     )

@@ -82,6 +82,7 @@ class Studio:
             "weights": " ".join(self.weights[path] for path in paths),
             "precision": str(dtype or torch.float32).removeprefix("torch."),
             "keypoint mode": self.options.keypoint_mode,
+            "head motion scale": str(self.options.head_motion_scale),
             "expression scale": str(self.options.expression_scale),
         }
 

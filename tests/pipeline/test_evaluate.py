@@ -151,6 +151,25 @@ def test_the_full_row_is_what_inference_makes(files, whole, tmp_path):
         assert np.array_equal(a["head_pose"], b["head_pose"])
 
 
+def test_motion_scales_act_on_rows_made_from_sound_alone(files, whole, tmp_path):
+    def scaled(setting: str) -> Path:
+        assert run(*ours(files, tmp_path / setting, "rows=[full,gt-keypoint]", setting)) == 0
+        return tmp_path / setting
+
+    def position(output: Path) -> np.ndarray:
+        clip = load_manifest(files / "corpus", "train")[0]
+        with np.load(output / "motion" / "full" / f"{clip.row.id}.npz") as motion:
+            return motion["position"]
+
+    steady, none, double = map(scaled, ("head_motion_scale=0", "expression_scale=0", "expression_scale=2"))
+    assert results(steady)["rows"]["full"]["numbers"]["diversity"]["mean"] == 0
+    assert results(whole)["rows"]["full"]["numbers"]["diversity"]["mean"] > 0
+    assert np.abs(position(double) - position(none)).max() > 1e-4
+    assert position(double) + position(none) == pytest.approx(2 * position(whole), abs=1e-5)
+    for output in (steady, none, double):
+        assert results(output)["rows"]["gt-keypoint"] == results(whole)["rows"]["gt-keypoint"]
+
+
 SOME = "rows=[full,still,wrong-audio]"
 
 
