@@ -9,12 +9,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
-ONE_CLIP = ("synthetic.clips=1", "synthetic.speakers=1", "validation.split=train", "run.tensorboard=false")
+WINDOW_S = 1.28  # the 32 frames of the motion field's window
+ONE_CLIP = ("synthetic.clips=1", "synthetic.speakers=1", f"synthetic.duration_s={WINDOW_S}", "validation.split=train")
 
 
 def train(script: str, config: str, folder: Path, *overrides: str) -> dict:
     """Run a stage; returns the last line of its log."""
-    rare = ("run.log_every=50", "run.validate_every=100000", "run.sample_every=100000", "run.save_every=100000")
+    rare = [f"run.{what}_every=100000" for what in ("validate", "sample", "save")]
+    rare += ["run.log_every=50", "run.tensorboard=false"]
     command = [sys.executable, f"train_{script}.py", "--config", f"config/{config}.yaml", f"run.dir={folder}", *rare]
     done = subprocess.run([*command, *ONE_CLIP, *overrides], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -28,12 +30,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def stage_one(folder: Path) -> dict:
-    overrides = ("run.max_steps=1200", "optim.milestones=[800]", "data.augment=false")
-    return train("fomm", "fomm_tiny", folder / "fomm", f"data.root={folder / 'clip'}", *overrides)
+    falling = ("optim.milestones=[800,1100]", "optim.gamma=0.2", "run.max_steps=1200", "run.ema_decay=0.98")
+    return train("fomm", "fomm_tiny", folder / "fomm", f"data.root={folder / 'clip'}", "data.augment=false", *falling)
 
 
 def test_stage_one(stage_one: dict) -> None:
-    assert stage_one["val/psnr"] > 30 and stage_one["val/ssim"] > 0.95
+    assert stage_one["val/psnr"] > 32 and stage_one["val/ssim"] > 0.95
 
 
 def test_stage_two(folder: Path, stage_one: dict) -> None:
@@ -49,12 +51,19 @@ def test_stage_three(folder: Path, stage_one: dict) -> None:
         f"fomm.checkpoint={folder / 'fomm'}",
         "motion_field_generator.box_value=1",
         "motion_field_generator.normalise_audio=true",
+        "validation.rendered=16",
     )
     falling = ("optim.milestones=[120,700]", "optim.gamma=0.2", "run.max_steps=800", "run.ema_decay=0.98")
     keypoints = train("motionfield", "motionfield_tiny", folder / "field", *common, *falling)
-    assert keypoints["val/ke"] < 0.4 * keypoints["val/still_ke"]
-    falling = ("optim.lr=1e-4", "optim.milestones=[150]", "optim.gamma=0.3", "run.max_steps=200", "run.ema_decay=0.95")
+    assert keypoints["val/ke"] < 0.15 * keypoints["val/still_ke"]
+    falling = (
+        "optim.lr=2.0e-4",
+        "optim.milestones=[200]",
+        "optim.gamma=0.3",
+        "run.max_steps=300",
+        "run.ema_decay=0.95",
+    )
     start = f"initial_weights={folder / 'field'}"
     pixels = train("motionfield", "motionfield_tiny_pixels", folder / "pixels", *common, *falling, start)
     assert pixels["val/psnr"] > keypoints["val/psnr"]
-    assert pixels["val/psnr"] > pixels["val/detected_psnr"] - 1  # near what stage one can do
+    assert pixels["val/psnr"] > pixels["val/detected_psnr"] - 0.5  # near what stage one can do
