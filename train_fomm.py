@@ -31,7 +31,7 @@ from engine.run import OptimConfig, Run, RunConfig, RunError
 from modules import losses, measures
 from modules.blocks import downsampling_kernels
 from modules.discriminators import ImageDiscriminatorConfig, MultiScaleDiscriminator
-from modules.image_generator import ImageGenerator, ImageGeneratorConfig, Rendering
+from modules.image_generator import ImageGenerator, ImageGeneratorConfig, Rendering, added_parts
 from modules.keypoint_detector import KeypointDetector, KeypointDetectorConfig
 from modules.perceptual import ImagePyramid, VggConfig, VggError, VggFeatures, load_vgg
 from modules.random_warp import RandomWarp, RandomWarpConfig, random_warp
@@ -304,7 +304,9 @@ def main(config: Config) -> None:
         if config.initial_weights:
             weights = read_weights([Path(config.initial_weights)])
             for name in networks.keys() & weights.states.keys():
-                weights.states[name] |= downsampling_kernels(networks[name])  # scale_factor may differ
+                # scale_factor may differ, and source_skip and keypoint_maps may be new
+                own = added_parts(networks[name])
+                weights.states[name] = own | weights.states[name] | downsampling_kernels(networks[name])
             weights.load_into(networks, config.initial_weights)
         run.export(networks, {name: to_dict(getattr(config, name)) for name in networks})
         pyramid = run.freeze(ImagePyramid(config.pyramid))

@@ -7,13 +7,17 @@ import itertools
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from modules.blocks import AntiAliasDownsample, DownBlock, ResidualBlock, SameBlock, UpBlock
 from modules.dense_motion import DenseMotion, DenseMotionNetwork
-from modules.keypoints import Keypoints, warp
+from modules.keypoints import Keypoints, gaussian_heatmaps, warp
+
+MAP_VARIANCE = 0.0025  # of `keypoint_maps`: lips part by less than the dense motion's Gaussians are wide
+ADDED_PARTS = ("skip.", "keypoint_maps.")  # of the state: what FOMM's N_I does not have
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,9 @@ class ImageGeneratorConfig:
     truncate_frames: bool = False
     # Ours, off in the paper: output = m * generated + (1 - m) * warped source, so that visible pixels stay sharp.
     source_skip: bool = False
+    # Ours, off in the paper: what paints sees where the driving and the source keypoints are, as in Siarohin et al. 2019a,
+    # and not only features moved by them. Else a mouth that opens is lips grown thick: nothing tells it from thick lips.
+    keypoint_maps: bool = False
 
 
 class SourceEncoding(NamedTuple):
@@ -74,6 +81,17 @@ def _resize(map_BCHW: Tensor, like_BCHW: Tensor, align_corners: bool) -> Tensor:
     return F.interpolate(map_BCHW, size=size, mode="bilinear", align_corners=align_corners)
 
 
+def position_maps(driving: Keypoints, source: Keypoints, height: int, width: int) -> Tensor:
+    """Gaussians at the driving and at the source positions -> [B, 2 K, H, W] in [0, 1]; `source` may be one for all."""
+    both = driving.position_BK2, source.position_BK2.expand_as(driving.position_BK2)
+    return torch.cat([gaussian_heatmaps(position, height, width, MAP_VARIANCE) for position in both], dim=1)
+
+
+def added_parts(network: nn.Module) -> dict[str, Tensor]:
+    """The state of a network's parts that weights may lack with which its training starts: they start afresh."""
+    return {name: value for name, value in network.state_dict().items() if name.startswith(ADDED_PARTS)}
+
+
 class ImageGenerator(nn.Module):
     """Source picture, its keypoints and driving keypoints -> picture of the source in the driving motion."""
 
@@ -99,6 +117,9 @@ class ImageGenerator(nn.Module):
             self.bottleneck.add_module(f"r{i}", ResidualBlock(channels[-1]))
         self.up_blocks = nn.ModuleList(UpBlock(o, i) for i, o in reversed(pairs))
         self.final = nn.Conv2d(channels[0], 3, 7, padding=3)
+        self.keypoint_maps = None
+        if config.keypoint_maps:
+            self.keypoint_maps = nn.Conv2d(2 * config.num_keypoints, channels[-1], 3, padding=1)
         self.skip = None
         if config.source_skip:
             self.skip = nn.Conv2d(channels[0], 1, 7, padding=3)
@@ -116,7 +137,10 @@ class ImageGenerator(nn.Module):
         motion = self.dense_motion_network(encoding.small_BCHW, driving, source)
         features = encoding.features_BCHW
         x = self._warp(features, motion.deformation_BHW2)
-        x = self.bottleneck(x * _resize(motion.occlusion_B1HW, features, self.align_corners))
+        x = x * _resize(motion.occlusion_B1HW, features, self.align_corners)
+        if self.keypoint_maps is not None:
+            x = x + self.keypoint_maps(position_maps(driving, source, *features.shape[-2:]))
+        x = self.bottleneck(x)
         for block in self.up_blocks:
             x = block(x)
         image = self.final(x).float().sigmoid()

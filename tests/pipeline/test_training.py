@@ -237,6 +237,16 @@ def test_fine_tuning_may_change_the_size_of_the_dense_motion(corpus: Path, stage
     assert f"{scale.split('.')[-1]}: 0.25" in (tmp_path / "config.yaml").read_text()
 
 
+def test_fine_tuning_may_add_keypoint_maps(corpus: Path, stage_one: Path, tmp_path: Path) -> None:
+    start = (f"initial_weights={stage_one}", "run.max_steps=1", "optim.lr=1.0e-9", *FAST)
+    train("fomm", "fomm_tiny", tmp_path, f"data.root={corpus}", *start, "image_generator.keypoint_maps=true")
+    a, b = (load_file(folder / "weights.safetensors") for folder in (stage_one, tmp_path))
+    assert {key for key in b if key not in a} == {
+        f"image_generator.keypoint_maps.{part}" for part in ("weight", "bias")
+    }
+    assert all(torch.allclose(a[key], b[key], atol=1e-6) for key in a if key.endswith("weight"))
+
+
 def test_the_renderer_can_be_trained_alone(corpus: Path, stage_one: Path, tmp_path: Path) -> None:
     start = (f"initial_weights={stage_one}", "train_detector=false", "weights.painted=10", "run.max_steps=2", *FAST)
     train("fomm", "fomm_tiny", tmp_path, f"data.root={corpus}", *start)

@@ -9,7 +9,7 @@ import torch
 from modules.blocks import AntiAliasDownsample, UpBlock
 from modules.fuse import enlarging_conv, fuse_for_inference
 from modules.head_motion_predictor import HeadMotionPredictor, HeadMotionPredictorConfig
-from modules.image_generator import DenseMotionConfig, ImageGenerator, ImageGeneratorConfig
+from modules.image_generator import DenseMotionConfig, ImageGenerator, ImageGeneratorConfig, position_maps
 from modules.keypoint_detector import KeypointDetector, KeypointDetectorConfig
 from modules.keypoints import Keypoints, coordinate_grid, gaussian_heatmaps, invert_2x2, soft_argmax
 from modules.motion_field_generator import (
@@ -305,7 +305,7 @@ def test_the_source_skip_returns_the_source_when_nothing_moves(align_corners):
 
 
 def test_one_source_serves_a_batch_of_driving_frames():
-    generator = small_generator(source_skip=True)
+    generator = small_generator(source_skip=True, keypoint_maps=True)
     image, source, driving = torch.rand(1, 3, 64, 64), keypoints(1), keypoints(4, seed=1)
     with torch.no_grad():
         batch = generator.render(generator.encode(image), driving, source).image_BCHW
@@ -364,6 +364,27 @@ def test_keypoint_prior_moves_what_lies_at_a_keypoint_with_it():
     assert off[4.0] < 0.01 < off[0.0]
 
 
+def test_keypoint_maps_show_the_painter_what_the_warp_does_not():
+    """Driving and source keypoints that move alike warp nothing: only a painter who sees places can tell."""
+    image, near, far = torch.rand(1, 3, 64, 64), keypoints(1), keypoints(1, seed=2)
+    for maps in (False, True):
+        generator = small_generator(keypoint_maps=maps, align_corners=True)
+        for parameter in (generator.dense_motion_network.occlusion.weight, generator.dense_motion_network.mask.weight):
+            torch.nn.init.zeros_(parameter)
+        with torch.no_grad():
+            change = (generator(image, near, near).image_BCHW - generator(image, far, far).image_BCHW).abs().max()
+        assert (change > 1e-3) == maps
+
+
+def test_keypoint_maps_peak_at_the_keypoints():
+    driving = Keypoints(torch.tensor([[[-0.5, 0.25]], [[0.0, 0.0]]]), None)
+    source = Keypoints(torch.tensor([[[0.5, -0.25]]]), None)  # one for all
+    maps = position_maps(driving, source, 9, 9)
+    assert maps.shape == (2, 2, 9, 9)
+    assert maps[0, 0, 5, 2] == maps[1, 0, 4, 4] == maps[0, 1, 3, 6] == maps[1, 1, 3, 6] == 1
+    assert maps[0, 0, 5, 3] < 1e-4  # a quarter away
+
+
 # ---- rewrites for speed
 
 
@@ -377,7 +398,7 @@ def test_enlarging_convolution_is_exact_up_to_the_border(dims):
 
 
 def test_fused_networks_equal_the_plain_ones_and_leave_them_alone():
-    plain = small_generator(source_skip=True)
+    plain = small_generator(source_skip=True, keypoint_maps=True)
     before = {key: value.clone() for key, value in plain.state_dict().items()}
     fused = fuse_for_inference(plain)
     inputs = torch.rand(1, 3, 64, 64), keypoints(3, seed=1), keypoints(1)
