@@ -51,7 +51,7 @@ class ImageGeneratorConfig:
     truncate_frames: bool = False
     # Ours, off in the paper: output = m * generated + (1 - m) * warped source, so that visible pixels stay sharp.
     source_skip: bool = False
-    # Ours, off in the paper: what paints sees where the driving and the source keypoints are, as in Siarohin et al. 2019a,
+    # Ours, off in the paper: what paints sees where the driving and the source keypoints are, much as in Siarohin et al. 2019a,
     # and not only features moved by them. Else a mouth that opens is lips grown thick: nothing tells it from thick lips.
     keypoint_maps: bool = False
 
@@ -88,7 +88,7 @@ def position_maps(driving: Keypoints, source: Keypoints, height: int, width: int
 
 
 def added_parts(network: nn.Module) -> dict[str, Tensor]:
-    """The state of a network's parts that weights may lack with which its training starts: they start afresh."""
+    """State of those parts of a network that the weights its training starts from may lack; they start afresh."""
     return {name: value for name, value in network.state_dict().items() if name.startswith(ADDED_PARTS)}
 
 

@@ -9,7 +9,13 @@ import torch
 from modules.blocks import AntiAliasDownsample, UpBlock
 from modules.fuse import enlarging_conv, fuse_for_inference
 from modules.head_motion_predictor import HeadMotionPredictor, HeadMotionPredictorConfig
-from modules.image_generator import DenseMotionConfig, ImageGenerator, ImageGeneratorConfig, position_maps
+from modules.image_generator import (
+    DenseMotionConfig,
+    ImageGenerator,
+    ImageGeneratorConfig,
+    added_parts,
+    position_maps,
+)
 from modules.keypoint_detector import KeypointDetector, KeypointDetectorConfig
 from modules.keypoints import Keypoints, coordinate_grid, gaussian_heatmaps, invert_2x2, soft_argmax
 from modules.motion_field_generator import (
@@ -383,6 +389,12 @@ def test_keypoint_maps_peak_at_the_keypoints():
     assert maps.shape == (2, 2, 9, 9)
     assert maps[0, 0, 5, 2] == maps[1, 0, 4, 4] == maps[0, 1, 3, 6] == maps[1, 1, 3, 6] == 1
     assert maps[0, 0, 5, 3] < 1e-4  # a quarter away
+
+
+def test_added_parts_are_what_plain_weights_lack():
+    plain, grown = small_generator(), small_generator(source_skip=True, keypoint_maps=True)
+    assert added_parts(plain) == {}
+    assert added_parts(grown).keys() == grown.state_dict().keys() - plain.state_dict().keys()
 
 
 # ---- rewrites for speed
