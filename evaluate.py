@@ -21,11 +21,11 @@ from typing import Any, Literal
 
 from animation.models import TRAINED_BY
 from animation.options import AnimationOptions, OptionError, Precision
-from datasets import landmarks
 from datasets.clips import MANIFEST, Clip, load_manifest, load_pose_range
 from datasets.errors import DataError
-from datasets.head_pose import RELEASED_RANGE
-from datasets.landmarks import EstimatorError
+from datasets.face import mesh as landmarks
+from datasets.face.mesh import EstimatorError
+from datasets.pose import RELEASED_RANGE
 from datasets.synthetic import SyntheticConfig, make_if_absent
 from engine.checkpoint import CheckpointError
 from engine.command import clean_exit

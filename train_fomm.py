@@ -22,7 +22,7 @@ from animation.models import read_weights
 from datasets.clips import load_manifest
 from datasets.errors import DataError
 from datasets.fomm import FommBatch, FommData, FommDataConfig, mouth_boxes, to_float
-from datasets.order import choices
+from datasets.sampling import choices
 from datasets.synthetic import SyntheticConfig, make_if_absent
 from engine import command, pictures
 from engine.checkpoint import CheckpointError

@@ -429,7 +429,7 @@ def draw_samples(run: Run, generator: MotionFieldGenerator, windows: Windows, fr
 def write_video(path: Path, frames_NCHW: Tensor, clip: Clip) -> None:
     """The frames with the clip's sound; left out, with a note, where PyAV is not installed."""
     try:
-        from datasets.video import VideoWriter
+        from datasets.media.video_writer import VideoWriter
 
         frames_NHWC = (frames_NCHW.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
         with VideoWriter(path, sound=clip.folder / "audio.wav") as writer:

@@ -14,7 +14,7 @@ from animation.models import DEMO_WEIGHTS, load_models
 from animation.options import AnimationOptions
 from animation.progress import frame_bar
 from datasets.errors import DataError
-from datasets.image import write_png
+from datasets.media.image import write_png
 from engine.checkpoint import CheckpointError
 from engine.command import clean_exit
 

@@ -26,11 +26,11 @@ from animation.render import Renderer
 from datasets import audio
 from datasets.audio import FPS
 from datasets.errors import DataError
-from datasets.faces import crop_face
-from datasets.image import read_image, resize_square
-from datasets.openface import read_csv
+from datasets.face.haar import crop_face
+from datasets.face.openface import read_csv
+from datasets.media.image import read_image, resize_square
+from datasets.media.video_writer import VideoWriter, write_frames
 from datasets.provenance import Signature
-from datasets.video import VideoWriter, write_frames
 from modules.fuse import fuse_for_inference
 from modules.keypoints import Keypoints
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from animation.released import read_released
-from datasets.head_pose import RELEASED_RANGE, PoseRange
+from datasets.pose import RELEASED_RANGE, PoseRange
 from engine.checkpoint import CheckpointError, Weights, load_strict, load_weights
 from engine.config import from_dict
 from modules.head_motion_predictor import HeadMotionPredictor, HeadMotionPredictorConfig

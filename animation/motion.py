@@ -11,7 +11,7 @@ from torch import Tensor
 
 from animation.models import Models
 from animation.schedule import emission_schedule
-from datasets.head_pose import render_boxes
+from datasets.pose import render_boxes
 from modules.keypoints import Keypoints, compose_2x2, invert_2x2
 from modules.motion_field_generator import MotionFieldGenerator, Reference
 

@@ -7,7 +7,7 @@ needs exactly these values.
 from pathlib import Path
 from typing import Any
 
-from datasets.head_pose import RELEASED_RANGE
+from datasets.pose import RELEASED_RANGE
 from engine.checkpoint import CheckpointError, Weights, load_torch_file
 from engine.config import to_dict
 from modules.head_motion_predictor import HeadMotionPredictorConfig

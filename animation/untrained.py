@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from animation.models import NETWORKS
-from datasets.head_pose import RELEASED_RANGE
+from datasets.pose import RELEASED_RANGE
 from engine.checkpoint import Weights, save_weights
 from engine.command import clean_exit
 from engine.config import to_dict

@@ -18,15 +18,15 @@ import torch
 
 from datasets.audio import features, load_pcm
 from datasets.clips import JPEG_QUALITY, load_manifest
+from datasets.face.mesh import LandmarkFinder, available
+from datasets.face.rigid_pose import pose_of
 from datasets.fomm import FommData, FommDataConfig
-from datasets.framing import crop, face_square, find_face
 from datasets.headpose import HeadPoseData, HeadPoseDataConfig
-from datasets.landmarks import LandmarkFinder, available
+from datasets.media.video_reader import frames_of
 from datasets.motionfield import MotionFieldData, MotionFieldDataConfig
-from datasets.prepare import Options
-from datasets.resample import frames_of
-from datasets.rigid_pose import pose_of
-from datasets.sources import find_videos
+from datasets.prepare.__main__ import Options
+from datasets.prepare.framing import crop, face_square, find_face
+from datasets.prepare.sources import find_videos
 
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
 GOAL_PAIRS = 400  # frame pairs a second that keep one modern GPU busy

@@ -30,8 +30,8 @@ from animation.options import AUTOCAST  # noqa: E402
 from animation.render import Renderer  # noqa: E402
 from animation.untrained import untrained_weights  # noqa: E402
 from datasets import audio  # noqa: E402
-from datasets.head_pose import RELEASED_RANGE, render_boxes  # noqa: E402
-from datasets.image import write_png  # noqa: E402
+from datasets.media.image import write_png  # noqa: E402
+from datasets.pose import RELEASED_RANGE, render_boxes  # noqa: E402
 from engine.checkpoint import Weights, save_weights  # noqa: E402
 from modules.fuse import fuse_for_inference  # noqa: E402
 from modules.keypoints import Keypoints  # noqa: E402

@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from datasets.clips import FPS
-from datasets.framing import crop, face_square, find_face
-from datasets.head_pose import BOX_SIZE
-from datasets.landmarks import LandmarkFinder
-from datasets.openface import default_camera, read_csv
-from datasets.prepare import Options
-from datasets.resample import frames_of
-from datasets.rigid_pose import pose_of, smooth, to_other_camera
-from datasets.sources import VIDEO_SUFFIXES
+from datasets.face.mesh import LandmarkFinder
+from datasets.face.openface import default_camera, read_csv
+from datasets.face.rigid_pose import pose_of, smooth, to_other_camera
+from datasets.media.video_reader import frames_of
+from datasets.pose import BOX_SIZE
+from datasets.prepare.__main__ import Options
+from datasets.prepare.framing import crop, face_square, find_face
+from datasets.prepare.sources import VIDEO_SUFFIXES
 
 AXES = ("rx rad", "ry rad", "rz rad", "tx mm", "ty mm", "tz mm")
 

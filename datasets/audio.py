@@ -22,7 +22,7 @@ import numpy as np
 
 from datasets.errors import DataError
 from datasets.files import written_beside
-from datasets.media import decoded_frames, open_media, require_whole
+from datasets.media.streams import decoded_frames, open_media, require_whole
 
 SAMPLE_RATE = 16_000  # Hz
 HOP = 160  # samples: 10 ms, one feature row

@@ -6,7 +6,7 @@
     PREPARED/clips/ID/frames.zip     000000.jpg ... at 25 fps, stored (not compressed again)
     PREPARED/clips/ID/audio.wav      16 kHz mono s16, in sync with the frames
     PREPARED/clips/ID/features.npy   [T, 4, 41] float32, `datasets.audio.features` of audio.wav
-    PREPARED/clips/ID/pose.npy       [T, 6] float32, rad and mm in the camera of `datasets.head_pose`
+    PREPARED/clips/ID/pose.npy       [T, 6] float32, rad and mm in the camera of `datasets.pose`
     PREPARED/clips/ID/mouth.npy      [T, 4] float32, mouth centre x, y, width and opening in pixels of a 256x256 frame
     PREPARED/clips/ID/clip.json      this clip's row of the manifest
 
@@ -34,7 +34,7 @@ import cv2
 import numpy as np
 
 from datasets.errors import DataError
-from datasets.head_pose import RELEASED_RANGE, PoseRange
+from datasets.pose import RELEASED_RANGE, PoseRange
 
 FPS = 25
 SAMPLE_RATE = 16_000

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from datasets.augment import ColorJitter, PlacementJitter
 from datasets.clips import load_manifest
-from datasets.order import choices, grouped, shuffled
+from datasets.sampling import choices, grouped, shuffled
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from datasets.augment import ColorJitter, jitter_voice
 from datasets.clips import load_manifest, load_pose_range
 from datasets.fomm import to_float
-from datasets.order import choices, grouped, shuffled
+from datasets.sampling import choices, grouped, shuffled
 
 MIRROR = np.array([1, -1, -1, -1, 1, 1], np.float32)  # what a mirrored picture does to (rx, ry, rz, tx, ty, tz)
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from datasets.clips import FPS, REJECTED, SPLITS, Clip, load_manifest, load_pose_range, verify, write_atomically
 from datasets.errors import DataError
-from datasets.head_pose import render_boxes
+from datasets.pose import render_boxes
 
 AXES = ("rx rad", "ry rad", "rz rad", "tx mm", "ty mm", "tz mm")
 TILE, COLUMNS, STRIP = 192, 8, 96  # pixels, frames a clip, height of the sound strip

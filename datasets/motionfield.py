@@ -14,9 +14,9 @@ from torch.utils.data import Dataset
 from datasets.augment import ColorJitter, jitter_voice
 from datasets.clips import load_manifest
 from datasets.fomm import mouth_boxes, to_float
-from datasets.head_pose import render_boxes
 from datasets.headpose import clamped, padded
-from datasets.order import choices, grouped, shuffled
+from datasets.pose import render_boxes
+from datasets.sampling import choices, grouped, shuffled
 
 
 @dataclass(frozen=True)

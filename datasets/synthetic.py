@@ -13,7 +13,7 @@ box and picture agree. What can be learned, and what cannot:
     slow noise                -> about a fifth of the head's motion, and the blinks: nothing to learn
 
 `truth.npz` of a clip holds opening_T (mm), width_T (mm), loudness_T, accent_T, blink_T, and the drawn outline of the
-mouth. The pose is written as it was drawn: rotation as an axis-angle vector, like `datasets.head_pose` draws boxes.
+mouth. The pose is written as it was drawn: rotation as an axis-angle vector, like `datasets.pose` draws boxes.
 
 Letters: T video frame, S sound sample, C control value (400 a second), H W picture, P pose value.
 """
@@ -42,7 +42,7 @@ from datasets.clips import (
     write_clip,
     write_rows,
 )
-from datasets.head_pose import BOX_SIZE, FOCAL_LENGTH, project
+from datasets.pose import BOX_SIZE, FOCAL_LENGTH, project
 
 logger = logging.getLogger(__name__)
 

@@ -32,10 +32,10 @@ from animation.motion_file import read_npz
 from animation.options import AnimationOptions, OptionError
 from datasets.clips import FPS, Clip, load_manifest, load_pose_range
 from datasets.errors import DataError
-from datasets.head_pose import PoseRange
-from datasets.image import write_png
+from datasets.media.image import write_png
+from datasets.media.video_writer import VideoWriter
+from datasets.pose import PoseRange
 from datasets.provenance import png_marks
-from datasets.video import VideoWriter
 from engine.checkpoint import CheckpointError
 from engine.command import clean_exit
 from engine.config import ConfigError
@@ -371,7 +371,7 @@ def speak_alike(checkpoints: list[Path], sources: list[Clip], sound: Path, folde
 
 def draw_identities(paths: list[Path], output: Path) -> Iterator[str]:
     """Write Fig. 6 from videos IDENTITY.mp4, which have one sound, and the references IDENTITY.png beside them, if any."""
-    from datasets.image import read_image, resize_square
+    from datasets.media.image import read_image, resize_square
 
     size, frames, references = None, {}, {}
     for path in paths:

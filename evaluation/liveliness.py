@@ -22,8 +22,8 @@ from scipy.signal import argrelmin, periodogram
 
 from datasets.audio import SAMPLE_RATE
 from datasets.clips import FPS
-from datasets.landmarks import mouth_of
-from datasets.rigid_pose import fill_gaps
+from datasets.face.mesh import mouth_of
+from datasets.face.rigid_pose import fill_gaps
 
 NAN = float("nan")
 

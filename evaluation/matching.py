@@ -5,7 +5,7 @@ from pathlib import Path
 
 from datasets.clips import MANIFEST, load_manifest
 from datasets.errors import DataError
-from datasets.sources import VIDEO_SUFFIXES
+from datasets.prepare.sources import VIDEO_SUFFIXES
 from evaluation.errors import EvaluationError
 from evaluation.truth import Item, PreparedItem, VideoItem
 

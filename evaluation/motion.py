@@ -6,7 +6,7 @@ Letters: T video frame, P pose value, K keypoint, S sample of sound.
 import numpy as np
 
 from datasets.clips import SAMPLES_PER_FRAME
-from datasets.head_pose import PoseRange
+from datasets.pose import PoseRange
 
 QUIETEST_DB = -60.0  # of full scale: below it a room is heard, no speech; ours
 FULL_SCALE = 32768

@@ -7,8 +7,8 @@ from typing import Protocol
 
 from tqdm import tqdm
 
-from datasets.head_pose import PoseRange
-from datasets.landmarks import LandmarkFinder
+from datasets.face.mesh import LandmarkFinder
+from datasets.pose import PoseRange
 from evaluation.candidate import Candidate
 from evaluation.metrics import PROTOCOL
 from evaluation.networks import Networks

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from datasets.clips import SAMPLES_PER_FRAME
-from datasets.head_pose import PoseRange
+from datasets.pose import PoseRange
 from evaluation import liveliness, sync
 from evaluation.candidate import Candidate
 from evaluation.identity import csim

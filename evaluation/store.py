@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.files import written_beside
-from datasets.video import VideoWriter
+from datasets.media.video_writer import VideoWriter
 from evaluation.candidate import Candidate
 from evaluation.errors import EvaluationError
 

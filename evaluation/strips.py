@@ -11,7 +11,7 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
-from datasets.head_pose import BOX_SIZE, project
+from datasets.pose import BOX_SIZE, project
 
 TILE = 192  # pixels: smaller frames are enlarged by a whole number, so that names fit and lips can be seen
 GAP = 4  # pixels between frames

@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from datasets.errors import DataError
 from datasets.files import written_beside
-from datasets.media import open_media
+from datasets.media.streams import open_media
 from engine.command import clean_exit
 from evaluation.bootstrap import interval
 from evaluation.errors import EvaluationError

@@ -14,10 +14,10 @@ import numpy as np
 from datasets import audio
 from datasets.clips import FEATURE_TAIL_SAMPLES, SAMPLES_PER_FRAME, Clip
 from datasets.errors import DataError
-from datasets.head_pose import BOX_SIZE, FOCAL_LENGTH
-from datasets.landmarks import LandmarkFinder, mouth_of
-from datasets.resample import frames_of
-from datasets.rigid_pose import fill_gaps, pose_of, smooth
+from datasets.face.mesh import LandmarkFinder, mouth_of
+from datasets.face.rigid_pose import fill_gaps, pose_of, smooth
+from datasets.media.video_reader import frames_of
+from datasets.pose import BOX_SIZE, FOCAL_LENGTH
 from evaluation.keypoint_sets import cut
 from modules.keypoints import Keypoints
 
@@ -188,7 +188,7 @@ Item = PreparedItem | VideoItem
 
 
 def read_video(path: Path, size: int | None = None) -> np.ndarray:
-    """All frames at 25 a second (`datasets.resample`), uint8 RGB [T, H, W, 3]; scaled to `size` pixels of width.
+    """All frames at 25 a second (`datasets.media.video_reader`), uint8 RGB [T, H, W, 3]; scaled to `size` pixels of width.
 
     Raises:
         DataError: no video, damaged, or fewer than two frames.

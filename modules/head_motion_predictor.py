@@ -63,7 +63,7 @@ class MotionState(NamedTuple):
 
 
 class HeadMotionPredictor(nn.Module):
-    """Reference image and audio of any length -> head poses scaled to about [-1, 1] (see datasets.head_pose.PoseRange)."""
+    """Reference image and audio of any length -> head poses scaled to about [-1, 1] (see datasets.pose.PoseRange)."""
 
     def __init__(self, config: HeadMotionPredictorConfig):
         super().__init__()

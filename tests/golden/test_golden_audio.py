@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from datasets import audio
-from datasets.image import read_image, resize_square
+from datasets.media.image import read_image, resize_square
 
 WAVES = ("intro_20_21p237", "silence_pad", "noise_only", "tone_dc", "short_1600", "tiny_640", "tiny_300")
 

@@ -11,7 +11,7 @@ from animation.models import load_models
 from animation.motion import HeadPoses, generate_keypoints, predict_head_poses
 from animation.render import Renderer
 from animation.schedule import emission_schedule
-from datasets.head_pose import BOX_POINTS_MM, RELEASED_RANGE, project, render_boxes
+from datasets.pose import BOX_POINTS_MM, RELEASED_RANGE, project, render_boxes
 from engine.checkpoint import CheckpointError
 from modules.fuse import fuse_for_inference
 from modules.keypoints import Keypoints

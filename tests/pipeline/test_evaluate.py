@@ -16,9 +16,9 @@ import pytest
 import evaluate
 from datasets import provenance
 from datasets.clips import load_manifest
-from datasets.resample import frames_of
+from datasets.media.video_reader import frames_of
+from datasets.media.video_writer import VideoWriter
 from datasets.synthetic import make_corpus
-from datasets.video import VideoWriter
 from engine.checkpoint import Weights, save_weights
 from evaluation.rows import ROWS
 from tests.in_process import status_of
@@ -136,7 +136,7 @@ def test_the_full_row_is_what_inference_makes(files, whole, tmp_path):
     from animation.generate import Animator, Job
     from animation.models import load_models
     from animation.options import AnimationOptions
-    from datasets.image import write_png
+    from datasets.media.image import write_png
 
     clip = load_manifest(files / "corpus", "train")[0]
     write_png(tmp_path / "face.png", clip.read_frames([0])[0])

@@ -18,7 +18,7 @@ import soundfile
 
 import inference
 from datasets import provenance
-from datasets.image import write_png
+from datasets.media.image import write_png
 from engine.checkpoint import Weights, save_weights
 from tests.certificates import make_certificate
 from tests.in_process import status_of
@@ -377,7 +377,7 @@ def test_full_disk_is_one_sentence(files, tmp_path, capsys, monkeypatch):
     """/dev/full refuses every byte; the temporary file is pointed there."""
     import contextlib
 
-    import datasets.video as video
+    import datasets.media.video_writer as video
 
     @contextlib.contextmanager
     def full(path):

@@ -17,11 +17,11 @@ import pytest
 from datasets import inspect
 from datasets.audio import features, write_wav
 from datasets.clips import load_manifest, load_pose_range, read_rows, verify, write_rows
-from datasets.head_pose import FOCAL_LENGTH
-from datasets.landmarks import available
-from datasets.prepare import Options, outcomes
-from datasets.resample import frames_of
-from datasets.sources import Source, Stretch, WholePicture
+from datasets.face.mesh import available
+from datasets.media.video_reader import frames_of
+from datasets.pose import FOCAL_LENGTH
+from datasets.prepare.__main__ import Options, outcomes
+from datasets.prepare.sources import Source, Stretch, WholePicture
 
 ROOT = Path(__file__).parents[2]
 GRID = ROOT.parent / "shared" / "data" / "grid"

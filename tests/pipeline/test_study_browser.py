@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets.video import VideoWriter
+from datasets.media.video_writer import VideoWriter
 from evaluation.study import make, score
 
 ROOT = Path(__file__).resolve().parents[2]

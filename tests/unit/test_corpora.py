@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from datasets.corpora import grid, lrw, videos, voxceleb
 from datasets.errors import DataError
-from datasets.sources import FaceBoxes, FaceTracks, HeadBox, OneFace, WholePicture, safe_id
+from datasets.prepare.corpora import grid, lrw, videos, voxceleb
+from datasets.prepare.sources import FaceBoxes, FaceTracks, HeadBox, OneFace, WholePicture, safe_id
 
 METADATA = "video_id,start,end,bbox,fps,width,height,partition,person_id\n"
 TXT = "Identity  : \tid10001\nReference : \tvid\nOffset    : \t-5\n\n"

@@ -12,7 +12,7 @@ from skimage.metrics import structural_similarity
 import evaluate
 from datasets.clips import Clip, Row
 from datasets.errors import DataError
-from datasets.head_pose import PoseRange
+from datasets.pose import PoseRange
 from engine.checkpoint import CheckpointError
 from engine.config import ConfigError, load
 from evaluation import bootstrap, matching, motion, pictures, report

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from datasets.clips import load_manifest, load_pose_range
-from datasets.head_pose import RELEASED_RANGE
-from datasets.image import read_image
+from datasets.media.image import read_image
+from datasets.media.video_reader import frames_of
+from datasets.media.video_writer import VideoWriter
+from datasets.pose import RELEASED_RANGE
 from datasets.provenance import read_marks
-from datasets.resample import frames_of
 from datasets.synthetic import make_corpus
-from datasets.video import VideoWriter
 from evaluation import figures, strips
 from evaluation.errors import EvaluationError
 from evaluation.figures import TRUTH

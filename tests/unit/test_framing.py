@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from datasets.errors import DataError
-from datasets.framing import crop, face_square, find_face, find_spans, fit, head_square, listed_square
-from datasets.prepare import _usable
-from datasets.resample import at_rate
-from datasets.sources import FaceBoxes, HeadBox
+from datasets.media.video_reader import at_rate
+from datasets.prepare.__main__ import _usable
+from datasets.prepare.framing import crop, face_square, find_face, find_spans, fit, head_square, listed_square
+from datasets.prepare.sources import FaceBoxes, HeadBox
 
 
 def test_a_square_stays_inside_the_picture():

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from datasets.errors import DataError
-from datasets.faces import crop_face, find_faces, framing
-from datasets.image import read_image, resize_square, write_png
+from datasets.face.haar import crop_face, find_faces, framing
+from datasets.media.image import read_image, resize_square, write_png
 
 RED = (200, 40, 30)
 

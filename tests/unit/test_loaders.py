@@ -15,10 +15,10 @@ from datasets.augment import ColorJitter, PlacementJitter
 from datasets.clips import load_manifest, load_pose_range, verify
 from datasets.errors import DataError
 from datasets.fomm import FommData, FommDataConfig, mouth_boxes
-from datasets.head_pose import render_boxes
 from datasets.headpose import HeadPoseData, HeadPoseDataConfig
 from datasets.motionfield import MotionFieldData, MotionFieldDataConfig
-from datasets.order import choices, shuffled
+from datasets.pose import render_boxes
+from datasets.sampling import choices, shuffled
 from datasets.synthetic import make_corpus
 from modules.losses import lip_points
 

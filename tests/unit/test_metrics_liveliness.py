@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 
-from datasets.landmarks import INNER_BOTTOM, INNER_TOP
+from datasets.face.mesh import INNER_BOTTOM, INNER_TOP
 from evaluation import liveliness as live
 
 TIME_S = np.arange(100) / 25

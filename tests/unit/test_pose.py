@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from datasets.errors import DataError
-from datasets.head_pose import CAMERA_MATRIX, FOCAL_LENGTH
-from datasets.openface import default_camera, read_csv
-from datasets.rigid_pose import (
+from datasets.face.openface import default_camera, read_csv
+from datasets.face.rigid_pose import (
     _turn_to,
     align,
     euler,
@@ -17,6 +16,7 @@ from datasets.rigid_pose import (
     smooth,
     to_other_camera,
 )
+from datasets.pose import CAMERA_MATRIX, FOCAL_LENGTH
 
 HEADER_2 = "frame,face_id,timestamp,confidence,success,pose_Tx,pose_Ty,pose_Tz,pose_Rx,pose_Ry,pose_Rz"
 HEADER_1 = "frame, timestamp, confidence, success, pose_Tx, pose_Ty, pose_Tz, pose_Rx, pose_Ry, pose_Rz"

@@ -10,8 +10,8 @@ import pytest
 
 from datasets import provenance
 from datasets.errors import DataError
-from datasets.image import write_png
-from datasets.video import VideoWriter, write_frames
+from datasets.media.image import write_png
+from datasets.media.video_writer import VideoWriter, write_frames
 from tests.certificates import make_certificate
 
 FRAMES = np.full((10, 64, 64, 3), 90, np.uint8)

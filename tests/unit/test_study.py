@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from datasets.errors import DataError
-from datasets.video import VideoWriter
+from datasets.media.video_writer import VideoWriter
 from evaluation import study
 from evaluation.errors import EvaluationError
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from datasets.clips import load_manifest
-from datasets.head_pose import project
+from datasets.pose import project
 from datasets.synthetic import SKULL_CENTRE_MM, make_corpus
 
 

@@ -10,10 +10,11 @@ import av
 import numpy as np
 import pytest
 
-from datasets import audio, video
+from datasets import audio
 from datasets.errors import DataError
-from datasets.image import read_image
-from datasets.resample import frames_of
+from datasets.media.image import read_image
+from datasets.media import video_writer as video
+from datasets.media.video_reader import frames_of
 
 
 def moving(frames: int, height: int = 64, width: int = 64) -> np.ndarray:
@@ -181,7 +182,7 @@ FULL_DISK = """
 import resource, sys
 import numpy as np
 from datasets.errors import DataError
-from datasets.video import VideoWriter
+from datasets.media.video_writer import VideoWriter
 resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))  # writing more fails, as on a full disk
 noise = np.random.default_rng(0).integers(0, 255, (50, 64, 64, 3), dtype=np.uint8)
 try:

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from datasets.errors import DataError
-from datasets.head_pose import BOX_SIZE, FOCAL_LENGTH
+from datasets.pose import BOX_SIZE, FOCAL_LENGTH
 
 COLUMNS = ("pose_Rx", "pose_Ry", "pose_Rz", "pose_Tx", "pose_Ty", "pose_Tz")
 MIN_CONFIDENCE = 0.7

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-ENVIRONMENT = Path(__file__).parents[1] / ".venv-pose"
+ENVIRONMENT = Path(__file__).parents[2] / ".venv-pose"
 POINTS, MAX_FACES = 468, 8
 LIP_LEFT, LIP_RIGHT, LIP_TOP, LIP_BOTTOM, INNER_TOP, INNER_BOTTOM = 61, 291, 0, 17, 13, 14
 
@@ -36,7 +36,7 @@ class LandmarkFinder:
                 f"{ENVIRONMENT} not found: install the head-pose estimator with `make pose-tools`, once"
             )
         # -P: else the folder of the script comes first, and our inspect.py hides Python's
-        command = [str(ENVIRONMENT / "bin" / "python"), "-P", str(Path(__file__).with_name("landmark_server.py"))]
+        command = [str(ENVIRONMENT / "bin" / "python"), "-P", str(Path(__file__).with_name("mesh_server.py"))]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOG_minloglevel": "3", "TF_CPP_MIN_LOG_LEVEL": "3"}
         environment.pop("PYTHONPATH", None)
         self.process = subprocess.Popen(

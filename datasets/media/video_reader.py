@@ -11,7 +11,7 @@ import numpy as np
 
 from datasets.clips import FPS
 from datasets.errors import DataError
-from datasets.video import VideoReader
+from datasets.media.video_writer import VideoReader
 
 Frame = TypeVar("Frame")
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.errors import DataError
-from datasets.sources import (
+from datasets.prepare.sources import (
     FaceBoxes,
     FaceTracks,
     Framing,

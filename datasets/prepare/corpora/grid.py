@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from datasets.sources import OneFace, Source, Stretch, find_videos, safe_id
+from datasets.prepare.sources import OneFace, Source, Stretch, find_videos, safe_id
 
 # Subject split of Vougioukas et al. (IJCV 2020), which later talking-head papers follow; s21 has no video.
 VAL = frozenset(f"s{n}" for n in (9, 20, 23, 27, 29, 30, 34))

@@ -6,7 +6,7 @@ All speakers train unless --val-identities and --test-identities say otherwise.
 import glob
 from pathlib import Path
 
-from datasets.sources import VIDEO_SUFFIXES, FaceTracks, Source, Stretch, find_videos, safe_id
+from datasets.prepare.sources import VIDEO_SUFFIXES, FaceTracks, Source, Stretch, find_videos, safe_id
 
 MIN_FRAMES = 64
 

@@ -20,8 +20,8 @@ from datasets import provenance
 from datasets.audio import FPS, resampled
 from datasets.errors import DataError
 from datasets.files import written_beside
-from datasets.image import write_png
-from datasets.media import decoded_frames, open_media, require_whole
+from datasets.media.image import write_png
+from datasets.media.streams import decoded_frames, open_media, require_whole
 
 CRF = 18  # x264 quality: by common agreement hardly told from the original; the released code's default is 23
 PRESET = (

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from datasets.head_pose import BOX_SIZE, FOCAL_LENGTH
+from datasets.pose import BOX_SIZE, FOCAL_LENGTH
 
 SMOOTHING_S = 0.04  # standard deviation: one frame at 25 fps
 

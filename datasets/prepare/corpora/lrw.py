@@ -7,7 +7,7 @@ leakage check has nothing to find. 29 frames stay 29; the loaders pad to the win
 from pathlib import Path
 
 from datasets.clips import SPLITS
-from datasets.sources import Source, Stretch, WholePicture, find_videos, safe_id
+from datasets.prepare.sources import Source, Stretch, WholePicture, find_videos, safe_id
 
 MIN_FRAMES = 29
 

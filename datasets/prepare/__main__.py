@@ -51,10 +51,15 @@ from datasets.clips import (
     write_rows,
     write_table,
 )
-from datasets.corpora import grid, lrw, videos, voxceleb
 from datasets.errors import DataError
-from datasets.faces import find_faces
-from datasets.framing import (
+from datasets.face.haar import find_faces
+from datasets.face.mesh import EstimatorError, LandmarkFinder, available, mouth_of
+from datasets.face.openface import default_camera, read_csv, run_feature_extraction
+from datasets.face.rigid_pose import fill_gaps, pose_of, smooth, to_other_camera
+from datasets.media.video_reader import frames_of
+from datasets.pose import BOX_SIZE, RELEASED_RANGE
+from datasets.prepare.corpora import grid, lrw, videos, voxceleb
+from datasets.prepare.framing import (
     Square,
     crop,
     face_square,
@@ -64,12 +69,7 @@ from datasets.framing import (
     listed_square,
     middle_square,
 )
-from datasets.head_pose import BOX_SIZE, RELEASED_RANGE
-from datasets.landmarks import EstimatorError, LandmarkFinder, available, mouth_of
-from datasets.openface import default_camera, read_csv, run_feature_extraction
-from datasets.resample import frames_of
-from datasets.rigid_pose import fill_gaps, pose_of, smooth, to_other_camera
-from datasets.sources import FaceBoxes, FaceTracks, HeadBox, OneFace, Source, Stretch, WholePicture
+from datasets.prepare.sources import FaceBoxes, FaceTracks, HeadBox, OneFace, Source, Stretch, WholePicture
 
 MISSING_SOUND_S = 0.08  # the sound may end this much before the picture; the rest is silence
 SILENT_PEAK = 64  # of 32767: nothing louder in the clip is a silent clip

@@ -1,6 +1,6 @@
 """Runs inside .venv-pose, never in the main environment: face boxes and face meshes of the pictures on stdin.
 
-Protocol (see `datasets.landmarks`). "mesh H W\\n" starts a new video, "boxes H W\\n" asks for boxes; then come pictures:
+Protocol (see `datasets.face.mesh`). "mesh H W\\n" starts a new video, "boxes H W\\n" asks for boxes; then come pictures:
 "frame\\n" and H * W * 3 bytes of RGB each. The answer to a picture is float32, in pixels, NaN where nothing was found:
 468 points (x, y, z), or 8 boxes (left, top, right, bottom, score). "ready\\n" is the first thing on stdout.
 """

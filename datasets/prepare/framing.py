@@ -12,7 +12,7 @@ import numpy as np
 
 from datasets.clips import FPS
 from datasets.errors import DataError
-from datasets.sources import FaceBoxes, HeadBox
+from datasets.prepare.sources import FaceBoxes, HeadBox
 
 FindBoxes = Callable[[np.ndarray], np.ndarray]  # picture [H, W, 3] -> [faces, 4 or more]
 
