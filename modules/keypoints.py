@@ -7,6 +7,7 @@ Everything here stays in float32 under autocast: sums of products are written el
 included) would be cast to bfloat16, whose 8 bits are too coarse for coordinates.
 """
 
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -23,6 +24,28 @@ class Keypoints(NamedTuple):
 
     position_BK2: Tensor
     jacobian_BK22: Tensor | None
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Keypoints":
+        """`change` applied to the positions, and to the Jacobians where there are any."""
+        return Keypoints(change(self.position_BK2), None if self.jacobian_BK22 is None else change(self.jacobian_BK22))
+
+    def cut(self, start: int, stop: int | None) -> "Keypoints":
+        """Sets start to stop - 1 of the batch."""
+        return self.map(lambda part: part[start:stop])
+
+    def to(self, device: torch.device | str) -> "Keypoints":
+        """The same on a device."""
+        return self.map(lambda part: part.to(device))
+
+    def repeated(self, count: int) -> "Keypoints":
+        """A batch of one as a batch of `count` equal sets, without a copy."""
+        return self.map(lambda part: part.expand(count, *part.shape[1:]))
+
+    @staticmethod
+    def cat(parts: Iterable["Keypoints"]) -> "Keypoints":
+        """All sets of several batches, in order."""
+        position, jacobian = zip(*parts, strict=True)
+        return Keypoints(torch.cat(position), None if jacobian[0] is None else torch.cat(jacobian))
 
 
 class DetectedKeypoints(NamedTuple):
