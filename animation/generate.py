@@ -24,11 +24,12 @@ from animation.motion_file import Motion, load_motion, read_npz
 from animation.options import AnimationOptions, OptionError
 from animation.render import Renderer
 from datasets import audio
-from datasets.audio import FPS
 from datasets.errors import DataError
 from datasets.face.haar import crop_face
 from datasets.face.openface import read_csv
 from datasets.media.image import read_image, resize_square
+from datasets.media.sound import open_pcm
+from datasets.media.streams import FPS
 from datasets.media.video_writer import VideoWriter, write_frames
 from datasets.provenance import Signature
 from modules.fuse import fuse_for_inference
@@ -130,7 +131,7 @@ class Animator:
         """Motion from sound: N_H (or given head poses), then N_M."""
         if job.audio is None:
             raise OptionError("--audio is needed: only --motion does without sound")
-        with clock("sound"), audio.open_pcm(job.audio) as pcm:
+        with clock("sound"), open_pcm(job.audio) as pcm:
             silent = audio.is_silent(pcm)
             features_TAF = audio.features(pcm)
         if silent:

@@ -16,12 +16,13 @@ import cv2
 import numpy as np
 import torch
 
-from datasets.audio import features, load_pcm
+from datasets.audio import features
 from datasets.clips import JPEG_QUALITY, load_manifest
 from datasets.face.mesh import LandmarkFinder, available
 from datasets.face.rigid_pose import pose_of
 from datasets.fomm import FommData, FommDataConfig
 from datasets.headpose import HeadPoseData, HeadPoseDataConfig
+from datasets.media.sound import load_pcm
 from datasets.media.video_reader import frames_of
 from datasets.motionfield import MotionFieldData, MotionFieldDataConfig
 from datasets.prepare.__main__ import Options

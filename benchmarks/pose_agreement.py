@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.clips import FPS
 from datasets.face.mesh import LandmarkFinder
 from datasets.face.openface import default_camera, read_csv
 from datasets.face.rigid_pose import pose_of, smooth, to_other_camera
+from datasets.media.streams import FPS
 from datasets.media.video_reader import frames_of
 from datasets.pose import BOX_SIZE
 from datasets.prepare.__main__ import Options

@@ -34,10 +34,9 @@ import cv2
 import numpy as np
 
 from datasets.errors import DataError
+from datasets.media.streams import FPS, SAMPLE_RATE
 from datasets.pose import RELEASED_RANGE, PoseRange
 
-FPS = 25
-SAMPLE_RATE = 16_000
 SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
 SPLITS = ("train", "val", "test")
 JPEG_QUALITY = 95

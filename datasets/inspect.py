@@ -16,8 +16,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from datasets.clips import FPS, REJECTED, SPLITS, Clip, load_manifest, load_pose_range, verify, write_atomically
+from datasets.clips import REJECTED, SPLITS, Clip, load_manifest, load_pose_range, verify, write_atomically
 from datasets.errors import DataError
+from datasets.media.streams import FPS
 from datasets.pose import render_boxes
 
 AXES = ("rx rad", "ry rad", "rz rad", "tx mm", "ty mm", "tz mm")

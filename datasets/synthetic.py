@@ -31,9 +31,7 @@ from scipy.signal import lfilter
 
 from datasets.clips import (
     FEATURE_TAIL_SAMPLES,
-    FPS,
     MANIFEST,
-    SAMPLE_RATE,
     SAMPLES_PER_FRAME,
     Row,
     load_manifest,
@@ -42,6 +40,7 @@ from datasets.clips import (
     write_clip,
     write_rows,
 )
+from datasets.media.streams import FPS, SAMPLE_RATE
 from datasets.pose import BOX_SIZE, FOCAL_LENGTH, project
 
 logger = logging.getLogger(__name__)

@@ -30,9 +30,10 @@ from animation.generate import Animator, Job
 from animation.models import load_models
 from animation.motion_file import read_npz
 from animation.options import AnimationOptions, OptionError
-from datasets.clips import FPS, Clip, load_manifest, load_pose_range
+from datasets.clips import Clip, load_manifest, load_pose_range
 from datasets.errors import DataError
 from datasets.media.image import write_png
+from datasets.media.streams import FPS
 from datasets.media.video_writer import VideoWriter
 from datasets.pose import PoseRange
 from datasets.provenance import png_marks

@@ -20,10 +20,9 @@ from scipy.linalg import eigh
 from scipy.ndimage import gaussian_filter1d
 from scipy.signal import argrelmin, periodogram
 
-from datasets.audio import SAMPLE_RATE
-from datasets.clips import FPS
 from datasets.face.mesh import mouth_of
 from datasets.face.rigid_pose import fill_gaps
+from datasets.media.streams import FPS, SAMPLE_RATE
 
 NAN = float("nan")
 

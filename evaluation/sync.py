@@ -20,6 +20,8 @@ from scipy.ndimage import median_filter
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from datasets.clips import SAMPLES_PER_FRAME
+from datasets.media.streams import SAMPLE_RATE
 from engine.checkpoint import load_strict, load_torch_file
 from evaluation.weights import checked
 
@@ -27,8 +29,6 @@ SYNCNET_FILE = "syncnet_v2.model"
 # Its authors publish no hash; this one, of 54 573 114 bytes, is what several projects that use the file recorded.
 SYNCNET_SHA256 = "961e8696f888fce4f3f3a6c3d5b3267cf5b343100b238e79b2659bff2c605442"
 
-SAMPLE_RATE = 16_000  # Hz
-SAMPLES_PER_FRAME = 640
 SIZE = 224  # pixels
 WINDOW = 5  # frames
 ROWS_PER_FRAME = 4

@@ -16,6 +16,7 @@ from datasets.clips import FEATURE_TAIL_SAMPLES, SAMPLES_PER_FRAME, Clip
 from datasets.errors import DataError
 from datasets.face.mesh import LandmarkFinder, mouth_of
 from datasets.face.rigid_pose import fill_gaps, pose_of, smooth
+from datasets.media.sound import load_pcm
 from datasets.media.video_reader import frames_of
 from datasets.pose import BOX_SIZE, FOCAL_LENGTH
 from evaluation.keypoint_sets import cut
@@ -219,11 +220,11 @@ def read_sound(path: Path, frames: int) -> np.ndarray:
         DataError: neither has sound.
     """
     try:
-        pcm = audio.load_pcm(path)
+        pcm = load_pcm(path)
     except DataError:
         if not path.with_suffix(".wav").is_file():
             raise
-        pcm = audio.load_pcm(path.with_suffix(".wav"))
+        pcm = load_pcm(path.with_suffix(".wav"))
     length = frames * SAMPLES_PER_FRAME + FEATURE_TAIL_SAMPLES
     return np.pad(pcm[:length], (0, max(0, length - len(pcm))))
 

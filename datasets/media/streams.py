@@ -10,6 +10,9 @@ from typing import Any
 from datasets.errors import DataError
 from datasets.files import require_file
 
+SAMPLE_RATE = 16_000  # Hz: of all sound that networks hear
+FPS = 25  # of all video that networks see or make, frames a second
+
 BROKEN_SHARE = (
     0.1  # a file with more undecodable packets than this is corrupt; ours: stray tags in mp3 files stay below
 )

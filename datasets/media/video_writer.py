@@ -1,4 +1,4 @@
-"""Videos: frames with their times out of any file; frames and sound into a marked mp4, or frames into PNG files.
+"""Frames and sound -> a marked mp4, or frames -> PNG files.
 
 Frames are uint8 [H, W, 3], RGB; batches of them uint8 [N, H, W, 3].
 """
@@ -9,7 +9,6 @@ import contextlib
 import functools
 import queue
 import threading
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -17,82 +16,22 @@ from typing import Any
 import numpy as np
 
 from datasets import provenance
-from datasets.audio import FPS, resampled
 from datasets.errors import DataError
 from datasets.files import written_beside
 from datasets.media.image import write_png
-from datasets.media.streams import decoded_frames, open_media, require_whole
+from datasets.media.sound import resampled
+from datasets.media.streams import FPS, decoded_frames, open_media
+from datasets.media.video_reader import CONVERSION
 
 CRF = 18  # x264 quality: by common agreement hardly told from the original; the released code's default is 23
 PRESET = (
     "faster"  # measured on two cores, 256x256 at CRF 18: 543 frames/s, 43.6 dB (veryfast 982, 42.5; medium 331, 44.4)
 )
-# swscale: bicubic, full-size chroma, accurate rounding. Measured there and back: 50.3 dB; its defaults 41.6 dB, 1 level off
-CONVERSION = 0x4 | 0x2000 | 0x40000
 QUEUED_BATCHES = 2  # frames waiting for the encoder: enough to overlap, bounded
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 AAC_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
 AAC_FRAME = 1024  # samples
 AAC_BITS_PER_SAMPLE = 2.2  # of one channel: 97 kbit/s at 44.1 kHz
-
-
-# ---- reading
-
-
-class VideoReader:
-    """Frames of a video in order of time, upright (rotation marks of phones are applied).
-
-    Use as a context manager and iterate once: (time in s from the start of the file, uint8 [H, W, 3] RGB).
-
-    Raises:
-        DataError: no such file, not a video, damaged, or cut off.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._stack = contextlib.ExitStack()
-
-    def __enter__(self) -> VideoReader:
-        from av.video.reformatter import VideoReformatter
-
-        self._reformatter = VideoReformatter()  # one for all frames: making one costs more than using it
-        self._container, self._stream = self._stack.enter_context(open_media(self.path, "video", "video"))
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._stack.__exit__(*exception)
-
-    @property
-    def fps(self) -> float:
-        """Average frame rate, as the file states it (25 if it does not)."""
-        return float(self._stream.average_rate or FPS)
-
-    def start_near(self, time_s: float) -> None:
-        """Begin at a key frame before a time (s from the start of the file); call before reading."""
-        start = self._container.start_time or 0
-        self._container.seek(start + int(max(0.0, time_s) * 1_000_000))
-
-    def __iter__(self) -> Iterator[tuple[float, np.ndarray]]:
-        for time_s, frame in self.frames():
-            yield time_s, self.to_rgb(frame)
-
-    def to_rgb(self, frame: Any) -> np.ndarray:
-        """PyAV frame -> uint8 [H, W, 3] RGB, upright."""
-        rgb_HW3 = self._reformatter.reformat(frame, format="rgb24", interpolation=CONVERSION).to_ndarray()
-        quarter_turns = round(frame.rotation / 90) % 4
-        return np.ascontiguousarray(np.rot90(rgb_HW3, quarter_turns)) if quarter_turns else rgb_HW3
-
-    def frames(self) -> Iterator[tuple[float, Any]]:
-        """(time in s, PyAV frame): `to_rgb` makes the picture of those that are wanted."""
-        end_s = 0.0
-        for frame in decoded_frames(self._container, self._stream, self.path):
-            time_s = float(frame.pts * frame.time_base) if frame.pts is not None else end_s
-            end_s = max(end_s, time_s + 1 / self.fps)
-            yield time_s, frame
-        require_whole(self._container, self._stream, end_s, self.path)
-
-
-# ---- writing
 
 
 class VideoWriter:

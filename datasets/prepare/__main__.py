@@ -35,11 +35,9 @@ from tqdm import tqdm
 
 from datasets.clips import (
     FEATURE_TAIL_SAMPLES,
-    FPS,
     MANIFEST,
     POSE_RANGE,
     REJECTED,
-    SAMPLE_RATE,
     SAMPLES_PER_FRAME,
     Row,
     existing_row,
@@ -56,6 +54,7 @@ from datasets.face.haar import find_faces
 from datasets.face.mesh import EstimatorError, LandmarkFinder, available, mouth_of
 from datasets.face.openface import default_camera, read_csv, run_feature_extraction
 from datasets.face.rigid_pose import fill_gaps, pose_of, smooth, to_other_camera
+from datasets.media.streams import FPS, SAMPLE_RATE
 from datasets.media.video_reader import frames_of
 from datasets.pose import BOX_SIZE, RELEASED_RANGE
 from datasets.prepare.corpora import grid, lrw, videos, voxceleb
@@ -295,7 +294,7 @@ def _picture_size(path: Path) -> tuple[int, int]:
 @lru_cache(maxsize=1)
 def _sound(path: Path) -> np.ndarray:
     """The file's own sound; that of a .wav of the same name beside it, where the video has none."""
-    from datasets.audio import load_pcm
+    from datasets.media.sound import load_pcm
 
     try:
         return load_pcm(path)

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from datasets.clips import FPS
 from datasets.errors import DataError
+from datasets.media.streams import FPS
 from datasets.prepare.sources import FaceBoxes, HeadBox
 
 FindBoxes = Callable[[np.ndarray], np.ndarray]  # picture [H, W, 3] -> [faces, 4 or more]

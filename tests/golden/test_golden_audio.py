@@ -5,6 +5,7 @@ import pytest
 
 from datasets import audio
 from datasets.media.image import read_image, resize_square
+from datasets.media.sound import load_pcm
 
 WAVES = ("intro_20_21p237", "silence_pad", "noise_only", "tone_dc", "short_1600", "tiny_640", "tiny_300")
 
@@ -20,7 +21,7 @@ def paint(shared):
 
 
 def test_features_of_the_demo_recording(shared, paint):
-    pcm = audio.load_pcm(shared / "reference" / "intro_0_6.wav")
+    pcm = load_pcm(shared / "reference" / "intro_0_6.wav")
     np.testing.assert_array_equal(pcm, paint["pcm16"])
     features_TAF = audio.features(pcm)
     np.testing.assert_allclose(features_TAF.reshape(-1, 41), paint["audio_features"], rtol=1e-6, atol=1e-6)
@@ -43,7 +44,7 @@ def test_filling_of_the_pitch(extra):
 
 
 def test_resampling_is_that_of_ffmpeg_5(shared, extra):
-    pcm = audio.load_pcm(shared / "reference" / "stereo44k.wav")
+    pcm = load_pcm(shared / "reference" / "stereo44k.wav")
     assert len(pcm) == len(extra["resample44k_ffmpeg5"])
     assert np.abs(pcm.astype(int) - extra["resample44k_ffmpeg5"]).max() == 0
     assert np.abs(pcm.astype(int) - extra["resample44k_ffmpeg9"]).max() <= 2

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from datasets import inspect
-from datasets.audio import features, write_wav
+from datasets.audio import features
 from datasets.clips import load_manifest, load_pose_range, read_rows, verify, write_rows
 from datasets.face.mesh import available
+from datasets.media.sound import write_wav
 from datasets.media.video_reader import frames_of
 from datasets.pose import FOCAL_LENGTH
 from datasets.prepare.__main__ import Options, outcomes

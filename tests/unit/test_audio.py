@@ -5,8 +5,10 @@ import pytest
 
 from datasets import audio
 from datasets.errors import DataError
+from datasets.media.sound import load_pcm, open_pcm, write_wav
+from datasets.media.streams import SAMPLE_RATE
 
-RATE = audio.SAMPLE_RATE
+RATE = SAMPLE_RATE
 
 
 def voice(seconds: float, seed: int = 0) -> np.ndarray:
@@ -46,9 +48,9 @@ def tone(rate: int, channels: int, seconds: float = 1.0) -> np.ndarray:
 
 def test_16_khz_mono_wav_passes_unchanged(tmp_path):
     pcm = voice(0.7)
-    audio.write_wav(tmp_path / "a.wav", pcm)
-    np.testing.assert_array_equal(audio.load_pcm(tmp_path / "a.wav"), pcm)
-    with audio.open_pcm(tmp_path / "a.wav") as opened:
+    write_wav(tmp_path / "a.wav", pcm)
+    np.testing.assert_array_equal(load_pcm(tmp_path / "a.wav"), pcm)
+    with open_pcm(tmp_path / "a.wav") as opened:
         assert len(opened) == len(pcm)
         np.testing.assert_array_equal(opened[100:2000], pcm[100:2000])
         np.testing.assert_array_equal(opened[len(pcm) - 5 : len(pcm) + 5], pcm[-5:])
@@ -69,7 +71,7 @@ def test_16_khz_mono_wav_passes_unchanged(tmp_path):
     ],
 )
 def test_any_format_becomes_the_same_sound(tmp_path, name, codec, rate, layout, channels):
-    pcm = audio.load_pcm(encode(tmp_path / name, codec, rate, layout, tone(rate, channels)))
+    pcm = load_pcm(encode(tmp_path / name, codec, rate, layout, tone(rate, channels)))
     assert pcm.dtype == np.int16 and pcm.ndim == 1
     assert abs(len(pcm) - RATE) < 0.06 * RATE  # encoders pad to whole frames
     spectrum = np.abs(np.fft.rfft(pcm[2000:14000].astype(float)))
@@ -80,8 +82,8 @@ def test_any_format_becomes_the_same_sound(tmp_path, name, codec, rate, layout, 
 def test_names_with_spaces_quotes_and_other_letters(tmp_path):
     pcm = voice(0.2)
     for name in ("two words.wav", 'it\'s "so".wav', "Grüße-你好.wav", "-dash.wav", "a:b.wav", "%03d.wav"):
-        audio.write_wav(tmp_path / name, pcm)
-        np.testing.assert_array_equal(audio.load_pcm(tmp_path / name), pcm)
+        write_wav(tmp_path / name, pcm)
+        np.testing.assert_array_equal(load_pcm(tmp_path / name), pcm)
 
 
 def half(path):
@@ -97,7 +99,7 @@ def bad_sounds(folder):
     (folder / "folder.wav").mkdir()
     for name, codec in (("cut.wav", "pcm_s16le"), ("cut.flac", "flac"), ("cut.m4a", "aac"), ("cut.mp3", "libmp3lame")):
         half(encode(folder / name, codec, 44100, "mono", tone(44100, 1, 3.0)))
-    audio.write_wav(folder / "nothing.wav", np.zeros(0, np.int16))
+    write_wav(folder / "nothing.wav", np.zeros(0, np.int16))
     from PIL import Image
 
     Image.new("RGB", (64, 64), "red").save(folder / "picture.jpg")
@@ -119,7 +121,7 @@ def bad_sounds(folder):
 def test_bad_files_get_one_clear_sentence(tmp_path):
     for name, words in bad_sounds(tmp_path).items():
         with pytest.raises(DataError) as error:
-            audio.load_pcm(tmp_path / name)
+            load_pcm(tmp_path / name)
             pytest.fail(f"{name} was read")
         assert words in str(error.value) and name in str(error.value), (name, str(error.value))
         assert "\n" not in str(error.value)
@@ -127,7 +129,7 @@ def test_bad_files_get_one_clear_sentence(tmp_path):
 
 def test_unwritable_target_leaves_nothing(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
-        audio.write_wav(tmp_path / "no folder" / "a.wav", voice(0.1))
+        write_wav(tmp_path / "no folder" / "a.wav", voice(0.1))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -206,8 +208,8 @@ def test_pitch_in_pieces_is_near_the_whole(monkeypatch, samples):
 
 def test_features_of_a_file_in_pieces_are_those_of_the_array(tmp_path):
     pcm = voice(1.3)
-    audio.write_wav(tmp_path / "a.wav", pcm)
-    with audio.open_pcm(tmp_path / "a.wav") as opened:
+    write_wav(tmp_path / "a.wav", pcm)
+    with open_pcm(tmp_path / "a.wav") as opened:
         np.testing.assert_array_equal(audio.features(opened), audio.features(pcm))
 
 

@@ -10,11 +10,11 @@ import av
 import numpy as np
 import pytest
 
-from datasets import audio
 from datasets.errors import DataError
-from datasets.media.image import read_image
 from datasets.media import video_writer as video
-from datasets.media.video_reader import frames_of
+from datasets.media.image import read_image
+from datasets.media.sound import load_pcm, write_wav
+from datasets.media.video_reader import VideoReader, frames_of
 
 
 def moving(frames: int, height: int = 64, width: int = 64) -> np.ndarray:
@@ -50,7 +50,7 @@ def durations(path: Path) -> tuple[float, float]:
 def test_frames_come_back(tmp_path):
     frames = moving(30)
     path = write(tmp_path / "a.mp4", frames, crf=10)
-    with video.VideoReader(path) as reader:
+    with VideoReader(path) as reader:
         times, read = zip(*reader, strict=True)
     np.testing.assert_allclose(times, np.arange(30) / 25, atol=1e-9)
     error = np.stack(read).astype(float) - frames
@@ -76,7 +76,7 @@ def test_picture_and_sound_are_equally_long(tmp_path, sound_s, rate, channels, k
     with av.open(str(path)) as container:
         track = container.streams.audio[0]
         assert (track.codec_context.name, track.rate, track.channels) == ("aac", kept_rate, channels)
-    heard = audio.load_pcm(path).astype(float)
+    heard = load_pcm(path).astype(float)
     assert np.sqrt((heard[8000:16000] ** 2).mean()) == pytest.approx(0.3 * 32768 / 2**0.5, rel=0.05)
     if sound_s < 1.9:
         assert np.abs(heard[round((sound_s + 0.1) * 16_000) : 31_000]).max() < 50
@@ -86,9 +86,9 @@ def test_sound_stays_in_time(tmp_path):
     """A click half way comes out at the same sample, give or take 2 ms."""
     pcm = np.zeros(32_000, np.int16)
     pcm[16_000:16_020] = 20_000
-    audio.write_wav(tmp_path / "a.wav", pcm)
+    write_wav(tmp_path / "a.wav", pcm)
     path = write(tmp_path / "a.mp4", moving(50), sound=tmp_path / "a.wav")
-    assert abs(int(np.abs(audio.load_pcm(path).astype(int)).argmax()) - 16_010) < 32
+    assert abs(int(np.abs(load_pcm(path).astype(int)).argmax()) - 16_010) < 32
 
 
 def test_surround_sound_and_the_sound_of_a_video(tmp_path):
@@ -102,7 +102,7 @@ def test_surround_sound_and_the_sound_of_a_video(tmp_path):
 @pytest.mark.parametrize(("height", "width"), [(63, 64), (64, 63), (1, 1), (17, 31)])
 def test_odd_sizes_get_one_more_row_or_column(tmp_path, height, width):
     path = write(tmp_path / "a.mp4", moving(3, height, width), crf=5)
-    with video.VideoReader(path) as reader:
+    with VideoReader(path) as reader:
         _, frame_HW3 = next(iter(reader))
     assert frame_HW3.shape == (height + height % 2, width + width % 2, 3)
     assert np.abs(frame_HW3[-1].astype(int) - frame_HW3[height - 1]).max() < 30
@@ -118,7 +118,7 @@ def test_frame_rates(tmp_path, fps):
 def test_label_is_burnt_in_only_when_asked(tmp_path):
     frames = np.full((3, 128, 128, 3), 120, np.uint8)
     for label, contrast in ((False, 3), (True, 80)):
-        with video.VideoReader(write(tmp_path / f"{label}.mp4", frames, label=label)) as reader:
+        with VideoReader(write(tmp_path / f"{label}.mp4", frames, label=label)) as reader:
             _, frame_HW3 = next(iter(reader))
         assert (np.ptp(frame_HW3[110:, :64].astype(int)) > contrast) == label
         assert np.ptp(frame_HW3[:100].astype(int)) <= 6
@@ -292,7 +292,7 @@ def test_rotation_marks_of_phones_are_applied(tmp_path):
     quarter = (0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)  # shown turned clockwise by 90 degrees
     data[matrix : matrix + 36] = b"".join(value.to_bytes(4, "big", signed=True) for value in quarter)
     path.write_bytes(data)
-    with video.VideoReader(path) as reader:
+    with VideoReader(path) as reader:
         _, frame_HW3 = next(iter(reader))
     assert frame_HW3.shape == (48, 32, 3)
     assert frame_HW3[4, 28, 0] > 180 and frame_HW3[4, 4, 0] < 130  # red is now right above
@@ -313,7 +313,7 @@ def test_sound_that_starts_late_starts_late(tmp_path):
         frame.sample_rate, frame.pts, frame.time_base = 16_000, 24_000, Fraction(1, 16_000)  # at 1.5 s
         output.mux(track.encode(frame))
         output.mux([*picture.encode(None), *track.encode(None)])
-    pcm = audio.load_pcm(path)
+    pcm = load_pcm(path)
     assert abs(int((pcm > 0).argmax()) - 8_000) <= 16 and abs(len(pcm) - 24_000) <= 16
     assert len(list(frames_of(path))) == 50
 
