@@ -25,7 +25,7 @@ from datasets.headpose import HeadPoseData, HeadPoseDataConfig
 from datasets.media.sound import load_pcm
 from datasets.media.video_reader import frames_of
 from datasets.motionfield import MotionFieldData, MotionFieldDataConfig
-from datasets.prepare.__main__ import Options
+from datasets.prepare.clip import Options
 from datasets.prepare.framing import crop, face_square, find_face
 from datasets.prepare.sources import find_videos
 

@@ -19,7 +19,7 @@ from datasets.face.rigid_pose import pose_of, smooth, to_other_camera
 from datasets.media.streams import FPS
 from datasets.media.video_reader import frames_of
 from datasets.pose import BOX_SIZE
-from datasets.prepare.__main__ import Options
+from datasets.prepare.clip import Options
 from datasets.prepare.framing import crop, face_square, find_face
 from datasets.prepare.sources import VIDEO_SUFFIXES
 

@@ -1,11 +1,13 @@
 """What a corpus adapter hands to `datasets.prepare`: which stretches of which files, and how to frame the face.
 
-Adapters live in `datasets/corpora/`, one corpus a file, and only look at names and lists; they open no video.
+Adapters live in `datasets/prepare/corpora/`, one corpus a file, and only look at names and lists; they open no video.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 VIDEO_SUFFIXES = frozenset(".mp4 .mpg .mpeg .avi .mov .mkv .webm .wmv .m4v .flv .3gp .ts".split())  # noqa: SIM905
 
@@ -79,6 +81,16 @@ class Source:
     def id(self) -> str:
         """Name for the journal: the id of the first stretch."""
         return self.stretches[0].id
+
+
+class Corpus(Protocol):
+    """A corpus adapter: a module with these names. The first line of its docstring is its help."""
+
+    __doc__: str
+    MIN_FRAMES: int  # the shortest clip worth keeping, where the user names none
+    FIXED_RANGE: bool  # whether poses are scaled by the released model's limits instead of this corpus's own
+    ARGUMENTS: dict[str, dict[str, Any]]  # options of this corpus alone: name -> what argparse wants to know
+    sources: Callable[..., list[Source]]  # (root, and the values of ARGUMENTS by name) -> the files and their clips
 
 
 def find_videos(root: Path) -> list[Path]:

@@ -21,7 +21,8 @@ from datasets.face.mesh import available
 from datasets.media.sound import write_wav
 from datasets.media.video_reader import frames_of
 from datasets.pose import FOCAL_LENGTH
-from datasets.prepare.__main__ import Options, outcomes
+from datasets.prepare.clip import Options
+from datasets.prepare.corpus import outcomes
 from datasets.prepare.sources import Source, Stretch, WholePicture
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ import pytest
 
 from datasets.errors import DataError
 from datasets.media.video_reader import at_rate
-from datasets.prepare.__main__ import _usable
+from datasets.prepare.clip import _usable
 from datasets.prepare.framing import crop, face_square, find_face, find_spans, fit, head_square, listed_square
 from datasets.prepare.sources import FaceBoxes, HeadBox
 

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from datasets.prepare.sources import OneFace, Source, Stretch, find_videos, safe_id
 
@@ -9,6 +10,8 @@ from datasets.prepare.sources import OneFace, Source, Stretch, find_videos, safe
 VAL = frozenset(f"s{n}" for n in (9, 20, 23, 27, 29, 30, 34))
 TEST = frozenset(f"s{n}" for n in (2, 4, 11, 13, 15, 18, 19, 25, 31, 33))
 MIN_FRAMES = 64  # a sentence has 75, a few have 74 or fewer
+FIXED_RANGE = False
+ARGUMENTS: dict[str, dict[str, Any]] = {}
 
 
 def sources(root: Path) -> list[Source]:

@@ -5,11 +5,14 @@ leakage check has nothing to find. 29 frames stay 29; the loaders pad to the win
 """
 
 from pathlib import Path
+from typing import Any
 
 from datasets.clips import SPLITS
 from datasets.prepare.sources import Source, Stretch, WholePicture, find_videos, safe_id
 
 MIN_FRAMES = 29
+FIXED_RANGE = False
+ARGUMENTS: dict[str, dict[str, Any]] = {}
 
 
 def sources(root: Path) -> list[Source]:

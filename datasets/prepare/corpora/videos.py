@@ -5,10 +5,13 @@ All speakers train unless --val-identities and --test-identities say otherwise.
 
 import glob
 from pathlib import Path
+from typing import Any
 
 from datasets.prepare.sources import VIDEO_SUFFIXES, FaceTracks, Source, Stretch, find_videos, safe_id
 
 MIN_FRAMES = 64
+FIXED_RANGE = False
+ARGUMENTS: dict[str, dict[str, Any]] = {}
 
 
 def sources(root: Path) -> list[Source]:

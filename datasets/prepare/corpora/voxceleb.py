@@ -14,6 +14,7 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +32,16 @@ from datasets.prepare.sources import (
 )
 
 MIN_FRAMES = 64  # as FOMM's vox preprocessing, with at most 1024
+FIXED_RANGE = True
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "metadata": {
+        "type": Path,
+        "action": "append",
+        "default": [],
+        "help": "a vox-metadata.csv outside the input folder; may be given several times",
+    },
+    "txt": {"type": Path, "help": "the txt tree (default INPUT/txt)"},
+}
 TXT_FPS = 25.0
 CHUNK = re.compile(r"(?P<video>.+)#(?P<chunk>\d+)#(?P<first>\d+)-(?P<last>\d+)")
 TEST = frozenset(f"id{n}" for n in range(10270, 10310))  # VoxCeleb1's verification test: names that start with E
