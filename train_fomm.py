@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from animation.models import read_weights
-from datasets.clips import load_manifest
+from datasets.clips import load_manifest, mouth_boxes
 from datasets.errors import DataError
-from datasets.fomm import FommBatch, FommData, FommDataConfig, mouth_boxes, to_float
+from datasets.fomm import FommBatch, FommData, FommDataConfig
+from datasets.media.image import to_float
 from datasets.sampling import choices
 from datasets.synthetic import SyntheticConfig, make_if_absent
 from engine import command, pictures

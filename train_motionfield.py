@@ -28,7 +28,7 @@ from tqdm import tqdm
 from animation.models import build_networks, component_config, read_weights
 from datasets.clips import Clip
 from datasets.errors import DataError
-from datasets.fomm import to_float
+from datasets.media.image import to_float
 from datasets.motionfield import MotionFieldBatch, MotionFieldData, MotionFieldDataConfig
 from datasets.synthetic import SyntheticConfig, make_if_absent
 from datasets.targets import Targets, TargetStore, decode_heatmap, encode_heatmap

@@ -1,14 +1,12 @@
 """A generated motion as a file: what `--save-motion` writes and `--motion` renders, on any picture."""
 
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from datasets.errors import DataError
-from datasets.files import require_file, written_beside
+from datasets.files import read_npz, written_beside
 
 
 @dataclass
@@ -58,21 +56,3 @@ def load_motion(path: Path) -> Motion:
     arrays.setdefault("source_jacobians", jacobians[0])
     arrays.setdefault("fps", np.float32(25))
     return Motion(**{name: arrays[name] for name in names if name != "fps"}, fps=float(arrays["fps"]))
-
-
-def read_npz(path: Path, what: str) -> dict[str, np.ndarray]:
-    """All arrays of an .npz file as float32, without unpickling anything. Raises DataError."""
-    path = require_file(path, what)
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if not hasattr(file, "files"):
-                raise DataError(f"{path} is a single array; a {what} file is an .npz of named arrays")
-            arrays = {name: np.asarray(file[name], np.float32) for name in file.files}
-    except DataError:
-        raise
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} is not a readable .npz file of numbers (damaged, or of another kind)") from error
-    for name, array in arrays.items():
-        if not np.isfinite(array).all():
-            raise DataError(f"{path}: array {name} holds values that are not finite numbers")
-    return arrays

@@ -18,11 +18,8 @@ H W picture.
 """
 
 import csv
-import hashlib
 import io
 import json
-import os
-import shutil
 import wave
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -34,6 +31,8 @@ import cv2
 import numpy as np
 
 from datasets.errors import DataError
+from datasets.files import file_digest, folder_written_beside, write_atomically
+from datasets.media.image import resized
 from datasets.media.streams import FPS, SAMPLE_RATE
 from datasets.pose import RELEASED_RANGE, PoseRange
 
@@ -41,6 +40,8 @@ SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
 SPLITS = ("train", "val", "test")
 JPEG_QUALITY = 95
 MANIFEST, REJECTED, POSE_RANGE = "manifest.csv", "rejected.csv", "pose_range.json"
+CHECKED = ("frames.zip", "audio.wav", "features.npy", "pose.npy")  # files whose digest the manifest holds ...
+DIGEST = 16  # ... this many hexadecimal digits of it
 LOCAL_HEADER = 30  # bytes of a zip entry's header; its last four hold the lengths of name and extra field
 FEATURE_TAIL_SAMPLES = 400 - 160 - 159  # sound past the last frame that still completes its fourth 25 ms window
 
@@ -110,9 +111,8 @@ class Clip:
                     picture = cv2.imdecode(np.frombuffer(archive.read(length), np.uint8), cv2.IMREAD_COLOR)
                     if picture is None:
                         raise DataError(f"{path}: frame {index} is not a readable JPEG; prepare the clip again")
-                    if size not in (None, picture.shape[0]):
-                        smooth = cv2.INTER_AREA if size < picture.shape[0] else cv2.INTER_LINEAR
-                        picture = cv2.resize(picture, (size, size), interpolation=smooth)
+                    if size is not None:
+                        picture = resized(picture, size, size)
                     frames.append(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
         except (OSError, IndexError, zipfile.BadZipFile, cv2.error) as error:
             raise DataError(
@@ -162,6 +162,17 @@ def _frame_places(path: Path) -> np.ndarray:
             name, extra = np.frombuffer(file.read(4), "<u2")
             place[:] = entry.header_offset + LOCAL_HEADER + int(name) + int(extra), entry.file_size
     return places
+
+
+def mouth_boxes(mouth_N4: np.ndarray) -> np.ndarray:
+    """Mouth centre, width and opening (pixels of 256) -> box (left, top, right, bottom) in [-1, 1]; 0 if unknown.
+
+    The box is 1.5 mouths wide and as high as one mouth's width plus the opening: lips and some chin.
+    """
+    x, y, width, opening = mouth_N4.T
+    half_width, half_height = 0.75 * width, (width + opening) / 2
+    box = np.stack([x - half_width, y - half_height, x + half_width, y + half_height], axis=1)
+    return np.nan_to_num((box + 0.5) / 128 - 1, nan=0.0) * np.isfinite(mouth_N4).all(axis=1, keepdims=True)
 
 
 def load_manifest(root: str | Path, split: str | None = None) -> list[Clip]:
@@ -240,13 +251,6 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[dict]) -> Non
     write_atomically(path, text.getvalue().encode())
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write beside the path, then rename."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(content)
-    os.replace(partial, path)
-
-
 def existing_row(root: Path, clip_id: str) -> Row | None:
     """The row of a clip whose folder is already there, or None."""
     path = root / "clips" / clip_id / "clip.json"
@@ -286,41 +290,34 @@ def write_clip(
     assert len(pose_TP) == len(mouth_T4) == length > 0, (len(pose_TP), len(mouth_T4), length)
     if row := existing_row(root, id):
         return row
-    folder = root / "clips" / id
-    partial = root / "clips" / f".{id}.{os.getpid()}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    size = _write_frames(partial / "frames.zip", frames, length)
-    with wave.open(str(partial / "audio.wav"), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
-        file.writeframes(np.ascontiguousarray(pcm, np.int16).tobytes())
-    np.save(partial / "features.npy", features_TAF.astype(np.float32))
-    np.save(partial / "pose.npy", pose_TP.astype(np.float32))
-    np.save(partial / "mouth.npy", mouth_T4.astype(np.float32))
-    if extra:
-        np.savez(partial / "truth.npz", **extra)
-    row = Row(
-        id=id,
-        identity=identity,
-        split=split,
-        frames=length,
-        size=size,
-        source=source,
-        start_s=round(float(start_s), 3),
-        crop=crop,
-        offset_s=round(float(offset_s), 4),
-        pose_source=pose_source,
-        pose_success=round(float(pose_success), 4),
-        voiced=round(float(features_TAF[:, :, 40].mean()), 4),
-        sha256=" ".join(_digest(partial / name) for name in ("frames.zip", "audio.wav", "features.npy", "pose.npy")),
-    )
-    (partial / "clip.json").write_text(json.dumps(asdict(row)))
-    try:
-        os.rename(partial, folder)
-    except OSError:  # another process was first: its clip is the same
-        shutil.rmtree(partial)
+    with folder_written_beside(root / "clips" / id) as partial:
+        size = _write_frames(partial / "frames.zip", frames, length)
+        with wave.open(str(partial / "audio.wav"), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(SAMPLE_RATE)
+            file.writeframes(np.ascontiguousarray(pcm, np.int16).tobytes())
+        np.save(partial / "features.npy", features_TAF.astype(np.float32))
+        np.save(partial / "pose.npy", pose_TP.astype(np.float32))
+        np.save(partial / "mouth.npy", mouth_T4.astype(np.float32))
+        if extra:
+            np.savez(partial / "truth.npz", **extra)
+        row = Row(
+            id=id,
+            identity=identity,
+            split=split,
+            frames=length,
+            size=size,
+            source=source,
+            start_s=round(float(start_s), 3),
+            crop=crop,
+            offset_s=round(float(offset_s), 4),
+            pose_source=pose_source,
+            pose_success=round(float(pose_success), 4),
+            voiced=round(float(features_TAF[:, :, 40].mean()), 4),
+            sha256=" ".join(file_digest(partial / name)[:DIGEST] for name in CHECKED),
+        )
+        (partial / "clip.json").write_text(json.dumps(asdict(row)))
     return row
 
 
@@ -341,17 +338,12 @@ def _write_frames(path: Path, frames: Iterable[np.ndarray], length: int) -> int:
     return height
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-
-
 def verify(clip: Clip) -> Iterator[str]:
     """What is wrong with a clip's files, one sentence each: checksums, shapes, numbers that are not finite."""
-    names = ("frames.zip", "audio.wav", "features.npy", "pose.npy")
-    for name, digest in zip(names, clip.row.sha256.split(), strict=True):
+    for name, digest in zip(CHECKED, clip.row.sha256.split(), strict=True):
         if not (clip.folder / name).is_file():
             yield f"{clip.row.id}: {name} is missing"
-        elif _digest(clip.folder / name) != digest:
+        elif file_digest(clip.folder / name)[:DIGEST] != digest:
             yield f"{clip.row.id}: {name} is not the file that was prepared (checksum differs)"
     try:
         if not np.isfinite(clip.features()).all() or not np.isfinite(clip.pose()).all():

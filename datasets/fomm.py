@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datasets.augment import ColorJitter, PlacementJitter
-from datasets.clips import load_manifest
+from datasets.clips import load_manifest, mouth_boxes
+from datasets.media.image import to_float
 from datasets.sampling import choices, grouped, shuffled
 
 
@@ -93,19 +94,3 @@ class FommData(Dataset):
         source_CHW, driving_CHW = to_float(pictures_NHWC)
         source_4, driving_4 = torch.from_numpy(np.ascontiguousarray(mouths_N4, np.float32))
         return FommBatch(source_CHW, driving_CHW, source_4, driving_4, np.float32(turn), clip.index, n)
-
-
-def to_float(frames_NHWC: np.ndarray) -> Tensor:
-    """uint8 [N, H, W, 3] -> float32 [N, 3, H, W] in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(frames_NHWC.transpose(0, 3, 1, 2))).float().div_(255)
-
-
-def mouth_boxes(mouth_N4: np.ndarray) -> np.ndarray:
-    """Mouth centre, width and opening (pixels of 256) -> box (left, top, right, bottom) in [-1, 1]; 0 if unknown.
-
-    The box is 1.5 mouths wide and as high as one mouth's width plus the opening: lips and some chin.
-    """
-    x, y, width, opening = mouth_N4.T
-    half_width, half_height = 0.75 * width, (width + opening) / 2
-    box = np.stack([x - half_width, y - half_height, x + half_width, y + half_height], axis=1)
-    return np.nan_to_num((box + 0.5) / 128 - 1, nan=0.0) * np.isfinite(mouth_N4).all(axis=1, keepdims=True)

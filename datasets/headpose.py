@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 
 from datasets.augment import ColorJitter, jitter_voice
 from datasets.clips import load_manifest, load_pose_range
-from datasets.fomm import to_float
-from datasets.sampling import choices, grouped, shuffled
+from datasets.media.image import to_float
+from datasets.sampling import choices, clamped, grouped, padded, shuffled
 
 MIRROR = np.array([1, -1, -1, -1, 1, 1], np.float32)  # what a mirrored picture does to (rx, ry, rz, tx, ty, tz)
 
@@ -104,14 +104,3 @@ class HeadPoseData(Dataset):
             clip=clip.index,
             index=n,
         )
-
-
-def clamped(start: int, length: int, frames: int) -> np.ndarray:
-    """Numbers start ... start+length-1 of a clip; past its end the last frame again."""
-    return np.minimum(np.arange(start, start + length), frames - 1)
-
-
-def padded(rows: np.ndarray, length: int, padding: str = "zeros") -> np.ndarray:
-    """Rows continued up to a length, with zeros or ("edge") with the last row again."""
-    after = rows[-1:] if padding == "edge" else np.zeros_like(rows[-1:])
-    return np.concatenate([rows, np.repeat(after, length - len(rows), axis=0)])

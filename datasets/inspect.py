@@ -16,8 +16,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from datasets.clips import REJECTED, SPLITS, Clip, load_manifest, load_pose_range, verify, write_atomically
+from datasets.clips import REJECTED, SPLITS, Clip, load_manifest, load_pose_range, verify
 from datasets.errors import DataError
+from datasets.media.image import write_png
 from datasets.media.streams import FPS
 from datasets.pose import render_boxes
 
@@ -152,8 +153,7 @@ def main(arguments: list[str] | None = None) -> int:
     if args.verify:
         errors += [problem for clip in clips for problem in verify(clip)]
     sheet = args.sheet or args.root / "sheet.png"
-    picture = contact_sheet(pick(clips, args.clips))
-    write_atomically(sheet, cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())
+    write_png(sheet, contact_sheet(pick(clips, args.clips)))
     print(f"  contact sheet: {sheet}")
     for error in errors:
         print(f"error: {error}", file=sys.stderr)

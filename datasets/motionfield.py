@@ -12,11 +12,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datasets.augment import ColorJitter, jitter_voice
-from datasets.clips import load_manifest
-from datasets.fomm import mouth_boxes, to_float
-from datasets.headpose import clamped, padded
+from datasets.clips import load_manifest, mouth_boxes
+from datasets.media.image import to_float
 from datasets.pose import render_boxes
-from datasets.sampling import choices, grouped, shuffled
+from datasets.sampling import choices, clamped, grouped, padded, shuffled
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ frames, so that a window does not unpack a whole clip. Decoded, a heatmap is off
 Letters: F frame of a clip, T frame of a window, K keypoint, H W heatmap.
 """
 
-import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from datasets.errors import DataError
+from datasets.files import written_beside
 
 BLOCK = 32  # frames
 
@@ -59,12 +59,8 @@ class TargetStore:
             f"heatmap_{first // BLOCK}": targets.heatmap_TKHW[first : first + BLOCK]
             for first in range(0, len(targets.heatmap_TKHW), BLOCK)
         }
-        partial = self.folder / f".{clip_id}.{os.getpid()}.npz"
-        try:
+        with written_beside(self.path(clip_id)) as partial:
             np.savez_compressed(partial, position=targets.position_TK2, jacobian=targets.jacobian_TK22, **blocks)
-            os.replace(partial, self.path(clip_id))
-        finally:
-            partial.unlink(missing_ok=True)
 
     def read(self, clip_id: str, frames: Sequence[int], heatmaps: bool) -> Targets:
         """Targets of some frames; without `heatmaps` that array is empty (0, 0, 0, 0).

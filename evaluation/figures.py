@@ -28,10 +28,10 @@ import numpy as np
 
 from animation.generate import Animator, Job
 from animation.models import load_models
-from animation.motion_file import read_npz
 from animation.options import AnimationOptions, OptionError
 from datasets.clips import Clip, load_manifest, load_pose_range
 from datasets.errors import DataError
+from datasets.files import read_npz
 from datasets.media.image import write_png
 from datasets.media.streams import FPS
 from datasets.media.video_writer import VideoWriter

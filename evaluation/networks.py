@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from datasets.files import file_digest
 from engine.checkpoint import CheckpointError, load_torch_file
 from evaluation.errors import EvaluationError
 from evaluation.identity import ARCFACE_FILE, ArcFace, load_arcface
 from evaluation.sync import SYNCNET_FILE, SyncNet, load_syncnet
-from evaluation.truth import file_digest
 from evaluation.weights import checked
 
 ALEXNET_FILE, ALEXNET_SHA256 = "alexnet-owt-7be5be79.pth", "7be5be79"

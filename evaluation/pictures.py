@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from datasets.fomm import mouth_boxes
+from datasets.clips import mouth_boxes
 from evaluation.frames import BATCH, batches, to_unit
 from evaluation.networks import Networks
 from modules import measures

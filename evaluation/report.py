@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from datasets.clips import write_atomically
+from datasets.files import write_atomically
 from evaluation.bootstrap import interval
 from evaluation.liveliness import pose_velocity_distance
 from evaluation.metrics import ARROWS, METRICS, PROTOCOL, Metric

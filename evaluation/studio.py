@@ -15,11 +15,12 @@ from animation.models import RUN_WEIGHTS, TRAINED_BY, Models, load_models, read_
 from animation.motion import relative_to_source, repeated
 from animation.options import AnimationOptions
 from datasets.audio import is_silent
+from datasets.files import file_digest
 from evaluation.candidate import Candidate
 from evaluation.errors import EvaluationError
 from evaluation.keypoint_sets import arrays, concatenated, cut, detect, on
 from evaluation.rows import ALL, STAGE_ONE, Row
-from evaluation.truth import Footage, Truth, file_digest, shortened
+from evaluation.truth import Footage, Truth, shortened
 from modules.keypoints import Keypoints
 
 

@@ -3,12 +3,10 @@
 Letters: T video frame (25 fps), H W C picture (RGB, uint8), N mesh point, P pose value, A F audio window and feature.
 """
 
-import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from datasets import audio
@@ -16,7 +14,9 @@ from datasets.clips import FEATURE_TAIL_SAMPLES, SAMPLES_PER_FRAME, Clip
 from datasets.errors import DataError
 from datasets.face.mesh import LandmarkFinder, mouth_of
 from datasets.face.rigid_pose import fill_gaps, pose_of, smooth
-from datasets.media.sound import load_pcm
+from datasets.files import file_digest
+from datasets.media.image import resized
+from datasets.media.sound import sound_of
 from datasets.media.video_reader import frames_of
 from datasets.pose import BOX_SIZE, FOCAL_LENGTH
 from evaluation.keypoint_sets import cut
@@ -205,31 +205,12 @@ def read_video(path: Path, size: int | None = None) -> np.ndarray:
     return np.stack(frames)
 
 
-def resized(frame_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Scaled to a size: by area where it shrinks, bilinearly where it grows, as `Clip.read_frames` does."""
-    if frame_HWC.shape[:2] == (height, width):
-        return frame_HWC
-    smooth = cv2.INTER_AREA if width < frame_HWC.shape[1] else cv2.INTER_LINEAR
-    return cv2.resize(frame_HWC, (width, height), interpolation=smooth)
-
-
 def read_sound(path: Path, frames: int) -> np.ndarray:
     """The sound of a video, or of the .wav beside it, int16 16 kHz mono, cut or continued with silence to the frames.
 
     Raises:
         DataError: neither has sound.
     """
-    try:
-        pcm = load_pcm(path)
-    except DataError:
-        if not path.with_suffix(".wav").is_file():
-            raise
-        pcm = load_pcm(path.with_suffix(".wav"))
+    pcm = sound_of(path)
     length = frames * SAMPLES_PER_FRAME + FEATURE_TAIL_SAMPLES
     return np.pad(pcm[:length], (0, max(0, length - len(pcm))))
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

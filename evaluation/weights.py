@@ -1,8 +1,8 @@
 """Files of published networks that measure: checked before they are believed."""
 
-import hashlib
 from pathlib import Path
 
+from datasets.files import file_digest
 from engine.checkpoint import CheckpointError
 
 
@@ -15,8 +15,7 @@ def checked(path: str | Path, sha256_prefix: str) -> Path:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"weights file {path} does not exist")
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = file_digest(path)
     if not digest.startswith(sha256_prefix.lower()):
         raise CheckpointError(
             f"{path} is not the published file: its SHA-256 begins with {digest[:12]}, "

@@ -81,6 +81,21 @@ def load_pcm(path: str | Path) -> np.ndarray:
     return np.concatenate(list(decode(path)))
 
 
+def sound_of(path: str | Path) -> np.ndarray:
+    """The sound of a video as int16 [N], 16 kHz mono; that of a .wav of the same name beside it, where it has none.
+
+    Raises:
+        DataError: neither has sound.
+    """
+    beside = Path(path).with_suffix(".wav")
+    try:
+        return load_pcm(path)
+    except DataError:
+        if not beside.is_file():
+            raise
+        return load_pcm(beside)
+
+
 def decode(path: str | Path) -> Iterator[np.ndarray]:
     """Pieces of the sound of any media file, int16 [n], 16 kHz mono.
 

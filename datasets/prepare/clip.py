@@ -19,6 +19,8 @@ from datasets.face.haar import find_faces
 from datasets.face.mesh import LandmarkFinder, available, mouth_of
 from datasets.face.openface import default_camera, read_csv, run_feature_extraction
 from datasets.face.rigid_pose import fill_gaps, pose_of, smooth, to_other_camera
+from datasets.media.image import resized
+from datasets.media.sound import sound_of
 from datasets.media.streams import FPS, SAMPLE_RATE
 from datasets.media.video_reader import frames_of
 from datasets.pose import BOX_SIZE
@@ -182,15 +184,12 @@ def _prepare_clip(
 
     from datasets.audio import features
 
-    kept = frames[keep]
-    if options.size != kept[0].shape[0]:
-        kept = [cv2.resize(frame, (options.size, options.size), interpolation=cv2.INTER_AREA) for frame in kept]
     return write_clip(
         output,
         id=id,
         identity=source.identity,
         split=source.split,
-        frames=kept,
+        frames=[resized(frame, options.size, options.size) for frame in frames[keep]],
         pcm=sound,
         features_TAF=features(sound),
         pose_TP=smooth(fill_gaps(pose_TP[keep])),
@@ -253,15 +252,7 @@ def _picture_size(path: Path) -> tuple[int, int]:
 
 @lru_cache(maxsize=1)
 def _sound(path: Path) -> np.ndarray:
-    """The file's own sound; that of a .wav of the same name beside it, where the video has none."""
-    from datasets.media.sound import load_pcm
-
-    try:
-        return load_pcm(path)
-    except DataError:
-        if not path.with_suffix(".wav").is_file():
-            raise
-        return load_pcm(path.with_suffix(".wav"))
+    return sound_of(path)  # several stretches of one file decode it once
 
 
 @lru_cache(maxsize=1)

@@ -27,11 +27,11 @@ from datasets.clips import (
     load_manifest,
     measure_pose_range,
     save_pose_range,
-    write_atomically,
     write_rows,
     write_table,
 )
 from datasets.errors import DataError
+from datasets.files import write_atomically
 from datasets.pose import RELEASED_RANGE
 from datasets.prepare.clip import Options, Outcome, prepare_source
 from datasets.prepare.sources import Source

@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader
 
 from datasets.audio import features
 from datasets.augment import ColorJitter, PlacementJitter
-from datasets.clips import load_manifest, load_pose_range, verify
+from datasets.clips import load_manifest, load_pose_range, mouth_boxes, verify
 from datasets.errors import DataError
-from datasets.fomm import FommData, FommDataConfig, mouth_boxes
+from datasets.fomm import FommData, FommDataConfig
 from datasets.headpose import HeadPoseData, HeadPoseDataConfig
 from datasets.motionfield import MotionFieldData, MotionFieldDataConfig
 from datasets.pose import render_boxes

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.fomm import mouth_boxes
+from datasets.clips import mouth_boxes
 from modules import losses, measures
 from modules.keypoints import Keypoints
 from modules.perceptual import ImagePyramid
