@@ -16,8 +16,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from datasets import command
 from datasets.clips import REJECTED, SPLITS, Clip, load_manifest, load_pose_range, verify
-from datasets.errors import DataError
 from datasets.media.image import write_png
 from datasets.media.streams import FPS
 from datasets.pose import render_boxes
@@ -144,7 +144,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m datasets.inspect", description=__doc__.split("\n")[0])
     parser.add_argument("root", type=Path, help="the prepared corpus")
     parser.add_argument("--sheet", type=Path, help="where the contact sheet goes (default ROOT/sheet.png)")
-    parser.add_argument("--clips", type=int, default=8, help="clips on the contact sheet")
+    parser.add_argument("--clips", type=command.positive, default=8, help="clips on the contact sheet")
     parser.add_argument("--verify", action="store_true", help="read every file and compare its checksum")
     args = parser.parse_args(arguments)
     clips = load_manifest(args.root)
@@ -161,8 +161,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (DataError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command.run(main)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, BinaryIO
 import cv2
 import numpy as np
 
+from datasets import command
 from datasets.errors import DataError
 from datasets.files import require_file, written_beside
 
@@ -252,14 +252,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("file", type=Path, help="a video (mp4 ...) or PNG")
     path = parser.parse_args(arguments).file
-    try:
-        marks = read_marks(path)
-    except (DataError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    marks = read_marks(path)
     print("\n".join(marks) if marks else f"{path} carries no mark of synthetic origin")
     return 0 if marks else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

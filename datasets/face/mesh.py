@@ -35,8 +35,7 @@ class LandmarkFinder:
             raise EstimatorError(
                 f"{ENVIRONMENT} not found: install the head-pose estimator with `make pose-tools`, once"
             )
-        # -P: else the folder of the script comes first, and our inspect.py hides Python's
-        command = [str(ENVIRONMENT / "bin" / "python"), "-P", str(Path(__file__).with_name("mesh_server.py"))]
+        command = [str(ENVIRONMENT / "bin" / "python"), str(Path(__file__).with_name("mesh_server.py"))]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOG_minloglevel": "3", "TF_CPP_MIN_LOG_LEVEL": "3"}
         environment.pop("PYTHONPATH", None)
         self.process = subprocess.Popen(

@@ -17,10 +17,10 @@ import argparse
 import itertools
 import os
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 
+from datasets import command
 from datasets.clips import REJECTED
 from datasets.errors import DataError
 from datasets.face.mesh import EstimatorError, available
@@ -85,11 +85,26 @@ def _add_arguments(parser: argparse.ArgumentParser, corpus: Corpus) -> None:
     add = parser.add_argument
     add("--input", type=Path, required=True, help="the raw corpus")
     add("--output", type=Path, required=True, help="the prepared corpus; the same command continues it")
-    add("--size", type=int, default=Options.size, help="height and width of the frames, pixels (default 256)")
+    add(
+        "--size",
+        type=command.positive,
+        default=Options.size,
+        help="height and width of the frames, pixels (default 256)",
+    )
     add("--margin", type=float, default=Options.margin, help="side of the crop in face heights (default 1.85)")
-    add("--min-frames", type=int, default=corpus.MIN_FRAMES, help=f"shortest clip (default {corpus.MIN_FRAMES})")
-    add("--max-frames", type=int, default=Options.max_frames, help="longest clip (default 1024)")
-    add("--min-face", type=int, default=Options.min_face, help="lowest face in the source, pixels (default 64)")
+    add(
+        "--min-frames",
+        type=command.positive,
+        default=corpus.MIN_FRAMES,
+        help=f"shortest clip (default {corpus.MIN_FRAMES})",
+    )
+    add("--max-frames", type=command.positive, default=Options.max_frames, help="longest clip (default 1024)")
+    add(
+        "--min-face",
+        type=command.positive,
+        default=Options.min_face,
+        help="lowest face in the source, pixels (default 64)",
+    )
     add(
         "--pose",
         choices=("landmarks", "openface-csv", "openface"),
@@ -100,7 +115,7 @@ def _add_arguments(parser: argparse.ArgumentParser, corpus: Corpus) -> None:
     add("--openface-program", default=Options.openface_program, help="OpenFace's FeatureExtraction")
     add("--val-identities", default="", help="comma-separated; overrides the corpus's own split")
     add("--test-identities", default="", help="comma-separated; overrides the corpus's own split")
-    add("--workers", type=int, default=os.cpu_count(), help="processes (default: the cores)")
+    add("--workers", type=command.positive, default=os.cpu_count(), help="processes (default: the cores)")
     add("--shard", help="I/N: prepare every N-th file, from the I-th (from 0)")
     for option, settings in corpus.ARGUMENTS.items():
         add(f"--{option}", **settings)
@@ -137,11 +152,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (DataError, EstimatorError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues", file=sys.stderr)
-        sys.exit(130)
+    command.run(main, EstimatorError, interrupted="interrupted; the same command continues")

@@ -8,18 +8,17 @@ OUTPUT/manifest.csv ...          made from all journals; see `datasets.clips`
 import contextlib
 import fcntl
 import json
-import multiprocessing
 import os
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from pathlib import Path
 
-import cv2
 from tqdm import tqdm
 
+from datasets import command
 from datasets.clips import (
     MANIFEST,
     POSE_RANGE,
@@ -39,24 +38,15 @@ from datasets.prepare.sources import Source
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def _start_worker() -> None:
-    cv2.setNumThreads(1)
-
-
-def _new_pool(workers: int) -> ProcessPoolExecutor:
-    for name in THREADS:  # inherited by the workers: they share the cores by being many
-        os.environ[name] = "1"
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
-
-
 def outcomes(sources: list[Source], root: Path, output: Path, options: Options, workers: int) -> Iterator[Outcome]:
     """Prepare sources in parallel, in any order. A source that kills its worker is tried once more alone, then rejected."""
+    for name in THREADS:  # inherited by the workers: they share the cores by being many
+        os.environ[name] = "1"
     waiting, suspects = list(reversed(sources)), []
     while waiting or suspects:
         alone = not waiting
         running: dict[Future, Source] = {}
-        with _new_pool(1 if alone else workers) as pool:
+        with command.worker_pool(1 if alone else workers) as pool:
             try:
                 while waiting or suspects or running:
                     queue = waiting or (suspects if alone else [])

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from datasets import provenance
+from datasets import command, provenance
 from datasets.errors import DataError
 from datasets.media.image import write_png
 from datasets.media.video_writer import VideoWriter, write_frames
@@ -107,7 +107,9 @@ def test_what_is_no_media_file_exits_with_2(tmp_path, capsys):
     (tmp_path / "uuid.mp4").write_bytes(b"\0\0\0\0uuid" * 9)
     (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n123")
     for name in ("missing.mp4", "empty.mp4", "text.mp4", "uuid.mp4", "cut.png", "."):
-        assert provenance.main([str(tmp_path / name)]) == 2, name
+        with pytest.raises(SystemExit) as left:
+            command.run(lambda name=name: provenance.main([str(tmp_path / name)]))
+        assert left.value.code == 2, name
         error = capsys.readouterr().err
         assert error.startswith("error: ") and error.count("\n") == 1, error
 
