@@ -1,6 +1,6 @@
 """The prepared corpus: a folder of clips of one format, and the manifest that lists them.
 
-    PREPARED/manifest.csv        one row a clip (the fields of `Row`), sorted by id
+    PREPARED/manifest.csv        one row a clip (the fields of `ClipRow`), sorted by id
     PREPARED/rejected.csv        what was left out, and why
     PREPARED/pose_range.json     limits that scale a pose to [-1, 1] for this corpus
     PREPARED/clips/ID/frames.zip     000000.jpg ... at 25 fps, stored (not compressed again)
@@ -47,7 +47,7 @@ FEATURE_TAIL_SAMPLES = 400 - 160 - 159  # sound past the last frame that still c
 
 
 @dataclass(frozen=True)
-class Row:
+class ClipRow:
     """One line of the manifest.
 
     Attributes:
@@ -85,7 +85,7 @@ class Row:
 class Clip:
     """One prepared clip: its row of the manifest, its position in the manifest, and its folder."""
 
-    row: Row
+    row: ClipRow
     index: int
     folder: Path
 
@@ -224,22 +224,24 @@ def measure_pose_range(clips: Iterable[Clip]) -> PoseRange:
     return PoseRange(*limits)
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path) -> list[ClipRow]:
     """Rows of a manifest. Raises DataError that names the line."""
-    kinds = {field.name: field.type for field in fields(Row)}
+    kinds = {field.name: field.type for field in fields(ClipRow)}
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         if reader.fieldnames != list(kinds):
             raise DataError(f"{path}: columns {reader.fieldnames}, wanted {list(kinds)}; prepare the corpus again")
         try:
-            return [Row(**{name: kinds[name](value) for name, value in line.items()}) for line in reader]
+            return [ClipRow(**{name: kinds[name](value) for name, value in line.items()}) for line in reader]
         except (TypeError, ValueError) as error:
             raise DataError(f"{path}, line {reader.line_num}: {error}") from error
 
 
-def write_rows(path: Path, rows: Iterable[Row]) -> None:
+def write_rows(path: Path, rows: Iterable[ClipRow]) -> None:
     """Write a manifest, sorted by id, in one move."""
-    write_table(path, [field.name for field in fields(Row)], (asdict(row) for row in sorted(rows, key=lambda r: r.id)))
+    write_table(
+        path, [field.name for field in fields(ClipRow)], (asdict(row) for row in sorted(rows, key=lambda r: r.id))
+    )
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[dict]) -> None:
@@ -251,10 +253,10 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[dict]) -> Non
     write_atomically(path, text.getvalue().encode())
 
 
-def existing_row(root: Path, clip_id: str) -> Row | None:
+def existing_row(root: Path, clip_id: str) -> ClipRow | None:
     """The row of a clip whose folder is already there, or None."""
     path = root / "clips" / clip_id / "clip.json"
-    return Row(**json.loads(path.read_text())) if path.is_file() else None
+    return ClipRow(**json.loads(path.read_text())) if path.is_file() else None
 
 
 def write_clip(
@@ -275,7 +277,7 @@ def write_clip(
     pose_source: str,
     pose_success: float = 1.0,
     extra: dict[str, np.ndarray] | None = None,
-) -> Row:
+) -> ClipRow:
     """Write one clip's folder, whole or not at all.
 
     Args:
@@ -302,7 +304,7 @@ def write_clip(
         np.save(partial / "mouth.npy", mouth_T4.astype(np.float32))
         if extra:
             np.savez(partial / "truth.npz", **extra)
-        row = Row(
+        row = ClipRow(
             id=id,
             identity=identity,
             split=split,

@@ -34,7 +34,7 @@ from datasets.clips import (
     FEATURE_TAIL_SAMPLES,
     MANIFEST,
     SAMPLES_PER_FRAME,
-    Row,
+    ClipRow,
     load_manifest,
     measure_pose_range,
     save_pose_range,
@@ -398,7 +398,9 @@ def _draw_glasses(picture: np.ndarray, speaker: Speaker, pose: np.ndarray) -> No
         cv2.polylines(picture, [line], True, (25, 25, 30), max(1, round(2 * scale)), cv2.LINE_AA, 4)
 
 
-def draw_clip(root: Path, seed: int, number: int, speaker: Speaker, split: str, duration_s: float, size: int) -> Row:
+def draw_clip(
+    root: Path, seed: int, number: int, speaker: Speaker, split: str, duration_s: float, size: int
+) -> ClipRow:
     """Draw one clip and write it into the corpus. Pure function of the arguments but for the files."""
     from datasets.audio import features
 

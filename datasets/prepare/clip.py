@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from datasets.clips import FEATURE_TAIL_SAMPLES, SAMPLES_PER_FRAME, Row, existing_row, write_clip
+from datasets.clips import FEATURE_TAIL_SAMPLES, SAMPLES_PER_FRAME, ClipRow, existing_row, write_clip
 from datasets.errors import DataError
 from datasets.face.haar import find_faces
 from datasets.face.mesh import LandmarkFinder, available, mouth_of
@@ -73,7 +73,7 @@ class Outcome:
     """What became of one source: rows of the manifest, and (id, reason) for what was left out. One line of the journal."""
 
     source: str
-    rows: list[Row]
+    rows: list[ClipRow]
     rejected: list[tuple[str, str]]
 
     def to_json(self) -> str:
@@ -82,7 +82,9 @@ class Outcome:
     @staticmethod
     def from_json(line: str) -> "Outcome":
         data = json.loads(line)
-        return Outcome(data["source"], [Row(**row) for row in data["rows"]], [tuple(item) for item in data["rejected"]])
+        return Outcome(
+            data["source"], [ClipRow(**row) for row in data["rows"]], [tuple(item) for item in data["rejected"]]
+        )
 
 
 def prepare_source(source: Source, root: Path, output: Path, options: Options) -> Outcome:
@@ -152,7 +154,7 @@ def _prepare_clip(
     start_s: float,
     end_s: float | None,
     square: Square,
-) -> Row:
+) -> ClipRow:
     """Cut, measure and write one clip.
 
     Raises:

@@ -10,7 +10,7 @@ import torch
 from skimage.metrics import structural_similarity
 
 import evaluate
-from datasets.clips import Clip, Row
+from datasets.clips import Clip, ClipRow
 from datasets.errors import DataError
 from datasets.pose import PoseRange
 from engine.checkpoint import CheckpointError
@@ -439,7 +439,7 @@ def test_folders_that_cannot_be_matched_are_sentences(tmp_path):
 
 
 def item(id: str, identity: str) -> PreparedItem:
-    row = Row(id, identity, "test", 40, 64, "", 0.0, "", 0.0, "", 1.0, 0.5, "")
+    row = ClipRow(id, identity, "test", 40, 64, "", 0.0, "", 0.0, "", 1.0, 0.5, "")
     return PreparedItem(Clip(row, 0, Path(id)))
 
 
