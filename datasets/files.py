@@ -110,10 +110,11 @@ def read_npz(path: Path, what: str) -> dict[str, np.ndarray]:
     """All arrays of an .npz file as float32, without unpickling anything. Raises DataError."""
     path = require_file(path, what)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not hasattr(file, "files"):
-                raise DataError(f"{path} is a single array; a {what} file is an .npz of named arrays")
-            arrays = {name: np.asarray(file[name], np.float32) for name in file.files}
+        content = np.load(path, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            raise DataError(f"{path} is a single array; a {what} file is an .npz of named arrays")
+        with content:
+            arrays = {name: np.asarray(content[name], np.float32) for name in content.files}
     except DataError:
         raise
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:

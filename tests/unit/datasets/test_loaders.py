@@ -247,5 +247,5 @@ def test_training_needs_none_of_the_preparing_libraries():
     ]
     block = f"import sys; sys.modules.update(dict.fromkeys({missing}))"
     code = f"{block}; import datasets.fomm, datasets.headpose, datasets.motionfield"
-    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

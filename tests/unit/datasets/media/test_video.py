@@ -199,7 +199,7 @@ def test_full_disk(tmp_path):
         [sys.executable, "-c", FULL_DISK, str(tmp_path / "a.mp4")],
         capture_output=True,
         text=True,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[4],
     )
     assert done.returncode == 0, done.stderr
     assert "cannot be written" in done.stdout and "space" in done.stdout

@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from datasets.errors import DataError
-from datasets.face.haar import crop_face, find_faces, framing
-from datasets.media.image import read_image, resize_square, write_png
+from datasets.media.image import read_image, resize_square, resized, to_float, write_png
 
 RED = (200, 40, 30)
 
@@ -140,66 +139,14 @@ def test_resizing_to_the_same_size_changes_nothing():
     assert resize_square(picture(), 32).shape == (32, 32, 3)
 
 
-# ---- faces
+def test_pictures_shrink_by_area_and_grow_bilinearly():
+    square = picture(50, 50)
+    assert resized(square, 50, 50) is square
+    np.testing.assert_array_equal(resized(square, 25, 25), cv2.resize(square, (25, 25), interpolation=cv2.INTER_AREA))
+    np.testing.assert_array_equal(resized(square, 64, 80), cv2.resize(square, (80, 64), interpolation=cv2.INTER_LINEAR))
 
 
-@pytest.mark.parametrize(
-    ("face", "size", "square"),
-    [
-        ((100, 100, 200, 200), (400, 400), (62, 66, 237, 241)),  # 1.75 times the face, its centre at 0.5, 0.48
-        ((0, 0, 100, 100), (400, 400), (0, 0, 175, 175)),  # moved inside
-        ((300, 300, 400, 400), (400, 400), (225, 225, 400, 400)),
-        ((30, 40, 180, 190), (256, 256), (0, 0, 256, 256)),  # framed already: stays whole
-        ((20, 10, 150, 140), (160, 500), (0, 0, 160, 160)),  # does not fit: the short side
-    ],
-)
-def test_framing(face, size, square):
-    assert framing(face, *size) == square
-
-
-def test_no_face_gives_the_centre_square_and_says_so():
-    crop = crop_face(picture(120, 200), "auto")
-    assert crop.box == (40, 0, 160, 120) and crop.image.shape == (120, 120, 3)
-    assert "no face" in crop.notice
-
-
-def test_no_crop_gives_the_whole_picture():
-    crop = crop_face(picture(), "none")
-    assert crop.image.shape == (40, 60, 3) and crop.notice is None
-    with pytest.raises(DataError, match="auto or none"):
-        crop_face(picture(), "face")
-
-
-@pytest.mark.parametrize("size", [(1, 1), (5, 300), (20, 20)])
-def test_tiny_pictures_do_not_break_the_search(size):
-    side = min(size)
-    assert crop_face(picture(*size), "auto").image.shape == (side, side, 3)
-
-
-@pytest.fixture(scope="module")
-def astronaut():
-    skimage_data = pytest.importorskip("skimage.data")
-    return skimage_data.astronaut()
-
-
-def test_a_face_is_found_and_framed(astronaut):
-    crop = crop_face(astronaut, "auto")
-    left, top, right, bottom = crop.box
-    assert crop.notice is None
-    assert 130 < left < 160 and 15 < top < 45 and 160 < right - left < 190 and right - left == bottom - top
-
-
-def test_of_two_faces_the_larger_is_taken(astronaut):
-    face = astronaut[0:220, 110:330]
-    beside = np.full((220, 400, 3), 128, np.uint8)
-    beside[:, :220] = face
-    beside[60:200, 240:380] = cv2.resize(face, (140, 140), interpolation=cv2.INTER_AREA)
-    crop = crop_face(beside, "auto")
-    assert len(find_faces(beside)) == 2 and "2 faces" in crop.notice
-    assert crop.box[2] <= 240
-
-
-@pytest.mark.parametrize("name", ["01_paint_256.jpg", "02_statue_256.jpg"])
-def test_pictures_framed_as_the_training_data_stay_whole(shared, name):
-    crop = crop_face(read_image(shared / "data" / "images" / name), "auto")
-    assert crop.box == (0, 0, 256, 256) and crop.notice is None
+def test_pictures_become_tensors_of_0_to_1():
+    frames = np.stack([picture(5, 7), 255 - picture(5, 7)])
+    tensor = to_float(frames)
+    assert tensor.shape == (2, 3, 5, 7) and tensor[1, 2, 3, 4] == frames[1, 3, 4, 2] / 255

@@ -37,7 +37,7 @@ def plain_video(path: Path) -> Path:
 
 
 def test_version_is_the_project_s():
-    settings = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    settings = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
     assert settings["project"]["version"] == provenance.VERSION
 
 
