@@ -11,7 +11,7 @@ The same command resumes. See docs/TRAINING.md.
 Letters: B batch, C H W image.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -297,7 +297,7 @@ def main(config: Config) -> None:
     with Run("fomm", config) as run:
         with run.accelerator.main_process_first():
             make_if_absent(config.data.root, config.synthetic)
-        data = FommData(replace(config.data, seed=config.run.seed, size=size))
+        data = FommData(config.data, config.run.seed, size)
         pairs = held_out_pairs(config)
 
         detector, generator = KeypointDetector(config.keypoint_detector), ImageGenerator(config.image_generator)

@@ -158,14 +158,12 @@ def held_out(config: Config) -> list[HeadPoseBatch]:
     settings = replace(
         config.data,
         split=config.validation.split,
-        seed=0,
         random_start=False,
         identity_sampling=False,
         repeats=1,
         augment=False,
-        size=config.image_size,
     )
-    data = HeadPoseData(settings)
+    data = HeadPoseData(settings, seed=0, size=config.image_size)
     return [data[n] for n in range(min(config.validation.clips, len(data)))]
 
 
@@ -246,7 +244,7 @@ def main(config: Config) -> None:
     with Run("headpose", config) as run:
         with run.accelerator.main_process_first():
             make_if_absent(config.data.root, config.synthetic)
-        data = HeadPoseData(replace(config.data, seed=config.run.seed, size=config.image_size))
+        data = HeadPoseData(config.data, config.run.seed, config.image_size)
         items, mean_P = held_out(config), mean_pose(data)
 
         predictor = HeadMotionPredictor(config.head_motion_predictor)

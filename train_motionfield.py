@@ -330,17 +330,13 @@ def held_out(config: Config, size: int, store: TargetStore) -> Windows:
     settings = replace(
         config.data,
         split=config.validation.split,
-        seed=0,
-        window=config.motion_field_generator.window,
-        audio_padding=config.motion_field_generator.audio_padding,
         random_start=False,
         identity_sampling=False,
         repeats=1,
         augment=False,
-        size=size,
-        pictures=None,
     )
-    return Windows(MotionFieldData(settings), store, heatmaps_until=0)
+    network = config.motion_field_generator
+    return Windows(MotionFieldData(settings, 0, size, network.window, network.audio_padding), store, heatmaps_until=0)
 
 
 def validate(
@@ -455,18 +451,18 @@ def main(config: Config) -> None:
         key = detector_key(weights, frozen.image_size)
         store = TargetStore(config.targets.dir or Path(config.data.root) / "targets", key)
         pixels = config.phase == "pixels"
-        settings = replace(
+        windows = MotionFieldData(
             config.data,
             seed=config.run.seed,
+            size=frozen.image_size,
             window=network_config.window,
             audio_padding=network_config.audio_padding,
-            size=frozen.image_size,
             pictures=config.rendered_frames if pixels else 0,
         )
         heatmap_steps = config.keypoints.heatmap_hold_steps + config.keypoints.heatmap_decay_steps
         if pixels or network_config.relative_head:
             heatmap_steps = 0
-        data = Windows(MotionFieldData(settings), store, heatmap_steps * config.optim.batch_size)
+        data = Windows(windows, store, heatmap_steps * config.optim.batch_size)
         validation = held_out(config, frozen.image_size, store)
         compute_targets(run, data.data.clips + validation.data.clips, store, frozen, config.targets.batch_size)
         items = [validation[n] for n in range(min(config.validation.clips, len(validation)))]

@@ -63,9 +63,9 @@ def loading(root: Path, seconds: float) -> None:
         clip.read_frames(range(min(64, clip.frames)))
 
     size = clips[0].row.size
-    pairs = FommData(FommDataConfig(str(root), size=size))
-    head = HeadPoseData(HeadPoseDataConfig(str(root), size=size))
-    motion = MotionFieldData(MotionFieldDataConfig(str(root), size=size))
+    pairs = FommData(FommDataConfig(str(root)), seed=0, size=size)
+    head = HeadPoseData(HeadPoseDataConfig(str(root)), seed=0, size=size)
+    motion = MotionFieldData(MotionFieldDataConfig(str(root)), seed=0, size=size, window=64)
     lines = [
         ("decode only, 2 frames of a clip", rate(decode, seconds), 2),
         ("decode only, 64 frames of a clip", rate(decode_window, seconds), 64),

@@ -22,26 +22,22 @@ class FommDataConfig:
     """Attributes:
     root: the prepared corpus.
     split: train, val or test.
-    seed: of the order and of every random choice.
     identity_sampling: an item is a speaker and then one of its clips (FOMM's VoxCeleb setting); else a clip.
     repeats: how often each item comes in an epoch (FOMM's num_repeats for VoxCeleb).
     augment: swap, mirror and colour jitter as FOMM, and `placement`; off for validation.
     jitter, placement: how far colours, and place and size of the face (ours, off in the paper's settings), are varied.
     drawn: a pair is the widest and the least open mouth of so many random frames (ours; FOMM takes any two). Mouths are
         closed most of the time, and a generator that mostly sees closed ones learns open ones late.
-    size: of the pictures, pixels; the training script sets it, like seed, from its own configuration.
     """
 
     root: str = "data/vox"
     split: str = "train"
-    seed: int = 0
     identity_sampling: bool = True
     repeats: int = 75
     augment: bool = True
     jitter: ColorJitter = ColorJitter()
     placement: PlacementJitter = PlacementJitter()
     drawn: int = 2
-    size: int = 256
 
     def __post_init__(self) -> None:
         if self.repeats < 1:
@@ -65,24 +61,29 @@ class FommBatch(NamedTuple):
 
 
 class FommData(Dataset):
-    """Endless pairs: `data[n]` is the same for the same (config, n), for any n >= 0; `len(data)` is one epoch."""
+    """Endless pairs: `data[n]` is the same for the same arguments and n, for any n >= 0; `len(data)` is one epoch.
 
-    def __init__(self, config: FommDataConfig):
-        self.config = config
+    Args:
+        seed: of the order and of every random choice.
+        size: of the pictures, pixels.
+    """
+
+    def __init__(self, config: FommDataConfig, seed: int, size: int) -> None:
+        self.config, self.seed, self.size = config, seed, size
         self.groups = grouped(load_manifest(config.root, config.split), config.identity_sampling)
 
     def __len__(self) -> int:
         return len(self.groups) * self.config.repeats
 
     def __getitem__(self, n: int) -> FommBatch:
-        random = choices(self.config.seed, n)
-        group = self.groups[shuffled(self.config.seed, n, len(self)) % len(self.groups)]
+        random = choices(self.seed, n)
+        group = self.groups[shuffled(self.seed, n, len(self)) % len(self.groups)]
         clip = group[random.integers(len(group))]
         mouth_T4 = clip.mouth()
         drawn = random.integers(clip.frames, size=self.config.drawn)  # with replacement, as FOMM
         drawn = drawn[np.argsort(np.nan_to_num(mouth_T4[drawn, 3]), kind="stable")]  # an unknown mouth counts as closed
         pair = np.sort(drawn[[0, -1]])  # in order: as FOMM
-        pictures_NHWC = clip.read_frames(pair, self.config.size)
+        pictures_NHWC = clip.read_frames(pair, self.size)
         mouths_N4, turn = mouth_boxes(mouth_T4[pair]), 0.0
         if self.config.augment:
             if random.random() < 0.5:

@@ -24,25 +24,21 @@ class HeadPoseDataConfig:
     """Attributes:
     root: the prepared corpus.
     split: train, val or test.
-    seed: of the order and of every random choice.
     window: frames T in an item (Sec. 3.2).
     random_start: where the window starts in a longer clip: anywhere, or (validation) at its first frame.
     identity_sampling: an item is a speaker and then one of its clips, else a clip.
     repeats: how often each item comes in an epoch.
     augment: mirror picture and poses, jitter the picture's colours and the voice's pitch and level (ours; off in the
         paper's settings, meant for few speakers).
-    size: of the picture, pixels; the training script sets it, like seed, from its own configuration.
     """
 
     root: str = "data/vox"
     split: str = "train"
-    seed: int = 0
     window: int = 256
     random_start: bool = True
     identity_sampling: bool = False
     repeats: int = 1
     augment: bool = False
-    size: int = 256
 
     def __post_init__(self) -> None:
         if self.window < 1 or self.repeats < 1:
@@ -70,10 +66,15 @@ class HeadPoseBatch(NamedTuple):
 
 
 class HeadPoseData(Dataset):
-    """Endless windows: `data[n]` is the same for the same (config, n), for any n >= 0; `len(data)` is one epoch."""
+    """Endless windows: `data[n]` is the same for the same arguments and n, for any n >= 0; `len(data)` is one epoch.
 
-    def __init__(self, config: HeadPoseDataConfig):
-        self.config = config
+    Args:
+        seed: of the order and of every random choice.
+        size: of the picture, pixels.
+    """
+
+    def __init__(self, config: HeadPoseDataConfig, seed: int, size: int) -> None:
+        self.config, self.seed, self.size = config, seed, size
         self.clips = load_manifest(config.root, config.split)
         self.groups = grouped(self.clips, config.identity_sampling)
         self.pose_range = load_pose_range(config.root)
@@ -84,12 +85,12 @@ class HeadPoseData(Dataset):
 
     def __getitem__(self, n: int) -> HeadPoseBatch:
         window = self.config.window
-        random = choices(self.config.seed, n)
-        group = self.groups[shuffled(self.config.seed, n, len(self)) % len(self.groups)]
+        random = choices(self.seed, n)
+        group = self.groups[shuffled(self.seed, n, len(self)) % len(self.groups)]
         clip = group[random.integers(len(group))]
         last_start = max(clip.frames - window - 1, 0)
         start = int(random.integers(last_start + 1)) if self.config.random_start else 0
-        picture_1HWC = clip.read_frames([start], self.config.size)
+        picture_1HWC = clip.read_frames([start], self.size)
         audio_TAF = clip.features()[start : start + window]
         pose_TP = clip.pose()[clamped(start, window + 1, clip.frames)]
         if self.config.augment:

@@ -23,35 +23,23 @@ class MotionFieldDataConfig:
     """Attributes:
     root: the prepared corpus.
     split: train, val or test.
-    seed: of the order and of every random choice.
-    window: frames T in an item (Sec. 3.3: 64; Sec. 4.2: 32 for LRW).
     random_start: window and reference frame anywhere in the clip, or (validation) both at its first frame.
     identity_sampling: an item is a speaker and then one of its clips, else a clip.
     repeats: how often each item comes in an epoch.
     augment: jitter the reference picture's colours and the voice's pitch and level (ours; off in the paper's settings,
         meant for few speakers).
-    size: of the pictures, pixels; the training script sets it, like seed and window, from its own configuration.
-    audio_padding: what follows the sound of a clip shorter than the window: its last frame again, or zeros as in the
-        released inference; the training script sets it from the network's configuration, which inference follows too.
-    pictures: how many of the window's real frames are read, chosen at random (None: all T; the first phase of N_M
-        needs none, the second a few).
     """
 
     root: str = "data/vox"
     split: str = "train"
-    seed: int = 0
-    window: int = 64
     random_start: bool = True
     identity_sampling: bool = False
     repeats: int = 1
     augment: bool = False
-    size: int = 256
-    audio_padding: Literal["edge", "zeros"] = "edge"
-    pictures: int | None = None
 
     def __post_init__(self) -> None:
-        if self.window < 1 or self.repeats < 1:
-            raise ValueError(f"window is {self.window} and repeats {self.repeats}, wanted at least 1 each")
+        if self.repeats < 1:
+            raise ValueError(f"repeats is {self.repeats}, wanted at least 1")
 
 
 class MotionFieldBatch(NamedTuple):
@@ -86,10 +74,30 @@ class MotionFieldBatch(NamedTuple):
 
 
 class MotionFieldData(Dataset):
-    """Endless windows: `data[n]` is the same for the same (config, n), for any n >= 0; `len(data)` is one epoch."""
+    """Endless windows: `data[n]` is the same for the same arguments and n, for any n >= 0; `len(data)` is one epoch.
 
-    def __init__(self, config: MotionFieldDataConfig):
-        self.config = config
+    Args:
+        seed: of the order and of every random choice.
+        size: of the pictures, pixels.
+        window: frames T in an item (Sec. 3.3: 64; Sec. 4.2: 32 for LRW).
+        audio_padding: what follows the sound of a clip shorter than the window: its last frame again, or zeros as in
+            the released inference.
+        pictures: how many of the window's real frames are read, chosen at random (None: all T; the first phase of N_M
+            needs none, the second a few).
+    """
+
+    def __init__(
+        self,
+        config: MotionFieldDataConfig,
+        seed: int,
+        size: int,
+        window: int,
+        audio_padding: Literal["edge", "zeros"] = "edge",
+        pictures: int | None = None,
+    ) -> None:
+        assert window >= 1, window
+        self.config, self.seed, self.size = config, seed, size
+        self.window, self.audio_padding, self.pictures = window, audio_padding, pictures
         self.clips = load_manifest(config.root, config.split)
         self.groups = grouped(self.clips, config.identity_sampling)
         self.jitter = ColorJitter()
@@ -98,9 +106,9 @@ class MotionFieldData(Dataset):
         return len(self.groups) * self.config.repeats
 
     def __getitem__(self, n: int) -> MotionFieldBatch:
-        window = self.config.window
-        random = choices(self.config.seed, n)
-        group = self.groups[shuffled(self.config.seed, n, len(self)) % len(self.groups)]
+        window = self.window
+        random = choices(self.seed, n)
+        group = self.groups[shuffled(self.seed, n, len(self)) % len(self.groups)]
         clip = group[random.integers(len(group))]
         start = reference = 0
         if self.config.random_start:
@@ -108,12 +116,12 @@ class MotionFieldData(Dataset):
             reference = int(random.integers(clip.frames))
         rows = clamped(start, window, clip.frames)
         real = rows[: clip.frames - start]
-        if self.config.pictures is None:
+        if self.pictures is None:
             chosen = np.arange(window)
         else:
-            chosen = np.sort(random.choice(len(real), self.config.pictures, replace=len(real) < self.config.pictures))
+            chosen = np.sort(random.choice(len(real), self.pictures, replace=len(real) < self.pictures))
         wanted, place = np.unique(rows[chosen], return_inverse=True)  # padding repeats the last frame: read it once
-        pictures_NHWC = clip.read_frames([reference, *wanted], self.config.size)
+        pictures_NHWC = clip.read_frames([reference, *wanted], self.size)
         frames_RHWC = pictures_NHWC[1:][place]
         reference_1HWC, audio_TAF = pictures_NHWC[:1], clip.features()[real]
         if self.config.augment:
@@ -122,7 +130,7 @@ class MotionFieldData(Dataset):
         return MotionFieldBatch(
             reference_CHW=to_float(reference_1HWC)[0],
             reference_box_HW=torch.from_numpy(boxes_THW[0]),
-            audio_TAF=torch.from_numpy(padded(audio_TAF, window, self.config.audio_padding)),
+            audio_TAF=torch.from_numpy(padded(audio_TAF, window, self.audio_padding)),
             box_THW=torch.from_numpy(boxes_THW[1:]),
             frames_TCHW=torch.from_numpy(np.ascontiguousarray(frames_RHWC.transpose(0, 3, 1, 2))),
             chosen_R=torch.from_numpy(chosen),
