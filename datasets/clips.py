@@ -26,6 +26,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -94,7 +95,7 @@ class Clip:
         """Number of frames T."""
         return self.row.frames
 
-    def read_frames(self, indices: Sequence[int], size: int | None = None) -> np.ndarray:
+    def read_frames(self, indices: Sequence[int] | np.ndarray, size: int | None = None) -> np.ndarray:
         """Frames by number -> uint8 RGB [N, H, W, 3], resized to `size` pixels if they are of another one.
 
         Raises:
@@ -220,13 +221,13 @@ def measure_pose_range(clips: Iterable[Clip]) -> PoseRange:
     pose_NP = np.concatenate([clip.pose() for clip in clips]).astype(np.float64)
     low, high = np.percentile(pose_NP, [0.5, 99.5], axis=0)
     margin = np.maximum(0.1 * (high - low), (np.array([0.05] * 3 + [5.0] * 3) - (high - low)) / 2)
-    limits = [tuple(round(float(value), 4) for value in side) for side in (low - margin, high + margin)]
+    limits: list[Any] = [tuple(round(float(value), 4) for value in side) for side in (low - margin, high + margin)]
     return PoseRange(*limits)
 
 
 def read_rows(path: Path) -> list[ClipRow]:
     """Rows of a manifest. Raises DataError that names the line."""
-    kinds = {field.name: field.type for field in fields(ClipRow)}
+    kinds: dict[str, Any] = {field.name: field.type for field in fields(ClipRow)}
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         if reader.fieldnames != list(kinds):
@@ -303,7 +304,7 @@ def write_clip(
         np.save(partial / "pose.npy", pose_TP.astype(np.float32))
         np.save(partial / "mouth.npy", mouth_T4.astype(np.float32))
         if extra:
-            np.savez(partial / "truth.npz", **extra)
+            np.savez(partial / "truth.npz", **extra)  # type: ignore[arg-type]  # numpy guards allow_pickle=, a name of its own
         row = ClipRow(
             id=id,
             identity=identity,

@@ -31,6 +31,7 @@ def run(
         more_errors: what counts as a user's mistake beside DataError and OSError.
         interrupted: the sentence after Ctrl-C.
     """
+    mistakes: tuple[type[Exception], ...] = (DataError, *more_errors)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = main()
@@ -47,7 +48,7 @@ def run(
         where = f"{error.filename}: " if error.filename is not None else ""
         print(f"error: {where}{error.strerror or error}", file=sys.stderr)
         sys.exit(2)
-    except (DataError, *more_errors) as error:
+    except mistakes as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 

@@ -57,7 +57,7 @@ class FommBatch(NamedTuple):
     driving_mouth_4: Tensor
     turn: np.float32
     clip: int
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index
 
 
 class FommData(Dataset):

@@ -62,7 +62,7 @@ class HeadPoseBatch(NamedTuple):
     pose_TP: Tensor
     valid_T: Tensor
     clip: int
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index
 
 
 class HeadPoseData(Dataset):

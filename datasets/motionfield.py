@@ -69,7 +69,7 @@ class MotionFieldBatch(NamedTuple):
     mouth_T4: Tensor
     valid_T: Tensor
     clip: int
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index
     start: int
 
 

@@ -178,7 +178,7 @@ def _picture_text(path: Path) -> dict[str, str]:
     try:
         with Image.open(path) as image:
             image.load()
-            return {key: str(value) for key, value in image.info.items()}
+            return {str(key): str(value) for key, value in image.info.items()}
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"{path} is a damaged PNG ({error}); copy it again") from error
 

@@ -12,7 +12,7 @@ Letters: F frame of a clip, T frame of a window, K keypoint, H W heatmap.
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -55,7 +55,7 @@ class TargetStore:
     def write(self, clip_id: str, targets: Targets) -> None:
         """Keep all frames of a clip, whole or not at all."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        blocks = {
+        blocks: dict[str, Any] = {
             f"heatmap_{first // BLOCK}": targets.heatmap_TKHW[first : first + BLOCK]
             for first in range(0, len(targets.heatmap_TKHW), BLOCK)
         }
@@ -68,14 +68,14 @@ class TargetStore:
         Raises:
             DataError: the file is missing or damaged.
         """
-        frames = np.asarray(frames)
+        rows = np.asarray(frames)
         try:
             with np.load(self.path(clip_id)) as file:
                 heatmap = np.zeros((0, 0, 0, 0), np.uint8)
                 if heatmaps:
-                    blocks = {block: file[f"heatmap_{block}"] for block in np.unique(frames // BLOCK)}
-                    heatmap = np.stack([blocks[frame // BLOCK][frame % BLOCK] for frame in frames])
-                return Targets(file["position"][frames], file["jacobian"][frames], heatmap)
+                    blocks = {block: file[f"heatmap_{block}"] for block in np.unique(rows // BLOCK)}
+                    heatmap = np.stack([blocks[row // BLOCK][row % BLOCK] for row in rows])
+                return Targets(file["position"][rows], file["jacobian"][rows], heatmap)
         except (OSError, KeyError, IndexError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(
                 f"{self.path(clip_id)}: cannot be read ({error}); delete it, it is computed again when training starts"

@@ -120,7 +120,7 @@ def _frontal(grey_HW: np.ndarray) -> list[np.ndarray]:
 
 @cache
 def _cascade(name: str) -> cv2.CascadeClassifier:
-    cascade = cv2.CascadeClassifier(f"{cv2.data.haarcascades}haarcascade_{name}.xml")
+    cascade = cv2.CascadeClassifier(f"{cv2.data.haarcascades}haarcascade_{name}.xml")  # type: ignore[attr-defined]
     if cascade.empty():
         raise DataError("this OpenCV has no face cascades; install opencv-python-headless 4.14 (not 5)")
     return cascade

@@ -41,7 +41,9 @@ class LandmarkFinder:
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
         )
-        if self.process.stdout.readline() != b"ready\n":
+        assert self.process.stdin and self.process.stdout  # pipes, as asked for
+        self._questions, self._answers = self.process.stdin, self.process.stdout
+        if self._answers.readline() != b"ready\n":
             self.__exit__()
             raise EstimatorError(
                 f"the head-pose estimator does not start; see `{' '.join(command)}`, or `make pose-tools` again"
@@ -49,8 +51,8 @@ class LandmarkFinder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.stdin.close()
-        self.process.stdout.close()
+        self._questions.close()
+        self._answers.close()
         self.process.terminate()
         self.process.wait()
 
@@ -65,14 +67,13 @@ class LandmarkFinder:
         return found[np.isfinite(found[:, 0])]
 
     def _ask(self, what: str, frames: Iterable[np.ndarray], shape: tuple[int, ...]) -> Iterator[np.ndarray]:
-        ask, answer = self.process.stdin, self.process.stdout
         for number, frame in enumerate(frames):
             try:
                 if number == 0:
-                    ask.write(f"{what} {frame.shape[0]} {frame.shape[1]}\n".encode())
-                ask.write(b"frame\n" + np.ascontiguousarray(frame, np.uint8).tobytes())
-                ask.flush()
-                reply = answer.read(int(np.prod(shape)) * 4)
+                    self._questions.write(f"{what} {frame.shape[0]} {frame.shape[1]}\n".encode())
+                self._questions.write(b"frame\n" + np.ascontiguousarray(frame, np.uint8).tobytes())
+                self._questions.flush()
+                reply = self._answers.read(int(np.prod(shape)) * 4)
             except BrokenPipeError:
                 reply = b""
             if not reply:

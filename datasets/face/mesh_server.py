@@ -7,6 +7,7 @@ Protocol (see `datasets.face.mesh`). "mesh H W\\n" starts a new video, "boxes H 
 
 import os
 import sys
+from typing import Any
 
 import mediapipe
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 MAX_FACES = 8
 
 
-def boxes(detector, picture_HW3: np.ndarray) -> np.ndarray:
+def boxes(detector: Any, picture_HW3: np.ndarray) -> np.ndarray:
     height, width = picture_HW3.shape[:2]
     found = np.full((MAX_FACES, 5), np.nan, np.float32)
     for row, face in zip(found, detector.process(picture_HW3).detections or [], strict=False):
@@ -24,12 +25,13 @@ def boxes(detector, picture_HW3: np.ndarray) -> np.ndarray:
     return found
 
 
-def mesh(detector, picture_HW3: np.ndarray) -> np.ndarray:
+def mesh(detector: Any, picture_HW3: np.ndarray) -> np.ndarray:
     height, width = picture_HW3.shape[:2]
     faces = detector.process(picture_HW3).multi_face_landmarks
     if not faces:
         return np.full((468, 3), np.nan, np.float32)
-    return np.float32([(point.x * width, point.y * height, point.z * width) for point in faces[0].landmark])
+    points = [(point.x * width, point.y * height, point.z * width) for point in faces[0].landmark]
+    return np.array(points, np.float32)
 
 
 def main() -> None:
@@ -38,7 +40,8 @@ def main() -> None:
     solutions = mediapipe.solutions
     answers.write(b"ready\n")
     answers.flush()
-    detector, measure, height, width = None, None, 0, 0
+    detector: Any = None
+    measure, height, width = boxes, 0, 0
     while line := sys.stdin.buffer.readline():
         words = line.decode().split()
         if words[0] != "frame":

@@ -16,6 +16,7 @@ from datasets.errors import DataError
 from datasets.files import require_file, written_beside
 
 if TYPE_CHECKING:
+    from PIL import Image
     from torch import Tensor
 
 CUT_OUT_SHARE = 0.005  # of the pixels hidden by alpha: from here on it is a cut-out, whose hidden colours are arbitrary
@@ -84,7 +85,7 @@ def to_float(frames_NHWC: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(frames_NHWC.transpose(0, 3, 1, 2))).float().div_(255)
 
 
-def _rgb(image) -> np.ndarray:  # PIL.Image.Image
+def _rgb(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I"):  # 16-bit grey (I;16, or I with 16-bit values)
         grey_HW = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
         return np.repeat(grey_HW[..., None], 3, axis=2)
@@ -105,5 +106,5 @@ def _read_with_opencv(path: Path) -> np.ndarray | None:
     if image is None or image.dtype not in (np.uint8, np.uint16):
         return None
     if image.dtype == np.uint16:
-        image = (image >> 8).astype(np.uint8)
+        image = (image // 256).astype(np.uint8)
     return np.ascontiguousarray(image[..., ::-1])

@@ -119,14 +119,17 @@ def resampled(frames: Iterator[Any], sample_format: str, rate: int, layout: str)
     """Decoded sound frames converted to one format, rate and channel layout: [1, n x channels] or planar [channels, n]."""
     import av
 
-    graph, source, sink, signature = None, None, None, None
+    graph: Any = None
+    source: Any = None
+    sink: Any = None
+    kind = None
     for frame in frames:
-        found = (frame.format.name, frame.sample_rate, frame.layout.name)
-        if found != signature:  # the first frame, or the stream changes on the way
+        frame_kind = (frame.format.name, frame.sample_rate, frame.layout.name)
+        if frame_kind != kind:  # the first frame, or the stream changes on the way
             if graph is not None:
                 source.push(None)
                 yield from _pull(sink)
-            signature = found
+            kind = frame_kind
             # FFmpeg 5 mixes and filters sound of up to 16 bits in 16-bit integers; later versions in floats (2 steps apart)
             inner = ":internal_sample_fmt=s16p" if sample_format == "s16" and frame.format.bytes <= 2 else ""
             first = "" if graph is not None else ":first_pts=0"

@@ -45,7 +45,7 @@ class VideoReader:
         self._container, self._stream = self._stack.enter_context(open_media(self.path, "video", "video"))
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, *exception: Any) -> None:
         self._stack.__exit__(*exception)
 
     @property
@@ -106,9 +106,11 @@ def at_rate(
         if following is None and time_s > current[0] + duration_s - 0.5 / FPS:
             return
         if abs(current[0] - time_s) > GAP_S:
-            raise DataError(
-                f"{path}: no picture between {current[0]:.2f} s and {following[0]:.2f} s; copy the file again"
-            )
+            if following is None or time_s < current[0]:  # the hole is before the first picture
+                before_s, after_s = time_s, current[0]
+            else:
+                before_s, after_s = current[0], following[0]
+            raise DataError(f"{path}: no picture between {before_s:.2f} s and {after_s:.2f} s; copy the file again")
         yield current[1]
         number += 1
 
@@ -124,7 +126,7 @@ def frames_of(path: Path, start_s: float = 0.0, end_s: float | None = None) -> I
     with VideoReader(path) as reader:
         if start_s > SEEK_FROM_S:
             reader.start_near(start_s - SEEK_BACK_S)
-        last, picture = None, None
+        last = None
         for frame in at_rate(reader.frames(), start_s, end_s, path):
             if frame is not last:  # a frame shown twice is converted once
                 last, picture = frame, reader.to_rgb(frame)

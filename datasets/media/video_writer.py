@@ -27,6 +27,7 @@ CRF = 18  # x264 quality: by common agreement hardly told from the original; the
 PRESET = (
     "faster"  # measured on two cores, 256x256 at CRF 18: 543 frames/s, 43.6 dB (veryfast 982, 42.5; medium 331, 44.4)
 )
+BT601: dict[str, Any] = {"dst_colorspace": "ITU601", "dst_color_range": "MPEG"}  # of 8-bit video: limited range
 QUEUED_BATCHES = 2  # frames waiting for the encoder: enough to overlap, bounded
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 AAC_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
@@ -79,9 +80,10 @@ class VideoWriter:
     def __enter__(self) -> VideoWriter:
         with self._stack:
             self._temporary = self._stack.enter_context(written_beside(self.path))
-            self._sound = None
+            self._sound: tuple[Any, Any, str | Path] | None = None
             if self._sound_path is not None:
-                self._sound = self._stack.enter_context(open_media(self._sound_path, "audio", "sound"))
+                opened = self._stack.enter_context(open_media(self._sound_path, "audio", "sound"))
+                self._sound = (*opened, self._sound_path)
             self._stack = self._stack.pop_all()
         self._thread.start()
         return self
@@ -159,7 +161,7 @@ class VideoWriter:
         with av.open(f"file:{self._temporary}", "w", format="mp4", options=options) as output:
             output.metadata.update(provenance.metadata())
             picture = _PictureTrack(output, batch_NHW3.shape[1:3], self._fps, self._crf)
-            sound = _SoundTrack(output, *self._sound, self._sound_path) if self._sound is not None else None
+            sound = _SoundTrack(output, *self._sound) if self._sound is not None else None
             while batch_NHW3 is not None:
                 if self._label:
                     batch_NHW3 = provenance.draw_label(batch_NHW3)
@@ -218,9 +220,7 @@ class _PictureTrack:
         if self._pad[0][1] or self._pad[1][1]:
             frame_HW3 = np.pad(frame_HW3, self._pad, mode="edge")
         rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame_HW3), format="rgb24")
-        frame = self._reformatter.reformat(
-            rgb, format="yuv420p", dst_colorspace="ITU601", dst_color_range="MPEG", interpolation=CONVERSION
-        )
+        frame = self._reformatter.reformat(rgb, format="yuv420p", interpolation=CONVERSION, **BT601)
         frame.pts = self.frames
         frame.time_base = 1 / self._fps
         self.frames += 1

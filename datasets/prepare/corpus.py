@@ -42,7 +42,8 @@ def outcomes(sources: list[Source], root: Path, output: Path, options: Options, 
     """Prepare sources in parallel, in any order. A source that kills its worker is tried once more alone, then rejected."""
     for name in THREADS:  # inherited by the workers: they share the cores by being many
         os.environ[name] = "1"
-    waiting, suspects = list(reversed(sources)), []
+    waiting = list(reversed(sources))
+    suspects: list[Source] = []
     while waiting or suspects:
         alone = not waiting
         running: dict[Future, Source] = {}

@@ -158,11 +158,12 @@ def find_spans(
             continue
         faces = find_boxes(frame)
         face = _largest(faces)[:4] if len(faces) and not _rivals(faces) else None
-        usable = face is not None and face[3] - face[1] >= min_face
-        if track and not (usable and _iou(face, track[0]) >= TRACK_OVERLAP):
+        if face is not None and face[3] - face[1] < min_face:
+            face = None
+        if track and (face is None or _iou(face, track[0]) < TRACK_OVERLAP):
             yield from spans(number - DETECT_EVERY + 1)
             track = []
-        if usable:
+        if face is not None:
             if not track:
                 first = number
             track.append(face)

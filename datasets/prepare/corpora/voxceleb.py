@@ -67,11 +67,11 @@ def sources(root: Path, metadata: list[Path], txt: Path | None) -> list[Source]:
         metadata: FOMM-style lists; those in `root` are found by themselves.
         txt: the VoxCeleb1 `txt` tree; default `root/txt`.
     """
-    boxes = defaultdict(list)
+    boxes: dict[str, list[Listed]] = defaultdict(list)
     for path in [*metadata, *sorted(root.glob("*metadata*.csv"))]:
         for video, row in read_metadata(path):
             boxes[video].append(row)
-    offsets = defaultdict(dict)
+    offsets: dict[str, dict[str, Path]] = defaultdict(dict)
     for path in sorted((txt or root / "txt").rglob("*.txt")):
         offsets[path.parent.name][path.stem] = path
     return [_source(root, path, boxes, offsets) for path in find_videos(root)]
@@ -112,8 +112,7 @@ def _source(root: Path, path: Path, boxes: dict[str, list[Listed]], offsets: dic
     identity = folder_identity or (known.identity if known else path.stem)
     split = folder_split or (known and known.split) or ("test" if identity in TEST else "train")
     prefix = "" if stretches[0].id == safe_id(identity) else f"{safe_id(identity)}_"
-    stretches = tuple(replace(stretch, id=prefix + stretch.id) for stretch in stretches)
-    return Source(path, identity, split, stretches)
+    return Source(path, identity, split, tuple(replace(stretch, id=prefix + stretch.id) for stretch in stretches))
 
 
 def read_metadata(path: Path) -> list[tuple[str, Listed]]:

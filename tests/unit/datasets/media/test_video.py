@@ -14,7 +14,7 @@ from datasets.errors import DataError
 from datasets.media import video_writer as video
 from datasets.media.image import read_image
 from datasets.media.sound import load_pcm, write_wav
-from datasets.media.video_reader import VideoReader, frames_of
+from datasets.media.video_reader import VideoReader, at_rate, frames_of
 
 
 def moving(frames: int, height: int = 64, width: int = 64) -> np.ndarray:
@@ -338,3 +338,28 @@ def test_bad_videos_get_one_clear_sentence(tmp_path):
             list(frames_of(tmp_path / name))
             pytest.fail(f"{name} was read")
         assert expected in str(error.value) and name in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("fps", [15, 24, 30000 / 1001, 25, 30, 50, 60])
+def test_frames_are_taken_by_time(fps):
+    timed = [(n / fps, np.full((1, 1, 1), n)) for n in range(round(4 * fps))]
+    numbers = [int(frame[0, 0, 0]) for frame in at_rate(timed, 0.0, None, Path("x"))]
+    assert len(numbers) == 100
+    error_s = np.abs(np.array(numbers) / fps - np.arange(100) / 25)
+    assert error_s.max() <= 0.5 / fps + 1e-9  # the nearest frame
+
+
+def test_a_changing_rate_and_a_start_are_followed():
+    times = np.concatenate([np.arange(0, 2, 1 / 30), np.arange(2, 4, 1 / 12)])
+    taken = [float(f[0]) for f in at_rate([(t, np.array([t])) for t in times], 1.0, 3.0, Path("x"))]
+    assert len(taken) == 50
+    assert np.abs(np.array(taken) - (1.0 + np.arange(50) / 25)).max() <= 1 / 24 + 1e-9
+
+
+def test_a_hole_is_an_error():
+    times = [0.0, 0.04, 0.08, 3.0, 3.04]
+    with pytest.raises(DataError, match=r"x\.mp4: no picture between 0\.08 s and 3\.00 s"):
+        list(at_rate([(t, np.zeros(1)) for t in times], 0.0, None, Path("x.mp4")))
+    for times in ([2.0], [2.0, 2.04]):  # before the first picture, be it the only one
+        with pytest.raises(DataError, match=r"x\.mp4: no picture between 0\.00 s and 2\.00 s"):
+            list(at_rate([(t, np.zeros(1)) for t in times], 0.0, None, Path("x.mp4")))

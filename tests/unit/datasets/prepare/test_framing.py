@@ -1,12 +1,9 @@
 """Crops, tracks and resampling: pure functions."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from datasets.errors import DataError
-from datasets.media.video_reader import at_rate
 from datasets.prepare.clip import _usable
 from datasets.prepare.framing import crop, face_square, find_face, find_spans, fit, head_square, listed_square
 from datasets.prepare.sources import FaceBoxes, HeadBox
@@ -97,28 +94,6 @@ def test_a_list_of_unknown_scale_finds_its_scale():
     assert abs(square.x + square.side / 2 - 145) < 3 and abs(square.side - 1.85 * 60) < 3
     with pytest.raises(DataError, match="do not meet a face"):
         listed_square(FaceBoxes(500, 300, 600, 400, 100.0), frames, boxes_of(faces), 1.85, 480, 640)
-
-
-@pytest.mark.parametrize("fps", [15, 24, 30000 / 1001, 25, 30, 50, 60])
-def test_frames_are_taken_by_time(fps):
-    timed = [(n / fps, np.full((1, 1, 1), n)) for n in range(round(4 * fps))]
-    numbers = [int(frame[0, 0, 0]) for frame in at_rate(timed, 0.0, None, Path("x"))]
-    assert len(numbers) == 100
-    error_s = np.abs(np.array(numbers) / fps - np.arange(100) / 25)
-    assert error_s.max() <= 0.5 / fps + 1e-9  # the nearest frame
-
-
-def test_a_changing_rate_and_a_start_are_followed():
-    times = np.concatenate([np.arange(0, 2, 1 / 30), np.arange(2, 4, 1 / 12)])
-    taken = [float(f[0]) for f in at_rate([(t, np.array([t])) for t in times], 1.0, 3.0, Path("x"))]
-    assert len(taken) == 50
-    assert np.abs(np.array(taken) - (1.0 + np.arange(50) / 25)).max() <= 1 / 24 + 1e-9
-
-
-def test_a_hole_is_an_error():
-    times = [0.0, 0.04, 0.08, 3.0, 3.04]
-    with pytest.raises(DataError, match=r"x\.mp4: no picture between 0\.08 s and 3\.00 s"):
-        list(at_rate([(t, np.zeros(1)) for t in times], 0.0, None, Path("x.mp4")))
 
 
 def test_the_longest_usable_run_is_kept():
