@@ -49,37 +49,21 @@ FEATURE_TAIL_SAMPLES = 400 - 160 - 159  # sound past the last frame that still c
 
 @dataclass(frozen=True)
 class ClipRow:
-    """One line of the manifest.
+    """One line of the manifest."""
 
-    Attributes:
-        id: name of the clip and of its folder.
-        identity: the speaker; no identity may appear in two splits.
-        split: train, val or test.
-        frames: number of frames T (25 fps).
-        size: height and width of the frames, pixels.
-        source: the file the clip was made from, relative to the raw corpus.
-        start_s: time in the source of frame 0, seconds.
-        crop: "x y side", the square of the source picture that was kept, in its pixels.
-        offset_s: how much later the sound was taken than the picture, seconds (corrects the source's A/V offset).
-        pose_source: landmarks, openface, openface-csv or synthetic.
-        pose_success: share of frames whose pose was measured; the others are interpolated.
-        voiced: share of audio windows with pitch.
-        sha256: first 16 hex digits of the SHA-256 of frames.zip, audio.wav, features.npy and pose.npy, in this order.
-    """
-
-    id: str
-    identity: str
-    split: str
-    frames: int
-    size: int
-    source: str
-    start_s: float
-    crop: str
-    offset_s: float
-    pose_source: str
-    pose_success: float
-    voiced: float
-    sha256: str
+    id: str  # name of the clip and of its folder
+    identity: str  # the speaker; no identity may appear in two splits
+    split: str  # train, val or test
+    frames: int  # number of frames T (25 fps)
+    size: int  # height and width of the frames, pixels
+    source: str  # the file the clip was made from, relative to the raw corpus
+    start_s: float  # time in the source of frame 0, seconds
+    crop: str  # "x y side", the square of the source picture that was kept, in its pixels
+    offset_s: float  # how much later the sound was taken than the picture, seconds (corrects the source's A/V offset)
+    pose_source: str  # landmarks, openface, openface-csv or synthetic
+    pose_success: float  # share of frames whose pose was measured; the others are interpolated
+    voiced: float  # share of audio windows with pitch
+    sha256: str  # first DIGEST hex digits of the SHA-256 of each file in CHECKED, in this order
 
 
 @dataclass(frozen=True)
@@ -130,7 +114,10 @@ class Clip:
         return self._array("pose.npy", (self.frames, 6))
 
     def mouth(self) -> np.ndarray:
-        """Mouth centre x, y, width and opening (inner lips) [T, 4] float32, pixels of a 256x256 frame; NaN if unknown."""
+        """Mouth centre x, y, width and opening of the inner lips, pixels of a 256x256 frame; NaN if unknown.
+
+        float32 [T, 4].
+        """
         return self._array("mouth.npy", (self.frames, 4))
 
     def pcm(self) -> np.ndarray:
@@ -304,7 +291,7 @@ def write_clip(
         np.save(partial / "pose.npy", pose_TP.astype(np.float32))
         np.save(partial / "mouth.npy", mouth_T4.astype(np.float32))
         if extra:
-            np.savez(partial / "truth.npz", **extra)  # type: ignore[arg-type]  # numpy guards allow_pickle=, a name of its own
+            np.savez(partial / "truth.npz", **extra)  # type: ignore[arg-type]  # numpy keeps the name allow_pickle
         row = ClipRow(
             id=id,
             identity=identity,

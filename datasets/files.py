@@ -43,7 +43,7 @@ def require_file(path: str | Path, what: str) -> Path:
 def written_beside(path: str | Path) -> Iterator[Path]:
     """Name of a temporary file beside `path` that becomes `path` if the block succeeds.
 
-    After an error or Ctrl-C nothing is left: neither the temporary file nor a half-written `path`; an older `path` stays.
+    After an error or Ctrl-C neither the temporary file nor a half-written `path` is left; an older `path` stays.
 
     Raises:
         DataError: the folder is missing or cannot be written to, or `path` is a folder.

@@ -19,24 +19,17 @@ from datasets.sampling import choices, grouped, shuffled
 
 @dataclass(frozen=True)
 class FommDataConfig:
-    """Attributes:
-    root: the prepared corpus.
-    split: train, val or test.
-    identity_sampling: an item is a speaker and then one of its clips (FOMM's VoxCeleb setting); else a clip.
-    repeats: how often each item comes in an epoch (FOMM's num_repeats for VoxCeleb).
-    augment: swap, mirror and colour jitter as FOMM, and `placement`; off for validation.
-    jitter, placement: how far colours, and place and size of the face (ours, off in the paper's settings), are varied.
-    drawn: a pair is the widest and the least open mouth of so many random frames (ours; FOMM takes any two). Mouths are
-        closed most of the time, and a generator that mostly sees closed ones learns open ones late.
-    """
+    """Which pairs are drawn from which corpus. The defaults are FOMM's for VoxCeleb."""
 
-    root: str = "data/vox"
-    split: str = "train"
-    identity_sampling: bool = True
-    repeats: int = 75
-    augment: bool = True
-    jitter: ColorJitter = ColorJitter()
-    placement: PlacementJitter = PlacementJitter()
+    root: str = "data/vox"  # the prepared corpus
+    split: str = "train"  # train, val or test
+    identity_sampling: bool = True  # an item is a speaker and then one of its clips; else a clip
+    repeats: int = 75  # how often each item comes in an epoch (FOMM's num_repeats)
+    augment: bool = True  # swap, mirror and jitter colours as FOMM, and `placement`; off for validation
+    jitter: ColorJitter = ColorJitter()  # how far colours are varied
+    placement: PlacementJitter = PlacementJitter()  # how far place and size of the face are varied (ours; off)
+    # Draw this many frames and take the two whose mouths differ most (ours; FOMM takes any two). Mouths are closed most
+    # of the time, and a generator that mostly sees closed ones learns open ones late.
     drawn: int = 2
 
     def __post_init__(self) -> None:
@@ -47,17 +40,18 @@ class FommDataConfig:
 
 
 class FommBatch(NamedTuple):
-    """One pair. Pictures are RGB float32 [0, 1]; `source_mouth_4` and `driving_mouth_4` are the mouth's box
-    (left, top, right, bottom) in [-1, 1], all 0 where it is not known, askew by `turn` (radians) about its centre; `clip`
-    is the row in the manifest, `index` n."""
+    """One pair. Pictures are RGB float32 [0, 1].
+
+    The box of a mouth is (left, top, right, bottom) in [-1, 1], turned by `turn` about its centre; all 0 if unknown.
+    """
 
     source_CHW: Tensor
     driving_CHW: Tensor
     source_mouth_4: Tensor
     driving_mouth_4: Tensor
-    turn: np.float32
-    clip: int
-    index: int  # type: ignore[assignment]  # hides tuple.index
+    turn: np.float32  # radians, clockwise
+    clip: int  # row in the manifest
+    index: int  # type: ignore[assignment]  # the item's number n; hides tuple.index
 
 
 class FommData(Dataset):

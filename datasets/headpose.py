@@ -21,23 +21,16 @@ MIRROR = np.array([1, -1, -1, -1, 1, 1], np.float32)  # what a mirrored picture 
 
 @dataclass(frozen=True)
 class HeadPoseDataConfig:
-    """Attributes:
-    root: the prepared corpus.
-    split: train, val or test.
-    window: frames T in an item (Sec. 3.2).
-    random_start: where the window starts in a longer clip: anywhere, or (validation) at its first frame.
-    identity_sampling: an item is a speaker and then one of its clips, else a clip.
-    repeats: how often each item comes in an epoch.
-    augment: mirror picture and poses, jitter the picture's colours and the voice's pitch and level (ours; off in the
-        paper's settings, meant for few speakers).
-    """
+    """Which windows are drawn from which corpus."""
 
-    root: str = "data/vox"
-    split: str = "train"
-    window: int = 256
-    random_start: bool = True
-    identity_sampling: bool = False
-    repeats: int = 1
+    root: str = "data/vox"  # the prepared corpus
+    split: str = "train"  # train, val or test
+    window: int = 256  # frames T in an item (Sec. 3.2)
+    random_start: bool = True  # the window starts anywhere in a longer clip; else (validation) at its first frame
+    identity_sampling: bool = False  # an item is a speaker and then one of its clips; else a clip
+    repeats: int = 1  # how often each item comes in an epoch
+    # Mirror picture and poses, jitter the picture's colours and the voice's pitch and level (ours; off in the paper's
+    # settings, meant for few speakers).
     augment: bool = False
 
     def __post_init__(self) -> None:
@@ -46,23 +39,16 @@ class HeadPoseDataConfig:
 
 
 class HeadPoseBatch(NamedTuple):
-    """One window that starts at frame s of a clip.
+    """One window that starts at frame s of a clip."""
 
-    Attributes:
-        image_CHW: frame s, RGB float32 [0, 1].
-        audio_TAF: features of frames s ... s+T-1; zeros past the clip's end, as the released inference pads.
-        pose_TP: normalised poses of frames s ... s+T: T+1 rows. Row 0 belongs to the image, row i+1 is what audio i
-            leads to (the released model's order). Past the end the last pose is repeated.
-        valid_T: True where audio i and pose row i+1 are both real.
-        clip: row in the manifest. index: n.
-    """
-
-    image_CHW: Tensor
-    audio_TAF: Tensor
+    image_CHW: Tensor  # frame s, RGB float32 [0, 1]
+    audio_TAF: Tensor  # features of frames s ... s+T-1; zeros past the clip's end, as the released inference pads
+    # Normalised poses of frames s ... s+T: T+1 rows. Row 0 belongs to the image, row i+1 is what audio i leads to (the
+    # released model's order). Past the end the last pose is repeated.
     pose_TP: Tensor
-    valid_T: Tensor
-    clip: int
-    index: int  # type: ignore[assignment]  # hides tuple.index
+    valid_T: Tensor  # True where audio i and pose row i+1 are both real
+    clip: int  # row in the manifest
+    index: int  # type: ignore[assignment]  # the item's number n; hides tuple.index
 
 
 class HeadPoseData(Dataset):

@@ -33,9 +33,9 @@ def leaks(clips: list[Clip]) -> list[str]:
     for clip in clips:
         splits[clip.row.identity].add(clip.row.split)
     return [
-        f"identity {identity} is in {' and '.join(sorted(found))}: evaluation would know the face"
-        for identity, found in sorted(splits.items())
-        if len(found) > 1
+        f"identity {identity} is in {' and '.join(sorted(its_splits))}: evaluation would know the face"
+        for identity, its_splits in sorted(splits.items())
+        if len(its_splits) > 1
     ]
 
 
@@ -48,7 +48,8 @@ def describe(root: Path, clips: list[Clip]) -> str:
             frames = np.array([row.frames for row in rows])
             lines.append(
                 f"  {split:5} {len(rows):6} clips {len({row.identity for row in rows}):5} identities "
-                f"{frames.sum() / FPS / 60:8.1f} min; frames a clip {frames.min()} - {np.median(frames):.0f} - {frames.max()}"
+                f"{frames.sum() / FPS / 60:8.1f} min; "
+                f"frames a clip {frames.min()} - {np.median(frames):.0f} - {frames.max()}"
             )
     sources = Counter(clip.row.pose_source for clip in clips)
     success = np.array([clip.row.pose_success for clip in clips])

@@ -2,8 +2,8 @@
 
     python -m datasets.join --output data/all data/grid data/vox
 
-The clips are not copied: `OUTPUT/clips/ID` are links to their folders, so the parts must stay where they are. Splits are
-those of the parts. Poses are scaled by the limits of the joined training clips (`pose_range.json`).
+The clips are not copied: `OUTPUT/clips/ID` are links to their folders, so the parts must stay where they are. Splits
+are those of the parts. Poses are scaled by the limits of the joined training clips (`pose_range.json`).
 """
 
 import argparse

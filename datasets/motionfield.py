@@ -20,21 +20,15 @@ from datasets.sampling import choices, clamped, grouped, padded, shuffled
 
 @dataclass(frozen=True)
 class MotionFieldDataConfig:
-    """Attributes:
-    root: the prepared corpus.
-    split: train, val or test.
-    random_start: window and reference frame anywhere in the clip, or (validation) both at its first frame.
-    identity_sampling: an item is a speaker and then one of its clips, else a clip.
-    repeats: how often each item comes in an epoch.
-    augment: jitter the reference picture's colours and the voice's pitch and level (ours; off in the paper's settings,
-        meant for few speakers).
-    """
+    """Which windows are drawn from which corpus."""
 
-    root: str = "data/vox"
-    split: str = "train"
-    random_start: bool = True
-    identity_sampling: bool = False
-    repeats: int = 1
+    root: str = "data/vox"  # the prepared corpus
+    split: str = "train"  # train, val or test
+    random_start: bool = True  # window and reference anywhere in the clip; else (validation) both at its first frame
+    identity_sampling: bool = False  # an item is a speaker and then one of its clips; else a clip
+    repeats: int = 1  # how often each item comes in an epoch
+    # Jitter the reference picture's colours and the voice's pitch and level (ours; off in the paper's settings, meant
+    # for few speakers).
     augment: bool = False
 
     def __post_init__(self) -> None:
@@ -47,30 +41,19 @@ class MotionFieldBatch(NamedTuple):
 
     A clip shorter than the window (LRW: 29 of 32) is padded at its end: audio as `audio_padding` says; boxes, frames
     and mouths with the last one. `valid_T` is False there.
-
-    Attributes:
-        reference_CHW: another frame of the clip (random), or its first; RGB float32 [0, 1].
-        reference_box_HW: head box of that frame's pose, as box_THW.
-        audio_TAF: features, float32.
-        box_THW: head boxes of the true poses, uint8 0 or 255, always 256x256.
-        frames_TCHW: the frames that were read, RGB uint8: R of the T, or all.
-        chosen_R: their numbers in the window, rising.
-        mouth_T4: the mouth's box (left, top, right, bottom) in [-1, 1], 0 where it is not known.
-        valid_T: True for real frames.
-        clip: row in the manifest. index: n. start: number of the window's first frame.
     """
 
-    reference_CHW: Tensor
-    reference_box_HW: Tensor
-    audio_TAF: Tensor
-    box_THW: Tensor
-    frames_TCHW: Tensor
-    chosen_R: Tensor
-    mouth_T4: Tensor
-    valid_T: Tensor
-    clip: int
-    index: int  # type: ignore[assignment]  # hides tuple.index
-    start: int
+    reference_CHW: Tensor  # another frame of the clip (random), or its first; RGB float32 [0, 1]
+    reference_box_HW: Tensor  # head box of that frame's pose, as box_THW
+    audio_TAF: Tensor  # features, float32
+    box_THW: Tensor  # head boxes of the true poses, uint8 0 or 255, always 256x256
+    frames_TCHW: Tensor  # the frames that were read, RGB uint8: R of the T, or all
+    chosen_R: Tensor  # their numbers in the window, rising
+    mouth_T4: Tensor  # the mouth's box (left, top, right, bottom) in [-1, 1], 0 where it is not known
+    valid_T: Tensor  # True for real frames
+    clip: int  # row in the manifest
+    index: int  # type: ignore[assignment]  # the item's number n; hides tuple.index
+    start: int  # number of the window's first frame
 
 
 class MotionFieldData(Dataset):

@@ -2,9 +2,9 @@
 
     python -m datasets.synthetic --output data/synthetic --clips 12 --seed 0
 
-A clip is a speech-like sound (syllables: a glottal pulse through two formants, pauses, closures, hissing consonants) and
-a head drawn by casting rays of the released camera on a textured ellipsoid under the pose that is stored, so that pose,
-box and picture agree. What can be learned, and what cannot:
+A clip is a speech-like sound (syllables: a glottal pulse through two formants, pauses, closures, hissing consonants)
+and a head: a textured ellipsoid, drawn with the released camera under the pose that is stored, so that pose, box and
+picture agree. What can be learned, and what cannot:
 
     loudness x first formant  -> mouth opening (exactly)
     second formant            -> mouth width (exactly)

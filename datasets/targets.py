@@ -1,6 +1,7 @@
-"""What the frozen keypoint detector finds in every frame of a clip: the targets of N_M (Eq. 5), computed once, kept on disk.
+"""The keypoints of every frame of a clip, from the frozen detector: the targets of N_M (Eq. 5), computed once and kept.
 
-    DIR/KEY/CLIP.npz    position [F, K, 2], jacobian [F, K, 2, 2] float32; heatmap_0, heatmap_1 ... uint8 [<= 32, K, H, W]
+    DIR/KEY/CLIP.npz    position [F, K, 2] and jacobian [F, K, 2, 2], float32;
+                        heatmap_0, heatmap_1 ... uint8 [<= 32, K, H, W]
 
 KEY names the detector's weights and the pictures' size, so that targets of two detectors never mix. A heatmap is 134 kB
 in float32 (10 x 58 x 58), too much for a large corpus; it is kept as round(255 sqrt(h)) and deflated, in blocks of 32

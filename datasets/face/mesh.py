@@ -57,14 +57,14 @@ class LandmarkFinder:
         self.process.wait()
 
     def meshes(self, frames: Iterable[np.ndarray]) -> np.ndarray:
-        """The face mesh of each picture of one video, uint8 RGB [H, W, 3] -> float32 [N, 468, 3], NaN where no face is."""
+        """The face mesh of each picture of one video, uint8 RGB [H, W, 3] -> float32 [N, 468, 3], NaN without face."""
         points = list(self._ask("mesh", frames, (POINTS, 3)))
         return np.stack(points) if points else np.empty((0, POINTS, 3), np.float32)
 
     def boxes(self, frame: np.ndarray) -> np.ndarray:
         """The face boxes of one picture: float32 [faces, 5] = left, top, right, bottom in pixels, score."""
-        (found,) = self._ask("boxes", [frame], (MAX_FACES, 5))
-        return found[np.isfinite(found[:, 0])]
+        (faces,) = self._ask("boxes", [frame], (MAX_FACES, 5))
+        return faces[np.isfinite(faces[:, 0])]
 
     def _ask(self, what: str, frames: Iterable[np.ndarray], shape: tuple[int, ...]) -> Iterator[np.ndarray]:
         for number, frame in enumerate(frames):

@@ -1,8 +1,8 @@
 """Runs inside .venv-pose, never in the main environment: face boxes and face meshes of the pictures on stdin.
 
-Protocol (see `datasets.face.mesh`). "mesh H W\\n" starts a new video, "boxes H W\\n" asks for boxes; then come pictures:
-"frame\\n" and H * W * 3 bytes of RGB each. The answer to a picture is float32, in pixels, NaN where nothing was found:
-468 points (x, y, z), or 8 boxes (left, top, right, bottom, score). "ready\\n" is the first thing on stdout.
+Protocol (see `datasets.face.mesh`). "ready\\n" is the first thing on stdout. "mesh H W\\n" starts a new video,
+"boxes H W\\n" asks for boxes; then come pictures: "frame\\n" and H * W * 3 bytes of RGB each. The answer to a picture
+is float32, in pixels, NaN where nothing was found: 468 points (x, y, z), or 8 boxes (left, top, right, bottom, score).
 """
 
 import os
@@ -17,12 +17,12 @@ MAX_FACES = 8
 
 def boxes(detector: Any, picture_HW3: np.ndarray) -> np.ndarray:
     height, width = picture_HW3.shape[:2]
-    found = np.full((MAX_FACES, 5), np.nan, np.float32)
-    for row, face in zip(found, detector.process(picture_HW3).detections or [], strict=False):
+    faces = np.full((MAX_FACES, 5), np.nan, np.float32)
+    for row, face in zip(faces, detector.process(picture_HW3).detections or [], strict=False):
         box = face.location_data.relative_bounding_box
         left, top = box.xmin * width, box.ymin * height
         row[:] = [left, top, left + box.width * width, top + box.height * height, face.score[0]]
-    return found
+    return faces
 
 
 def mesh(detector: Any, picture_HW3: np.ndarray) -> np.ndarray:

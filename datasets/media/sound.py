@@ -99,8 +99,8 @@ def sound_of(path: str | Path) -> np.ndarray:
 def decode(path: str | Path) -> Iterator[np.ndarray]:
     """Pieces of the sound of any media file, int16 [n], 16 kHz mono.
 
-    Exactly what `ffmpeg -i path -ac 1 -ar 16000 -c:a pcm_s16le -async 1` of version 5 gives: gaps in the time stamps and
-    a late start become silence; 16 kHz mono 16-bit sound passes unchanged.
+    Exactly what `ffmpeg -i path -ac 1 -ar 16000 -c:a pcm_s16le -async 1` of version 5 gives: gaps in the time stamps
+    and a late start become silence; 16 kHz mono 16-bit sound passes unchanged.
 
     Raises:
         DataError: as `open_pcm`.
@@ -116,7 +116,7 @@ def decode(path: str | Path) -> Iterator[np.ndarray]:
 
 
 def resampled(frames: Iterator[Any], sample_format: str, rate: int, layout: str) -> Iterator[np.ndarray]:
-    """Decoded sound frames converted to one format, rate and channel layout: [1, n x channels] or planar [channels, n]."""
+    """Decoded sound frames in one format, rate and channel layout: [1, n x channels], or [channels, n] if planar."""
     import av
 
     graph: Any = None
@@ -130,7 +130,7 @@ def resampled(frames: Iterator[Any], sample_format: str, rate: int, layout: str)
                 source.push(None)
                 yield from _pull(sink)
             kind = frame_kind
-            # FFmpeg 5 mixes and filters sound of up to 16 bits in 16-bit integers; later versions in floats (2 steps apart)
+            # FFmpeg 5 filters sound of up to 16 bits in 16-bit integers, later versions in floats (up to 2 steps apart)
             inner = ":internal_sample_fmt=s16p" if sample_format == "s16" and frame.format.bytes <= 2 else ""
             first = "" if graph is not None else ":first_pts=0"
             graph = av.filter.Graph()

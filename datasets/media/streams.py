@@ -13,9 +13,7 @@ from datasets.files import require_file
 SAMPLE_RATE = 16_000  # Hz: of all sound that networks hear
 FPS = 25  # of all video that networks see or make, frames a second
 
-BROKEN_SHARE = (
-    0.1  # a file with more undecodable packets than this is corrupt; ours: stray tags in mp3 files stay below
-)
+BROKEN_SHARE = 0.1  # a file with more undecodable packets is corrupt; ours: stray tags in mp3 files stay below
 MISSING_SHARE = 0.02  # a file whose header promises this much more sound than can be read is truncated; ours
 MISSING_S = 0.1
 EXACT_HEADERS = {"w64", "aiff", "flac", "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}  # others estimate, or do not say

@@ -19,7 +19,8 @@ from datasets.media.streams import FPS, decoded_frames, open_media, require_whol
 
 Frame = TypeVar("Frame")
 
-# swscale: bicubic, full-size chroma, accurate rounding. Measured there and back: 50.3 dB; its defaults 41.6 dB, 1 level off
+# swscale: bicubic, full-size chroma, accurate rounding. Measured there and back: 50.3 dB; its defaults 41.6 dB and one
+# level of 255 off.
 CONVERSION = 0x4 | 0x2000 | 0x40000
 SEEK_FROM_S, SEEK_BACK_S = 10.0, 5.0  # a stretch that starts late is found by seeking, this much before it
 GAP_S = 0.5  # a picture further than this from the time it stands for is a hole in the file

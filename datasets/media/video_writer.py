@@ -24,9 +24,8 @@ from datasets.media.streams import FPS, decoded_frames, open_media
 from datasets.media.video_reader import CONVERSION
 
 CRF = 18  # x264 quality: by common agreement hardly told from the original; the released code's default is 23
-PRESET = (
-    "faster"  # measured on two cores, 256x256 at CRF 18: 543 frames/s, 43.6 dB (veryfast 982, 42.5; medium 331, 44.4)
-)
+# Measured on two cores, 256x256 at CRF 18: 543 frames/s, 43.6 dB (veryfast 982, 42.5; medium 331, 44.4).
+PRESET = "faster"
 BT601: dict[str, Any] = {"dst_colorspace": "ITU601", "dst_color_range": "MPEG"}  # of 8-bit video: limited range
 QUEUED_BATCHES = 2  # frames waiting for the encoder: enough to overlap, bounded
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
@@ -38,8 +37,8 @@ AAC_BITS_PER_SAMPLE = 2.2  # of one channel: 97 kbit/s at 44.1 kHz
 class VideoWriter:
     """Writes an mp4 while its frames are computed: H.264 yuv420p, with the sound of another file as AAC.
 
-    A context manager. The file appears under its name, marked as synthetic, when the block ends without an error; after an
-    error or Ctrl-C nothing is left of it. Encoding runs in a thread of its own, a few batches behind `write`.
+    A context manager. When the block ends without an error, the file appears under its name, marked as synthetic; after
+    an error or Ctrl-C nothing is left of it. Encoding runs in a thread of its own, a few batches behind `write`.
 
     The sound is decoded from its file piece by piece, keeps its rate and channels (the next ones AAC knows), and is cut
     or continued with silence to the length of the picture. Odd widths and heights get one more column or row, a copy of
@@ -181,12 +180,12 @@ class _Cancelled(Exception):
 
 @functools.cache
 def _x264_limits() -> dict[str, str]:
-    """Options that keep x264 off AVX-512, where the CPU has it: with it equal frames gave other videos from run to run.
+    """Options that keep x264 from using AVX-512, with which equal frames gave other videos from run to run.
 
     Measured with PyAV 18.1: 36 different videos of 60 with AVX-512, one without.
     """
-    found = Path("/proc/cpuinfo")
-    has_it = found.is_file() and "avx512" in found.read_text()
+    cpu = Path("/proc/cpuinfo")
+    has_it = cpu.is_file() and "avx512" in cpu.read_text()
     return {"x264-params": "asm=avx2"} if has_it else {}
 
 
@@ -234,9 +233,9 @@ class _SoundTrack:
     """The sound of a file as AAC, as far as the picture goes."""
 
     def __init__(self, output: Any, container: Any, stream: Any, path: str | Path) -> None:
-        found = stream.codec_context
-        self._rate = next((rate for rate in AAC_RATES if rate >= found.sample_rate), AAC_RATES[-1])
-        self._layout = AAC_LAYOUTS.get(found.channels, "stereo")
+        context = stream.codec_context
+        self._rate = next((rate for rate in AAC_RATES if rate >= context.sample_rate), AAC_RATES[-1])
+        self._layout = AAC_LAYOUTS.get(context.channels, "stereo")
         self._stream = output.add_stream("aac", rate=self._rate, layout=self._layout)
         self._stream.bit_rate = int(AAC_BITS_PER_SAMPLE * self._rate * self._stream.codec_context.channels)
         self._pieces = resampled(decoded_frames(container, stream, path), "fltp", self._rate, self._layout)

@@ -5,10 +5,10 @@
     python -m datasets.prepare lrw       --input RAW/lrw       --output data/lrw
     python -m datasets.prepare videos    --input RAW/talks     --output data/talks
 
-Works on local copies only. The same command again continues after any interruption: finished files are not redone. To
-share the work between machines give each `--shard I/N` (from 0), or start it by torchrun. What cannot be used ends in
-`rejected.csv` with its reason. Frames are 25 a second by time, sound is 16 kHz mono in sync with them, poses are measured
-on the crops with the estimator of `make pose-tools`, or come from OpenFace (--pose).
+Works on local copies only. After any interruption the same command continues; finished files are not done again. To
+share the work between machines, give each one `--shard I/N` (I from 0), or start it with torchrun. `rejected.csv` lists
+what could not be used, and why. Frames are taken 25 a second, by time; sound is 16 kHz mono, in sync with them; poses
+are measured on the crops with the estimator of `make pose-tools`, or come from OpenFace (--pose).
 
 Neither the number of workers nor of shards changes a byte of the result.
 """
@@ -146,8 +146,8 @@ def main(arguments: list[str] | None = None) -> None:
     sources = _sources(args)
     shard = _shard(args.shard)
     prepare(sources, args.input, args.output, options, args.workers, shard, CORPORA[args.corpus].FIXED_RANGE)
-    found = read_journals(args.output)
-    clips, rejected = sum(len(o.rows) for o in found), sum(len(o.rejected) for o in found)
+    journal = read_journals(args.output)
+    clips, rejected = sum(len(o.rows) for o in journal), sum(len(o.rejected) for o in journal)
     print(f"{args.output}: {clips} clips, {rejected} rejected (see {args.output / REJECTED})")
 
 

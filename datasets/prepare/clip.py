@@ -37,44 +37,33 @@ from datasets.prepare.framing import (
 from datasets.prepare.sources import FaceBoxes, FaceTracks, HeadBox, OneFace, Source, Stretch, WholePicture
 
 MISSING_SOUND_S = 0.08  # the sound may end this much before the picture; the rest is silence
-SILENT_PEAK = 64  # of 32767: nothing louder in the clip is a silent clip
-MAX_POSE_GAP = (
-    12  # frames (about half a second) without a measured pose that are interpolated; longer ones cut the clip
-)
+SILENT_PEAK = 64  # of 32767: a clip in which nothing is louder is silent
+# Up to so many frames (about half a second) without a measured pose are interpolated; a longer gap cuts the clip.
+MAX_POSE_GAP = 12
 MIN_POSE_SUCCESS = 0.7
 
 
 @dataclass(frozen=True)
 class Options:
-    """What decides the result; stored as settings.json beside it, so that one corpus is prepared in one way.
+    """What decides the result; stored as settings.json beside it, so that one corpus is prepared in one way."""
 
-    Attributes:
-        size: height and width of the frames, pixels.
-        margin: side of the crop in heights of the face (brows to chin).
-        min_frames, max_frames: length of a clip.
-        min_face: height of a face in the source, pixels.
-        pose: landmarks, openface-csv or openface.
-        openface_csv: folder of CSV files named like the videos, for openface-csv.
-        openface_program: FeatureExtraction, for openface.
-    """
-
-    size: int = 256
-    margin: float = 1.85
-    min_frames: int = 64
-    max_frames: int = 1024
-    min_face: int = 64
-    pose: str = "landmarks"
-    openface_csv: str = ""
-    openface_program: str = "FeatureExtraction"
+    size: int = 256  # height and width of the frames, pixels
+    margin: float = 1.85  # side of the crop in heights of the face (brows to chin)
+    min_frames: int = 64  # shortest ...
+    max_frames: int = 1024  # ... and longest clip
+    min_face: int = 64  # lowest face in the source, pixels
+    pose: str = "landmarks"  # landmarks, openface-csv or openface
+    openface_csv: str = ""  # folder of CSV files named like the videos, for openface-csv
+    openface_program: str = "FeatureExtraction"  # for openface
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one source: rows of the manifest, and (id, reason) for what was left out. One line of the journal."""
+    """What became of one source: one line of the journal."""
 
-    source: str
-    rows: list[ClipRow]
-    rejected: list[tuple[str, str]]
+    source: str  # its id
+    rows: list[ClipRow]  # of the manifest
+    rejected: list[tuple[str, str]]  # (id, reason) of what was left out
 
     def to_json(self) -> str:
         return json.dumps({"source": self.source, "rows": [asdict(r) for r in self.rows], "rejected": self.rejected})
@@ -95,7 +84,7 @@ def prepare_source(source: Source, root: Path, output: Path, options: Options) -
             rows.append(row)
             continue
         try:
-            _sound(source.path)  # before the face is searched: it is the quicker one to miss
+            _sound(source.path)  # first: a missing sound is noticed sooner than a missing face
             for id, start_s, end_s, square in _framed(source.path, stretch, options):
                 try:
                     row = existing_row(output, id)
@@ -161,7 +150,7 @@ def _prepare_clip(
         DataError: too short, silent, no sound, no face, or damaged.
     """
     pcm = _sound(source.path)
-    start_s = max(start_s, -stretch.offset_s)  # earlier pictures have no sound
+    start_s = max(start_s, -stretch.offset_s)  # pictures before this have no sound
     sound_s = len(pcm) / SAMPLE_RATE - start_s - stretch.offset_s + MISSING_SOUND_S
     limit = min(options.max_frames, int(sound_s * FPS + 1e-6))
     pictures = itertools.islice(frames_of(source.path, start_s, end_s), max(limit, 0))
@@ -170,10 +159,12 @@ def _prepare_clip(
         raise DataError(f"too short: {len(frames)} frames with sound, wanted at least {options.min_frames}")
 
     pose_TP, mouth_T4 = _pose(source.path, frames, start_s, square, options)
-    found_T = np.isfinite(pose_TP).all(axis=1)
-    first, last = _usable(found_T)
-    if last - first < options.min_frames or found_T[first:last].mean() < MIN_POSE_SUCCESS:
-        raise DataError(f"no head pose: found in {found_T.sum()} of {len(frames)} frames, the longest run is too short")
+    measured_T = np.isfinite(pose_TP).all(axis=1)
+    first, last = _usable(measured_T)
+    if last - first < options.min_frames or measured_T[first:last].mean() < MIN_POSE_SUCCESS:
+        raise DataError(
+            f"no head pose: found in {measured_T.sum()} of {len(frames)} frames, the longest run is too short"
+        )
     keep = slice(first, last)
     length = last - first
     start_s += first / FPS
@@ -201,7 +192,7 @@ def _prepare_clip(
         crop=f"{square.x} {square.y} {square.side}",
         offset_s=stretch.offset_s,
         pose_source=options.pose,
-        pose_success=found_T[keep].mean(),
+        pose_success=measured_T[keep].mean(),
     )
 
 
@@ -220,23 +211,23 @@ def _pose(
         pose_TP = track.at(start_s + np.arange(len(frames)) / FPS)
         return to_other_camera(pose_TP, focal, centre, square[:2], BOX_SIZE / square.side), mouth_T4
     pose_TP = np.full((len(frames), 6), np.nan)
-    found_T = np.isfinite(mesh_TN3).all(axis=(1, 2))
-    if found_T.any():
-        pose_TP[found_T] = pose_of(mesh_TN3[found_T])
+    measured_T = np.isfinite(mesh_TN3).all(axis=(1, 2))
+    if measured_T.any():
+        pose_TP[measured_T] = pose_of(mesh_TN3[measured_T])
     return pose_TP, mouth_T4
 
 
 def _csv_of(path: Path, folder: Path) -> Path:
     """The CSV of a video: the file's name with .csv, in the folder or below it."""
-    found = sorted(folder.rglob(f"{path.stem}.csv"))
-    if not found:
+    paths = sorted(folder.rglob(f"{path.stem}.csv"))
+    if not paths:
         raise DataError(f"no {path.stem}.csv in {folder}")
-    return found[0]
+    return paths[0]
 
 
-def _usable(found_T: np.ndarray) -> tuple[int, int]:
-    """The longest run [first, last) that starts and ends with a found frame and has no gap above MAX_POSE_GAP."""
-    at = np.flatnonzero(found_T)
+def _usable(measured_T: np.ndarray) -> tuple[int, int]:
+    """The longest run [first, last) that starts and ends with a measured frame and has no gap above MAX_POSE_GAP."""
+    at = np.flatnonzero(measured_T)
     if len(at) == 0:
         return 0, 0
     runs = np.split(at, np.flatnonzero(np.diff(at) > MAX_POSE_GAP + 1) + 1)

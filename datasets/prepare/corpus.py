@@ -39,7 +39,10 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def outcomes(sources: list[Source], root: Path, output: Path, options: Options, workers: int) -> Iterator[Outcome]:
-    """Prepare sources in parallel, in any order. A source that kills its worker is tried once more alone, then rejected."""
+    """Prepare sources in parallel, in any order.
+
+    A source that kills its worker is tried once more alone, then rejected.
+    """
     for name in THREADS:  # inherited by the workers: they share the cores by being many
         os.environ[name] = "1"
     waiting = list(reversed(sources))
@@ -85,7 +88,7 @@ def prepare(
     journals = output / "journal"
     journals.mkdir(exist_ok=True)
     _check_settings(output, options)
-    if shards == 1:  # nobody else is at work: hidden folders are half clips of a killed run
+    if shards == 1:  # no other process is at work, so hidden folders are half clips of a killed run
         for half in (output / "clips").glob(".*"):
             shutil.rmtree(half)
     done = {outcome.source for outcome in read_journals(output)}
@@ -94,9 +97,7 @@ def prepare(
     with (journals / f"{number:04d}-of-{shards:04d}.jsonl").open("a", encoding="utf-8") as journal:
         progress = tqdm(outcomes(todo, root, output, options, workers), total=len(todo), unit="file", smoothing=0.05)
         for finished, outcome in enumerate(progress, start=1):
-            journal.write(
-                "\n" + outcome.to_json()
-            )  # a newline first: a line cut off by a crash must not spoil the next
+            journal.write("\n" + outcome.to_json())  # newline first: a line that a crash cut off spoils no other
             journal.flush()
             os.fsync(journal.fileno())
             kept, rejected = kept + len(outcome.rows), rejected + len(outcome.rejected)
@@ -110,21 +111,21 @@ def prepare(
 
 def read_journals(output: Path) -> list[Outcome]:
     """Outcomes of all shards so far; half a last line (kill -9) does not count."""
-    found = {}
+    outcome_of = {}
     for path in sorted((output / "journal").glob("*.jsonl")):
         for line in path.read_text(encoding="utf-8").splitlines():
             with contextlib.suppress(json.JSONDecodeError):
                 outcome = Outcome.from_json(line)
-                found[outcome.source] = outcome
-    return list(found.values())
+                outcome_of[outcome.source] = outcome
+    return list(outcome_of.values())
 
 
 def write_tables(output: Path) -> None:
     """manifest.csv and rejected.csv from all journals, sorted: the last shard to finish writes the whole."""
     with _locked(output):
-        found = read_journals(output)
-        write_rows(output / MANIFEST, [row for outcome in found for row in outcome.rows])
-        rejected = sorted(item for outcome in found for item in outcome.rejected)
+        outcomes_so_far = read_journals(output)
+        write_rows(output / MANIFEST, [row for outcome in outcomes_so_far for row in outcome.rows])
+        rejected = sorted(item for outcome in outcomes_so_far for item in outcome.rejected)
         write_table(output / REJECTED, ("id", "reason"), ({"id": id, "reason": reason} for id, reason in rejected))
 
 
@@ -144,11 +145,11 @@ def _check_settings(output: Path, options: Options) -> None:
     path = output / "settings.json"
     wanted = asdict(options)
     if path.is_file():
-        found = json.loads(path.read_text())
-        if different := sorted(name for name in wanted if found.get(name) != wanted[name]):
+        stored = json.loads(path.read_text())
+        if different := sorted(name for name in wanted if stored.get(name) != wanted[name]):
             name = different[0]
             raise DataError(
-                f"{output} was begun with {name} = {found.get(name)!r}, not {wanted[name]!r}; "
+                f"{output} was begun with {name} = {stored.get(name)!r}, not {wanted[name]!r}; "
                 "give the same options to continue it, or another --output"
             )
     write_atomically(path, (json.dumps(wanted, indent=1) + "\n").encode())

@@ -105,13 +105,14 @@ def find_face(frames: Iterable[np.ndarray], find_boxes: FindBoxes, min_face: int
 def listed_square(
     listed: FaceBoxes, frames: Iterable[np.ndarray], find_boxes: FindBoxes, margin: float, height: int, width: int
 ) -> Square:
-    """The square about listed face boxes, whose unknown scale is the one under which they cover the face in the file.
+    """The square about listed face boxes. Their scale, not known, is the one at which they cover the face in the file.
 
     Raises:
         DataError: no face, or none of the usual download heights makes the list fit.
     """
     box = np.array([listed.left, listed.top, listed.right, listed.bottom])
-    samples = [found for n, frame in enumerate(frames) if n % DETECT_EVERY == 0 and len(found := find_boxes(frame))]
+    sampled = (find_boxes(frame) for n, frame in enumerate(frames) if n % DETECT_EVERY == 0)
+    samples = [faces for faces in sampled if len(faces)]
     if not samples:
         raise DataError("no face: found in no picture looked at")
 

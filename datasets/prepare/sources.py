@@ -29,7 +29,10 @@ class HeadBox:
 
 @dataclass(frozen=True)
 class FaceBoxes:
-    """The union and the median height of face boxes in pixels of a download of unknown height: the file decides which."""
+    """The union of face boxes and their median height, in pixels of a download whose height the list does not say.
+
+    The height is the one at which the boxes cover the face in the file (`framing.listed_square`).
+    """
 
     left: float
     top: float
@@ -53,19 +56,13 @@ Framing = WholePicture | HeadBox | FaceBoxes | OneFace | FaceTracks
 
 @dataclass(frozen=True)
 class Stretch:
-    """A part of a file that should become one clip (with FaceTracks: any number of clips).
+    """A part of a file that should become one clip (with FaceTracks: any number of clips)."""
 
-    Attributes:
-        id: of the clip; of several, the prefix.
-        start_s, end_s: in the file; None: its end.
-        offset_s: how much later than its picture the sound lies in the file, seconds.
-    """
-
-    id: str
+    id: str  # of the clip; of several clips, how their ids begin
     framing: Framing
-    start_s: float = 0.0
-    end_s: float | None = None
-    offset_s: float = 0.0
+    start_s: float = 0.0  # in the file
+    end_s: float | None = None  # None: the file's end
+    offset_s: float = 0.0  # how much later than its picture the sound lies in the file, seconds
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def make_video(
     seed: int = 0,
     flash_s: float = FLASH_S,
 ) -> None:
-    """A grey noise video with one white frame, and noise with one click, at the same moment. fps None: changing rate."""
+    """A grey noise video with one white frame, and noise with one click at the same moment. fps None: changing rate."""
     random = np.random.default_rng(seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     step = 1 / (fps or 30)
@@ -281,7 +281,7 @@ def test_openface_itself_is_run_on_the_crops(tmp_path):
 
 
 def test_the_listed_offset_moves_the_sound(tmp_path):
-    """Offset -5: the sound lies five frames later in the file, so the click is heard five frames earlier in the clip."""
+    """Offset -5: the sound lies five frames later in the file, so the clip has the click five frames earlier."""
     raw = tmp_path / "raw"
     make_video(raw / "id10001/vid/vid#00001#100-140.mp4", seconds=2.0)
     make_csv(tmp_path / "poses", "vid#00001#100-140")
@@ -357,7 +357,9 @@ def test_inspect_draws_a_sheet_and_finds_leaks(prepared, tmp_path, capsys):
     assert "identity one is in test and train and val" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not (GRID.is_dir() and available()), reason="needs ../shared/data/grid and `make pose-tools`")
+@pytest.mark.skipif(
+    not (GRID.is_dir() and available()), reason="needs GRID videos beside the checkout and `make pose-tools`"
+)
 def test_real_grid_clips(tmp_path):
     raw = tmp_path / "raw"
     for name in ("s1/bbaf2n.mp4", "s2/bbaf1n.mp4", "original/s1/bbaf2n.mpg"):
@@ -374,7 +376,9 @@ def test_real_grid_clips(tmp_path):
         assert np.abs(clip.pose()[:, :3]).max() < 0.4 and 230 < np.median(clip.pose()[:, 5]) < 330
 
 
-@pytest.mark.skipif(not (GRID.is_dir() and available()), reason="needs ../shared/data/grid and `make pose-tools`")
+@pytest.mark.skipif(
+    not (GRID.is_dir() and available()), reason="needs GRID videos beside the checkout and `make pose-tools`"
+)
 def test_any_video_is_cut_into_spans_with_one_face(tmp_path):
     """Two sentences of two speakers in a row, at 30 fps, then two seconds without a face."""
     raw = tmp_path / "raw"

@@ -23,7 +23,7 @@ MAY_IMPORT_INSIDE_DATASETS = {
     "media": GROUND | {"media", "provenance"},
     "face": GROUND | {"face", "media"},
     "prepare": GROUND | {"prepare", "face", "media", "audio", "clips", "command"},
-    "clips": GROUND | {"media"},
+    "clips": GROUND | {"media", "audio"},
     "audio": GROUND | {"media"},
     "provenance": GROUND | {"command"},
     "command": GROUND,

@@ -1,12 +1,12 @@
-"""VoxCeleb, as three habits left it on people's disks.
+"""VoxCeleb, in the three forms in which people have it on disk.
 
 (a) FOMM's: chunks named `VIDEO#CHUNK#FIRST-LAST.mp4`, or whole videos `VIDEO.mp4`, with head boxes in a
     `vox-metadata.csv` (video_id, start, end, bbox, fps, width, height, partition, person_id).
 (b) VoxCeleb1's `txt/ID/VIDEO/CHUNK.txt`: a face box a frame and the A/V `Offset`, for chunks or whole videos.
-(c) VoxCeleb2's: `ID/VIDEO/CLIP.mp4`, already cropped. A file that no list knows is taken for one of these if it is square
-    (`prepare` looks), else the face is searched.
+(c) VoxCeleb2's: `ID/VIDEO/CLIP.mp4`, already cropped. So is every file that no list knows: all of it is kept, or its
+    middle square.
 
-The two lists complete each other: the csv gives the better crop, the txt the offset.
+Where there are both lists, the csv gives the crop, which is the better one, and the txt the offset.
 """
 
 import csv
@@ -117,7 +117,7 @@ def _source(root: Path, path: Path, boxes: dict[str, list[Listed]], offsets: dic
 
 def read_metadata(path: Path) -> list[tuple[str, Listed]]:
     """Rows of a FOMM-style list, with their video. The box is in pixels of width x height; a side may lie outside."""
-    found = []
+    rows = []
     with path.open(newline="", encoding="utf-8") as file:
         for number, row in enumerate(csv.DictReader(file), start=2):
             try:
@@ -134,8 +134,8 @@ def read_metadata(path: Path) -> list[tuple[str, Listed]]:
                 )
             except (KeyError, ValueError, IndexError, AttributeError) as error:
                 raise DataError(f"{path}, line {number}: not a row of a FOMM-style list ({error!r})") from error
-            found.append((row["video_id"], listed))
-    return found
+            rows.append((row["video_id"], listed))
+    return rows
 
 
 def read_txt(path: Path) -> Listed:

@@ -10,7 +10,7 @@ from datasets.media.streams import SAMPLE_RATE as RATE
 
 
 def voice(seconds: float, seed: int = 0) -> np.ndarray:
-    """int16 [N]: pulses of a wandering pitch with pauses and a little noise; something like speech to a pitch finder."""
+    """int16 [N]: pulses of a wandering pitch with pauses and a little noise; to a pitch finder, almost speech."""
     samples = round(seconds * RATE)
     time_s = np.arange(samples) / RATE
     phase = np.cumsum(130 + 40 * np.sin(2 * np.pi * 0.7 * time_s)) / RATE
