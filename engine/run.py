@@ -16,14 +16,13 @@ import contextlib
 import json
 import logging
 import math
-import os
 import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -34,24 +33,18 @@ from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, Dataset
-from torch.utils.data._utils.collate import default_collate
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from engine import config as configs
 from engine.batch_norm import synchronise_batch_norm
-from engine.checkpoint import CheckpointError, Weights, atomic_path, save_weights
+from engine.checkpoint import CheckpointError, Weights, atomic_path
+from engine.loading import Batches, Order
+from engine.run_folder import Best, RunFolder, State
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1  # of the folders under checkpoints/
 ON_HOST = ("index", "clip")  # fields of a batch that name its items: they stay on the CPU
-# Settings that do not change a number and may differ when a run goes on.
-MAY_CHANGE = {
-    f"run.{name}"
-    for name in ("max_steps", "dir", "device", "workers", "log_every", "sample_every", "validate_every", "save_every")
-} | {"run.keep_every", "run.tensorboard", "data.root"}
-
 Batch = TypeVar("Batch", bound=tuple)
 
 
@@ -136,13 +129,6 @@ class Optimizer(NamedTuple):
     name: str
 
 
-class Best(NamedTuple):
-    """The best validation so far."""
-
-    value: float
-    step: int
-
-
 @dataclass
 class _Pending:
     """Losses or gradient norms of one update that have not been looked at yet (on a GPU looking costs a wait)."""
@@ -170,6 +156,7 @@ class Run:
         self.stage, self.config = stage, config
         self.settings: RunConfig = config.run
         self.folder = Path(self.settings.dir)
+        self.kept = RunFolder(self.folder, self.settings.keep_every)
         if self.settings.device == "cuda" and not torch.cuda.is_available():
             raise configs.ConfigError("run.device is cuda, but torch sees no GPU here; use run.device=cpu")
         on_gpu = self.settings.device != "cpu" and torch.cuda.is_available()
@@ -193,7 +180,7 @@ class Run:
         self._average: AveragedModel | None = None
         self._inputs: dict[str, str] = {}
         self._batch: Any = None
-        self._loading: Any = None
+        self._loading: Batches | None = None
         self._losses: dict[str, Tensor] = {}
         self._norms: dict[str, Tensor] = {}
         self._record: dict[str, float] = {}
@@ -221,7 +208,8 @@ class Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        self._end_loading()
+        if self._loading is not None:
+            self._loading.close()
         for number, handler in self._old_handlers.items():
             signal.signal(number, handler)
         for closable in (self._bar, self._metrics, self._board):
@@ -234,16 +222,6 @@ class Run:
             self.accelerator.wait_for_everyone()
         # Leave the process group explicitly; gloo sometimes aborts when Python shuts down with it still open.
         self.accelerator.end_training()
-
-    def _end_loading(self) -> None:
-        """End the data workers now: torch does it when the iterator dies, but an error's traceback keeps that alive.
-
-        Workers ignore SIGTERM (`_outlive_signals`), so the interpreter would wait for them for ever.
-        """
-        end = getattr(self._loading, "_shutdown_workers", None)  # there is none without workers
-        if end is not None:
-            end()
-        self._loading = None
 
     def _ask_to_stop(self, number: int, frame: Any) -> None:
         if self._asked_to_stop:  # asked twice: at once
@@ -332,35 +310,18 @@ class Run:
             CheckpointError: it is of another stage, configuration or input, or not readable.
         """
         self._inputs = dict(inputs or {})
-        folders = self.checkpoints()
-        if folders:
-            self._load(folders[-1])
+        newest = self.kept.newest()
+        if newest is not None:
+            self._load(newest)
         if self.is_main:
-            for leftover in (self.folder / "checkpoints").glob(".*"):
-                shutil.rmtree(leftover, ignore_errors=True)
+            self.kept.clear_leftovers()
             configs.save(self.config, self.folder / "config.yaml")
             self._open_logs()
         self._clock = _Clock()
-        return bool(folders)
+        return newest is not None
 
     def _load(self, folder: Path) -> None:
-        try:
-            stored = json.loads((folder / "run.json").read_text())
-        except (OSError, ValueError) as error:
-            raise CheckpointError(
-                f"{folder} is not a complete checkpoint ({error}); delete it and start again"
-            ) from error
-        if stored.get("format") != FORMAT or stored["stage"] != self.stage:
-            raise CheckpointError(
-                f"{folder} is of stage {stored.get('stage')!r}, this is {self.stage!r}: choose another run.dir"
-            )
-        difference = differences(stored["config"], configs.to_dict(self.config), MAY_CHANGE)
-        difference += differences(stored["inputs"], self._inputs, set())
-        if difference:
-            raise CheckpointError(
-                f"{folder} was made with another configuration ({'; '.join(difference)}):"
-                " use that one again, or choose another run.dir"
-            )
+        state = self.kept.read(folder, self.stage, configs.to_dict(self.config), self._inputs)
         try:
             self.accelerator.load_state(str(folder))
         except (OSError, RuntimeError, SafetensorError, EOFError, KeyError, ValueError) as error:
@@ -368,8 +329,7 @@ class Run:
             raise CheckpointError(
                 f"{folder} cannot be read ({reason}); delete it to go on from the one before"
             ) from error
-        self.step = stored["step"]
-        self.best = Best(*stored["best"]) if stored["best"] else None
+        self.step, self.best = state.step, state.best
         logger.info("resumed at step %d from %s", self.step, folder)
 
     def _open_logs(self) -> None:
@@ -399,38 +359,25 @@ class Run:
                 f"optim.batch_size {batch_size} cannot be shared by {self.accelerator.num_processes} ranks"
                 f" x {self.settings.accumulate} accumulation steps"
             )
-        self._loading = iter(self._loader(dataset, batch_size))
-        while self.step < self.settings.max_steps:
-            self.step += 1
-            self._losses, self._norms = {}, {}
-            for _ in range(self.settings.accumulate):
-                asked = time.perf_counter()
-                batch = next(self._loading)
-                if isinstance(batch, Exception):
-                    raise batch
-                self._clock.waited += time.perf_counter() - asked
-                self._batch = batch
-                with self.accelerator.accumulate(*self._modules):
-                    yield self._move(batch)
-            self._finish_step(batch_size)
-
-    def _loader(self, dataset: Dataset, batch_size: int) -> DataLoader:
-        order = _Order(
+        order = Order(
             first=self.step * batch_size,
             batch_size=batch_size,
             rank=self.accelerator.process_index,
             ranks=self.accelerator.num_processes,
             accumulate=self.settings.accumulate,
         )
-        return DataLoader(
-            _Carrying(dataset),
-            batch_sampler=order,
-            num_workers=self.settings.workers,
-            collate_fn=_collate,
-            pin_memory=self.device.type == "cuda",
-            worker_init_fn=_outlive_signals,
-            persistent_workers=self.settings.workers > 0,
-        )
+        self._loading = Batches(dataset, order, self.settings.workers, pin_memory=self.device.type == "cuda")
+        while self.step < self.settings.max_steps:
+            self.step += 1
+            self._losses, self._norms = {}, {}
+            for _ in range(self.settings.accumulate):
+                asked = time.perf_counter()
+                batch = next(self._loading)
+                self._clock.waited += time.perf_counter() - asked
+                self._batch = batch
+                with self.accelerator.accumulate(*self._modules):
+                    yield self._move(batch)
+            self._finish_step(batch_size)
 
     def _move(self, batch: Batch) -> Batch:
         moved = {}
@@ -544,11 +491,11 @@ class Run:
         for entry in pending:
             broken = [name for name, ok in zip(entry.values, finite, strict=False) if not ok]
             if broken:
-                kept = self.checkpoints()
+                newest = self.kept.newest()
                 raise RunError(
                     f"{entry.what} {', '.join(broken)} is not finite at step {entry.step}, items {entry.items}, clips"
                     f" {entry.clips} (rows of the manifest, from 0); the last good checkpoint is"
-                    f" {kept[-1] if kept else 'none yet'}"
+                    f" {newest or 'none yet'}"
                 )
 
     def _log(self, batch_size: int) -> None:
@@ -581,139 +528,35 @@ class Run:
 
     # ---- checkpoints
 
-    def checkpoints(self) -> list[Path]:
-        """Complete checkpoints of this run, oldest first."""
-        return sorted((self.folder / "checkpoints").glob("step-*"), key=_step_of)
-
     def _save(self) -> None:
-        """All of the state into a folder beside its name, then a rename: a folder `step-N` is always whole."""
-        folder = self.folder / "checkpoints"
-        final, partial = folder / f"step-{self.step:07d}", folder / f".step-{self.step:07d}"
+        """Everything needed to go on exactly; a checkpoint that cannot be written leaves the older ones as they are."""
         try:
             if self.is_main:
-                shutil.rmtree(partial, ignore_errors=True)
-                partial.mkdir(parents=True)
+                self.kept.begin(self.step)
             self.accelerator.wait_for_everyone()
-            self.accelerator.save_state(str(partial))
+            self.accelerator.save_state(str(self.kept.partial(self.step)))
             self.accelerator.wait_for_everyone()
             if self.is_main:
-                self._complete(partial, final)
+                state = State(self.stage, self.step, self.best, self._inputs, configs.to_dict(self.config))
+                self.kept.complete(state, self._weights(), self._improved)
+                self._improved = False
         except (OSError, RuntimeError, SafetensorError) as error:
-            shutil.rmtree(partial, ignore_errors=True)
+            self.kept.discard(self.step)
             free = shutil.disk_usage(self.folder).free
             raise RunError(
-                f"checkpoint {final} could not be written ({str(error).splitlines()[0]}; {free / 1e6:.0f} MB free);"
-                " older ones are untouched, run the same command again when there is room"
+                f"checkpoint {self.kept.final(self.step)} could not be written ({str(error).splitlines()[0]};"
+                f" {free / 1e6:.0f} MB free); older ones are untouched, run the same command again when there is room"
             ) from error
         self.accelerator.wait_for_everyone()
         self._clock = _Clock()
-
-    def _complete(self, partial: Path, final: Path) -> None:
-        stored = {
-            "format": FORMAT,
-            "stage": self.stage,
-            "step": self.step,
-            "best": self.best,
-            "inputs": self._inputs,
-            "config": configs.to_dict(self.config),
-        }
-        (partial / "run.json").write_text(json.dumps(stored, indent=1))
-        if final.exists():
-            shutil.rmtree(final)
-        os.replace(partial, final)
-        _link(final, "latest")
-        save_weights(self.folder / "weights.safetensors", self._weights())
-        if self._improved:
-            _link(final, "best")
-            save_weights(self.folder / "best.safetensors", self._weights())
-            self._improved = False
-        self._prune()
 
     def _weights(self) -> Weights:
         networks = self._exported if self._average is None else self._average.module
         states = {name: network.state_dict() for name, network in networks.items()}
         return Weights(states, self._exported_configs)
 
-    def _prune(self) -> None:
-        folder = self.folder / "checkpoints"
-        keep = {(folder / name).resolve().name for name in ("latest", "best") if (folder / name).is_symlink()}
-        for path in self.checkpoints():
-            for_good = self.settings.keep_every and _step_of(path) % self.settings.keep_every == 0
-            if path.name not in keep and not for_good:
-                doomed = folder / f".old-{path.name}"  # renamed first: no half-deleted folder has a good name
-                os.replace(path, doomed)
-                shutil.rmtree(doomed)
-
-
-class _Order:
-    """This rank's part of every batch, for ever: batch b is the items b * size ... (b + 1) * size - 1."""
-
-    def __init__(self, first: int, batch_size: int, rank: int, ranks: int, accumulate: int) -> None:
-        self.first, self.batch_size, self.rank, self.ranks, self.accumulate = first, batch_size, rank, ranks, accumulate
-
-    def __iter__(self) -> Iterator[list[int]]:
-        share = self.batch_size // self.ranks
-        part = share // self.accumulate
-        first = self.first + self.rank * share
-        while True:
-            for i in range(self.accumulate):
-                yield list(range(first + i * part, first + (i + 1) * part))
-            first += self.batch_size
-
-
-class _Carrying(Dataset):
-    """Hands a user's errors over as items: DataLoader's own way turns them into pages of traceback text."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
-
-    def __getitem__(self, n: int) -> Any:
-        try:
-            return self.dataset[n]
-        except (ValueError, OSError) as error:
-            return error
-
-
-def _outlive_signals(worker: int) -> None:
-    """Signals to stop go to the whole process group; the main process finishes its step and then ends its workers."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _collate(items: Sequence[Any]) -> Any:
-    for item in items:
-        if isinstance(item, Exception):
-            return item
-    return default_collate(list(items))
-
-
-def differences(stored: dict[str, Any], current: dict[str, Any], ignored: set[str]) -> list[str]:
-    """`key: stored -> current` for every setting that differs and is not ignored, `a.b` for nested ones."""
-    a, b = _flat(stored), _flat(current)
-    keys = sorted((a.keys() | b.keys()) - ignored)
-    return [f"{key}: {a.get(key)} there, {b.get(key)} here" for key in keys if a.get(key) != b.get(key)]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
-
 
 def _complete_lines(path: Path) -> list[str]:
     if not path.exists():
         return []
     return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-
-
-def _step_of(folder: Path) -> int:
-    return int(folder.name.removeprefix("step-"))
-
-
-def _link(target: Path, name: str) -> None:
-    """Point `name` beside `target` at it, atomically."""
-    temporary = target.with_name(f".{name}")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(target.name)
-    os.replace(temporary, target.with_name(name))

@@ -13,9 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from engine.run import MAY_CHANGE, OptimConfig, RunConfig, _Order, differences
+from engine.run import OptimConfig, RunConfig
+from engine.run_folder import MAY_CHANGE, differences
 
-TOY = Path(__file__).parents[1] / "toy_training.py"
+TOY = Path(__file__).parents[2] / "toy_training.py"
 SETTINGS = """
 run: {dir: DIR, max_steps: 12, workers: 0, log_every: 1, validate_every: 6, save_every: 3, tensorboard: false}
 """
@@ -232,15 +233,6 @@ def test_batch_that_cannot_be_shared_is_refused(config: Path, tmp_path: Path) ->
 
 def test_unknown_key_names_the_nearest(config: Path, tmp_path: Path) -> None:
     assert "did you mean run.max_steps" in sentence(toy(config, tmp_path / "a", "run.max_step=3", expect=2))
-
-
-def test_ranks_and_parts_cover_each_batch_once() -> None:
-    for ranks, accumulate in ((1, 1), (2, 1), (2, 2), (4, 2)):
-        seen = []
-        for rank in range(ranks):
-            order = iter(_Order(first=24, batch_size=8, rank=rank, ranks=ranks, accumulate=accumulate))
-            seen += [n for _ in range(accumulate) for n in next(order)]
-        assert seen == list(range(24, 32))
 
 
 def test_learning_rate_falls_at_milestones() -> None:
