@@ -332,11 +332,11 @@ def main(config: Config) -> None:
             if discriminator is not None:
                 fake, position = redrawn.image_BCHW.detach(), redrawn.position_BK2.detach()
                 run.update(discriminator_optim, discriminator_losses(driving, fake, position))
-            if run.is_main and run.completes(config.run.validate_every):
+            if run.validates():
                 with run.evaluating() as trained:
                     found = validate(trained, pairs, config.validation.batch_size, run.device)
                 run.record(found, best="psnr")
-            if run.is_main and run.completes(config.run.sample_every):
+            if run.samples():
                 with run.evaluating() as trained:
                     draw_samples(run, trained, pairs)
 

@@ -271,11 +271,11 @@ def main(config: Config) -> None:
             run.update(predictor_optim, predicted.losses)
             if discriminator is not None:
                 run.update(discriminator_optim, discriminator_losses(predicted.wanted_BTP, predicted.pose_BTP))
-            if run.is_main and run.completes(config.run.validate_every):
+            if run.validates():
                 with run.evaluating() as trained:
                     found = validate(trained["head_motion_predictor"], items, mean_P, config, run.device)
                 run.record(found, best=f"ssim_{config.ssim.statistics}", higher_is_better=False)
-            if run.is_main and run.completes(config.run.sample_every):
+            if run.samples():
                 with run.evaluating() as trained:
                     draw_samples(run, trained["head_motion_predictor"], items, config)
 

@@ -421,7 +421,15 @@ class Run:
         if self.device.type == "cpu":
             self._check_finite()
 
-    def completes(self, every: int) -> bool:
+    def validates(self) -> bool:
+        """Is it now for this process to validate? Only the main one does."""
+        return self.is_main and self._completes(self.settings.validate_every)
+
+    def samples(self) -> bool:
+        """Is it now for this process to draw samples? Only the main one does."""
+        return self.is_main and self._completes(self.settings.sample_every)
+
+    def _completes(self, every: int) -> bool:
         """Is this the last part of an update whose number is a multiple of `every`, or of the very last update?"""
         due = self.step % every == 0 or self.step == self.settings.max_steps
         return due and self.accelerator.sync_gradients
@@ -468,7 +476,7 @@ class Run:
         if self._bar is not None:
             self._bar.update()
         stop, done = self._must_stop(), self.step == self.settings.max_steps
-        if stop or self.completes(self.settings.save_every) or self.completes(self.settings.validate_every):
+        if stop or self._completes(self.settings.save_every) or self._completes(self.settings.validate_every):
             self._check_finite()
             self._save()
         if stop and not done:

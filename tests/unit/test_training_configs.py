@@ -40,7 +40,7 @@ def test_the_papers_settings() -> None:
     assert (field.keypoints.heatmap, field.keypoints.position, field.keypoints.jacobian) == (1, 10, 10)
     eq7 = pixels.pixels
     assert (eq7.position, eq7.perceptual, eq7.equivariance_position, eq7.equivariance_jacobian) == (100, 10, 10, 10)
-    assert pixels.vgg.network == "vgg16" and fomm.vgg.network == "vgg19"
+    assert pixels.pixels.vgg.network == "vgg16" and fomm.vgg.network == "vgg19"
     assert not load(
         train_headpose.Config, CONFIGS / "headpose_vox_noset.yaml"
     ).head_motion_predictor.spatial_embedding_transition
@@ -62,5 +62,8 @@ def test_configurations_that_cannot_work_are_refused() -> None:
         load(train_headpose.Config, path, ["data.window=16"])
     with pytest.raises(ConfigError, match="must be equal"):
         load(train_fomm.Config, CONFIGS / "fomm_tiny.yaml", ["keypoint_detector.num_keypoints=5"])
+    for overrides in (["pixels.lips=1"], ["keypoints=null"]):  # both phases; none
+        with pytest.raises(ConfigError, match="give one of the sections keypoints"):
+            load(train_motionfield.Config, CONFIGS / "motionfield_tiny.yaml", overrides)
     with pytest.raises(ConfigError, match=r"did you mean weights\.adversarial"):
         load(train_headpose.Config, path, ["weights.adverserial=1"])
