@@ -4,7 +4,7 @@ Losses and settings are those of Siarohin et al. 2019b ("FOMM"), which the paper
 a source frame of the same clip through the motion of their keypoints.
 
     python train_fomm.py --config config/fomm_tiny.yaml                       # a smoke run, on synthetic clips
-    torchrun --nproc_per_node 4 train_fomm.py --config config/fomm_vox.yaml data.root=data/vox run.dir=runs/fomm
+    torchrun --nproc_per_node 4 train_fomm.py --config config/fomm_vox.yaml data.root=data/vox
 
 The same command resumes. See docs/TRAINING.md.
 

@@ -1,7 +1,7 @@
 """Stage 2: train the head motion predictor N_H (Sec. 3.2, Eqs. 1-4). Needs no other stage.
 
     python train_headpose.py --config config/headpose_tiny.yaml                    # a smoke run, on synthetic clips
-    torchrun --nproc_per_node 4 train_headpose.py --config config/headpose_vox.yaml data.root=data/vox run.dir=runs/head
+    torchrun --nproc_per_node 4 train_headpose.py --config config/headpose_vox.yaml data.root=data/vox
 
 The same command resumes. See docs/TRAINING.md.
 

@@ -3,9 +3,9 @@
     phase keypoints (Eq. 5): keypoints, Jacobians and heatmaps of N_D are the targets, computed once for each clip
     phase pixels (Eqs. 6-7): N_I renders some frames, which are compared with the video
 
-    python train_motionfield.py --config config/motionfield_tiny.yaml fomm.checkpoint=runs/fomm_tiny
-    torchrun --nproc_per_node 4 train_motionfield.py --config config/motionfield_vox.yaml fomm.checkpoint=runs/fomm
-    torchrun --nproc_per_node 4 train_motionfield.py --config config/motionfield_vox_pixels.yaml fomm.checkpoint=runs/fomm
+    python train_motionfield.py --config config/motionfield_tiny.yaml               # a smoke run, after fomm_tiny
+    torchrun --nproc_per_node 4 train_motionfield.py --config config/motionfield_vox.yaml data.root=data/vox
+    torchrun --nproc_per_node 4 train_motionfield.py --config config/motionfield_vox_pixels.yaml data.root=data/vox
 
 The same command resumes. See docs/TRAINING.md.
 

@@ -102,7 +102,7 @@ def _pretrained(network: str) -> dict[str, Tensor]:
         folder = os.path.join(torch.hub.get_dir(), "checkpoints")
         raise VggError(
             f"pretrained {network} is not on this machine and could not be downloaded ({error}); put {_URL}{name} into"
-            f" {folder}, or name a local copy by vgg.weights=FILE, or train without it (a *_novgg or *_tiny config)"
+            f" {folder}, or name a local copy by vgg.weights=FILE, or train without it (config/ablations/*_novgg.yaml)"
         ) from error
 
 
