@@ -29,12 +29,13 @@ from engine import command, pictures
 from engine.checkpoint import CheckpointError
 from engine.config import ConfigError, to_dict
 from engine.run import OptimConfig, Run, RunConfig, RunError
+from engine.vgg_weights import fill_vgg
 from modules import losses, measures
 from modules.blocks import downsampling_kernels
 from modules.discriminators import ImageDiscriminatorConfig, MultiScaleDiscriminator
 from modules.image_generator import ImageGenerator, ImageGeneratorConfig, Rendering, added_parts
 from modules.keypoint_detector import KeypointDetector, KeypointDetectorConfig
-from modules.perceptual import ImagePyramid, VggConfig, VggError, VggFeatures, load_vgg
+from modules.perceptual import ImagePyramid, VggConfig, VggFeatures
 from modules.random_warp import RandomWarp, RandomWarpConfig, random_warp
 from modules.reconstruction import ReconstructionWeights, reconstruction_losses
 
@@ -311,7 +312,10 @@ def main(config: Config) -> None:
             weights.load_into(networks, config.initial_weights)
         run.export(networks, {name: to_dict(getattr(config, name)) for name in networks})
         pyramid = run.freeze(ImagePyramid(config.pyramid))
-        vgg = run.freeze(load_vgg(config.vgg)) if config.weights.perceptual else None
+        vgg = None
+        if config.weights.perceptual:
+            vgg = run.freeze(VggFeatures(config.vgg))
+            fill_vgg(vgg, config.vgg.network, config.vgg.weights)
         module = GeneratorLosses(detector, generator, config.weights, pyramid, vgg, config.train_detector)
         generator_losses = run.place(module)
         generator_optim = run.optimizer(generator_losses, config.optim)
@@ -342,5 +346,5 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    with command.clean_exit(CheckpointError, ConfigError, DataError, RunError, VggError):
+    with command.clean_exit(CheckpointError, ConfigError, DataError, RunError):
         main(command.from_command_line(Config, __doc__))

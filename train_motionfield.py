@@ -35,12 +35,13 @@ from engine import command, pictures
 from engine.checkpoint import CheckpointError
 from engine.config import ConfigError, to_dict
 from engine.run import OptimConfig, Run, RunConfig, RunError
+from engine.vgg_weights import fill_vgg
 from modules import losses, measures
 from modules.image_generator import ImageGenerator, Rendering, SourceEncoding
 from modules.keypoint_detector import KeypointDetector
 from modules.keypoints import Keypoints
 from modules.motion_field_generator import MotionField, MotionFieldGenerator, MotionFieldGeneratorConfig, Reference
-from modules.perceptual import ImagePyramid, VggConfig, VggError, VggFeatures, load_vgg
+from modules.perceptual import ImagePyramid, VggConfig, VggFeatures
 from modules.random_warp import RandomWarp, RandomWarpConfig, random_warp
 from modules.reconstruction import ReconstructionWeights, reconstruction_losses
 
@@ -275,7 +276,10 @@ class PixelPhase:
         return 0
 
     def losses(self, generator: MotionFieldGenerator, stage_one: StageOne, run: Run) -> nn.Module:
-        vgg = run.freeze(load_vgg(self.config.vgg)) if self.config.perceptual else None
+        vgg = None
+        if self.config.perceptual:
+            vgg = run.freeze(VggFeatures(self.config.vgg))
+            fill_vgg(vgg, self.config.vgg.network, self.config.vgg.weights)
         pyramid = run.freeze(ImagePyramid(self.config.pyramid))
         return PixelLosses(generator, self.config, stage_one, pyramid, vgg)
 
@@ -498,5 +502,5 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    with command.clean_exit(CheckpointError, ConfigError, DataError, RunError, VggError):
+    with command.clean_exit(CheckpointError, ConfigError, DataError, RunError):
         main(command.from_command_line(Config, __doc__))
