@@ -297,7 +297,7 @@ class Run:
         self._exported_configs = dict(network_configs)
         if self.settings.ema_decay:
             average = get_ema_multi_avg_fn(self.settings.ema_decay)
-            self._average = AveragedModel(self._exported, multi_avg_fn=average, use_buffers=True)
+            self._average = AveragedModel(self._exported, self.device, multi_avg_fn=average, use_buffers=True)
             self.accelerator.register_for_checkpointing(self._average)
 
     def resume(self, inputs: Mapping[str, str] | None = None) -> bool:

@@ -8,12 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from engine.run import OptimConfig, RunConfig
+from engine.run import OptimConfig, Run, RunConfig
 from engine.run_folder import MAY_CHANGE, differences
 
 TOY = Path(__file__).parents[2] / "toy_training.py"
@@ -82,6 +83,16 @@ def test_stopping_and_going_on_gives_the_same_bits(config: Path, tmp_path: Path)
     assert losses(tmp_path / "halves") == losses(tmp_path / "straight")
     a, b = (load_file(tmp_path / name / "weights.safetensors") for name in ("straight", "halves"))
     assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_the_average_of_the_weights_is_where_they_are_trained(tmp_path: Path) -> None:
+    """Networks are exported before they are placed on a GPU; here another device stands for it."""
+    config = SimpleNamespace(run=RunConfig(str(tmp_path), max_steps=1, device="cpu", ema_decay=0.9, tensorboard=False))
+    with Run("toy", config) as run:
+        run.device = torch.device("meta")
+        run.export({"net": torch.nn.Linear(1, 1)}, {})
+        with run.evaluating() as networks:
+            assert {value.device.type for value in networks.state_dict().values()} == {"meta"}
 
 
 def test_a_finished_run_stays_as_it_is(config: Path, tmp_path: Path) -> None:
