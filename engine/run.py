@@ -44,6 +44,8 @@ from engine.run_folder import Best, RunFolder, State
 
 logger = logging.getLogger(__name__)
 
+REPEAT_S = 5.0  # a signal that comes again so soon is the same wish: torchrun and a batch system both pass it on
+LOOK_S = 2.0  # how often ranks tell each other whether one was asked to stop; torchrun kills 30 s after the signal
 ON_HOST = ("index", "clip")  # fields of a batch that name its items: they stay on the CPU
 Batch = TypeVar("Batch", bound=tuple)
 
@@ -165,7 +167,7 @@ class Run:
         if self.precision == "auto":
             self.precision = "bf16" if self.has_bf16 else "fp32"
         self.accelerator = Accelerator(
-            cpu=self.settings.device == "cpu",
+            cpu=not on_gpu,  # with "auto" too: Accelerate would otherwise start one run for each process
             mixed_precision="no" if self.precision == "fp32" else self.precision,
             gradient_accumulation_steps=self.settings.accumulate,
             # Buffers are equal on all ranks already: BatchNorm is synchronised.
@@ -186,7 +188,9 @@ class Run:
         self._record: dict[str, float] = {}
         self._pending: list[_Pending] = []
         self._clock = _Clock()
-        self._asked_to_stop = False
+        self._asked_to_stop_at: float | None = None
+        self._looked_at: tuple[int, float] | None = None  # step and time at which ranks last spoke of stopping
+        self._look_at = 0  # step at which they do so next
         self._improved = False
         self._old_handlers: dict[int, Any] = {}
         self._log_handlers: list[logging.Handler] = []
@@ -224,10 +228,13 @@ class Run:
         self.accelerator.end_training()
 
     def _ask_to_stop(self, number: int, frame: Any) -> None:
-        if self._asked_to_stop:  # asked twice: at once
+        if self._asked_to_stop_at is None:
+            self._asked_to_stop_at = time.monotonic()
+            logger.info(
+                "saving and stopping (signal %d); once more, after %.0f s, stops without saving", number, REPEAT_S
+            )
+        elif time.monotonic() - self._asked_to_stop_at > REPEAT_S:
             raise KeyboardInterrupt
-        self._asked_to_stop = True
-        logger.info("stopping after this step (signal %d); once more stops at once, without saving", number)
 
     def _start_log(self) -> None:
         root = logging.getLogger()
@@ -483,12 +490,22 @@ class Run:
             raise KeyboardInterrupt
 
     def _must_stop(self) -> bool:
-        """Has anybody asked to stop? Ranks must agree on the step, and do so whenever something is logged."""
-        if self.accelerator.num_processes == 1:
-            return self._asked_to_stop
-        if not self._logs_now():
+        """Has anybody asked to stop? Ranks must agree on the step: they ask each other some two seconds apart.
+
+        Asking costs a wait for the GPU. From the time that the steps in between took, which all ranks hear alike, all
+        know at which step they ask again.
+        """
+        asked, ranks = self._asked_to_stop_at is not None, self.accelerator.num_processes
+        if ranks == 1:
+            return asked
+        if self.step < self._look_at:
             return False
-        return bool(self.accelerator.reduce(torch.tensor(float(self._asked_to_stop), device=self.device), "sum") > 0)
+        now = time.monotonic()
+        steps, seconds = (self.step - self._looked_at[0], now - self._looked_at[1]) if self._looked_at else (1, LOOK_S)
+        told = torch.tensor([float(asked), seconds / steps], device=self.device)
+        anybody, step_s = self.accelerator.reduce(told, "sum").tolist()
+        self._looked_at, self._look_at = (self.step, now), self.step + max(1, int(LOOK_S * ranks / max(step_s, 1e-6)))
+        return anybody > 0
 
     def _check_finite(self) -> None:
         pending, self._pending = self._pending, []

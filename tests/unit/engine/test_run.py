@@ -150,6 +150,26 @@ def test_asked_to_stop_saves_and_exits_130(config: Path, tmp_path: Path, number:
     assert saved == f"step-{lines(tmp_path / 'a')[-1]['step']:07d}"
 
 
+@pytest.mark.parametrize("to_workers_too", [False, True])
+def test_ranks_save_within_torchruns_patience(config: Path, tmp_path: Path, to_workers_too: bool) -> None:
+    """Although nothing is logged for a long time, and although the workers may hear of it twice."""
+    folder = tmp_path / "a"
+    never = [f"run.{name}=100000" for name in ("max_steps", "save_every", "validate_every", "log_every")]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--shutdown_timeout=15"]
+    command = [sys.executable, *launch, str(TOY), "--config", str(config), f"run.dir={folder}", *never]
+    command += ["run.device=cpu", "pause_s=0.02"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+    while not (folder / "metrics.jsonl").exists() or not lines_so_far(folder):  # step 1 is logged
+        assert process.poll() is None
+        time.sleep(0.05)
+    time.sleep(1)
+    os.killpg(process.pid, signal.SIGTERM) if to_workers_too else process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert (folder / "checkpoints" / "latest").exists(), stderr
+    assert (folder / "weights.safetensors").exists()
+
+
 def lines_so_far(folder: Path) -> int:
     return (folder / "metrics.jsonl").read_text().count("\n")
 
@@ -173,6 +193,17 @@ def test_two_ranks_with_half_a_batch_equal_one(config: Path, tmp_path: Path) -> 
     a, b = (load_file(tmp_path / name / "weights.safetensors") for name in ("one", "two"))
     for key in a:
         assert torch.allclose(a[key].float(), b[key].float(), atol=1e-4), key
+
+
+def test_ranks_without_a_gpu_are_one_training(config: Path, tmp_path: Path) -> None:
+    """With run.device=auto, the default, as with cpu."""
+    hidden = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = [sys.executable, *launch, str(TOY), "--config", str(config), f"run.dir={tmp_path}", "run.max_steps=3"]
+    done = subprocess.run(command, capture_output=True, text=True, env=hidden, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "on 2 x CPU" in (tmp_path / "log.txt").read_text()
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3]
 
 
 def test_two_ranks_resume_too(config: Path, tmp_path: Path) -> None:
