@@ -307,6 +307,17 @@ def render(stage_one: StageOne, reference_BCHW: Tensor, source: Keypoints, drivi
 # ---- targets
 
 
+def check_heatmap_size(network: MotionFieldGeneratorConfig, detector: KeypointDetector, image_size: int) -> None:
+    """The heatmaps that Eq. 5 compares must have one size. Raises ConfigError."""
+    side = image_size // detector.down.stride
+    if side != network.map_size:
+        raise ConfigError(
+            f"N_D of fomm.checkpoint finds keypoints on maps of {side}x{side}, N_M on {network.map_size}x{network.map_size},"
+            f" and the first phase compares their heatmaps: set motion_field_generator.map_size={side}, or leave heatmaps"
+            " out with keypoints.heatmap=0"
+        )
+
+
 def detector_key(detector: KeypointDetector, image_size: int) -> str:
     """Short hash of the detector's weights and the size of its pictures."""
     digest = hashlib.sha256(f"1 {image_size}".encode())
@@ -460,6 +471,8 @@ def main(config: Config) -> None:
         config.motion_field_generator, image_size=image_size, num_keypoints=models.image_config.num_keypoints
     )
     phase = KeypointPhase(config.keypoints) if config.keypoints else PixelPhase(config.pixels)
+    if phase.heatmap_steps(network_config):
+        check_heatmap_size(network_config, models.keypoint_detector, image_size)
     with Run("motionfield", config) as run:
         with run.accelerator.main_process_first():
             make_if_absent(config.data.root, config.synthetic)
