@@ -23,6 +23,9 @@ MAY_CHANGE = {
     f"run.{name}"
     for name in ("max_steps", "dir", "device", "workers", "log_every", "sample_every", "validate_every", "save_every")
 } | {"run.keep_every", "run.tensorboard", "data.root"}
+# Keys of configurations that runs of version 0.1 have stored although their scripts always overwrote them. Where a
+# configuration no longer has such a key, what was stored under it does not count.
+REMOVED = {f"data.{name}" for name in ("seed", "size", "window", "audio_padding", "pictures")}
 
 
 class Best(NamedTuple):
@@ -74,7 +77,8 @@ class RunFolder:
             raise CheckpointError(
                 f"{checkpoint} is of stage {stored.get('stage')!r}, this is {stage!r}: choose another run.dir"
             )
-        different = differences(stored["config"], config, MAY_CHANGE) + differences(stored["inputs"], inputs, set())
+        different = differences(stored["config"], config, MAY_CHANGE | (REMOVED - _flat(config).keys()))
+        different += differences(stored["inputs"], inputs, set())
         if different:
             raise CheckpointError(
                 f"{checkpoint} was made with another configuration ({'; '.join(different)}):"

@@ -15,7 +15,6 @@ import torch
 from safetensors.torch import load_file
 
 from engine.run import OptimConfig, Run, RunConfig
-from engine.run_folder import MAY_CHANGE, differences
 
 TOY = Path(__file__).parents[2] / "toy_training.py"
 SETTINGS = """
@@ -280,14 +279,6 @@ def test_unknown_key_names_the_nearest(config: Path, tmp_path: Path) -> None:
 def test_learning_rate_falls_at_milestones() -> None:
     optim = OptimConfig(batch_size=1, lr=1.0, milestones=(2, 4), gamma=0.1)
     assert [optim.rate(step) for step in range(5)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
-
-
-def test_only_settings_without_influence_may_change() -> None:
-    fields = {f"run.{name}" for name in RunConfig.__dataclass_fields__}
-    assert fields - MAY_CHANGE == {
-        f"run.{name}" for name in ("seed", "precision", "accumulate", "ema_decay", "channels_last", "compile")
-    }
-    assert differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2}, set()) == ["a.b: 1 there, 3 here"]
 
 
 def test_precision_auto_is_what_this_machine_computes_in(config: Path, tmp_path: Path) -> None:
