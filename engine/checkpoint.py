@@ -22,10 +22,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 FORMAT = "audio2head/1"
+_SCALAR = np._core.multiarray.scalar  # type: ignore[attr-defined] # numpy declares no types for its core
 # Old training files keep epoch numbers and losses as numpy scalars; these constructors hold plain numbers only.
 NUMPY_SCALARS = [
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
-    np._core.multiarray.scalar,
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+    _SCALAR,
     np.dtype,
     *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8")),
 ]

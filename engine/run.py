@@ -25,7 +25,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -47,7 +47,6 @@ logger = logging.getLogger(__name__)
 REPEAT_S = 5.0  # a signal that comes again so soon is the same wish: torchrun and a batch system both pass it on
 LOOK_S = 2.0  # how often ranks tell each other whether one was asked to stop; torchrun kills 30 s after the signal
 ON_HOST = ("index", "clip")  # fields of a batch that name its items: they stay on the CPU
-Batch = TypeVar("Batch", bound=tuple)
 
 
 class RunError(ValueError):
@@ -285,10 +284,11 @@ class Run:
     def _to_device(self, module: nn.Module) -> nn.Module:
         module = module.to(self.device)
         if self.settings.channels_last:
-            layouts = {nn.Conv2d: torch.channels_last, nn.Conv3d: torch.channels_last_3d}
             for part in module.modules():
-                if type(part) in layouts:
-                    part.to(memory_format=layouts[type(part)])
+                if type(part) is nn.Conv2d:
+                    part.to(memory_format=torch.channels_last)
+                elif type(part) is nn.Conv3d:
+                    part.to(memory_format=torch.channels_last_3d)
         return module
 
     def optimizer(self, module: nn.Module, optim: OptimConfig) -> Optimizer:
@@ -386,7 +386,8 @@ class Run:
                     yield self._move(batch)
             self._finish_step(batch_size)
 
-    def _move(self, batch: Batch) -> Batch:
+    def _move(self, batch: Any) -> Any:
+        """A named tuple of tensors and named tuples, on the device but for what names its items."""
         moved = {}
         for name, value in batch._asdict().items():
             if isinstance(value, tuple):
@@ -453,7 +454,7 @@ class Run:
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[nn.ModuleDict]:
         """The exported networks (their average, if one is kept) in evaluation mode, without gradients."""
-        networks = self._exported if self._average is None else self._average.module
+        networks = self._networks()
         modes = {part: part.training for part in networks.modules()}
         networks.eval()
         try:
@@ -462,6 +463,13 @@ class Run:
         finally:
             for part, training in modes.items():
                 part.training = training
+
+    def _networks(self) -> nn.ModuleDict:
+        """What is validated and exported."""
+        if self._average is None:
+            return self._exported
+        assert isinstance(self._average.module, nn.ModuleDict)
+        return self._average.module
 
     def sample_path(self, name: str) -> Path:
         """Where a picture or video of this step goes."""
@@ -576,8 +584,7 @@ class Run:
         self._clock = _Clock()
 
     def _weights(self) -> Weights:
-        networks = self._exported if self._average is None else self._average.module
-        states = {name: network.state_dict() for name, network in networks.items()}
+        states = {name: network.state_dict() for name, network in self._networks().items()}
         return Weights(states, self._exported_configs)
 
 
