@@ -15,6 +15,7 @@ Letters: B batch, T frame of a window, R rendered frame, K keypoint, A audio win
 import hashlib
 import logging
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from animation.models import load_models, read_weights
 from datasets.clips import Clip
@@ -339,7 +341,8 @@ def fill_targets(run: Run, store: TargetStore, clips: list[Clip], stage_one: Sta
         return Targets(keypoints.position_BK2.cpu().numpy(), jacobian.cpu().numpy(), heatmap)
 
     mine = clips[run.accelerator.process_index :: run.accelerator.num_processes]
-    count = store.fill(mine, detect, stage_one.image_size, batch_size, progress=run.is_main)
+    bar = partial(tqdm, desc="targets", disable=None if run.is_main else True)
+    count = store.fill(mine, detect, stage_one.image_size, batch_size, bar)
     if count:
         logger.info("targets of %d clips computed, kept in %s", count, store.folder)
     run.accelerator.wait_for_everyone()

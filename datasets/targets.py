@@ -10,12 +10,11 @@ Letters: F frame of a clip, T frame of a window, N frame, K keypoint, H W heatma
 """
 
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from datasets.clips import Clip
 from datasets.errors import DataError
@@ -60,7 +59,7 @@ class TargetStore:
         detect: Callable[[np.ndarray], Targets],
         image_size: int,
         batch_size: int,
-        progress: bool = True,
+        progress: Callable[[list[Clip]], Iterable[Clip]] = iter,
     ) -> int:
         """Keep the targets of every frame of every clip that has none here yet -> how many clips these were.
 
@@ -68,10 +67,10 @@ class TargetStore:
             detect: uint8 frames_NHWC of a clip -> their targets, heatmaps encoded.
             image_size: of the frames, pixels.
             batch_size: frames that `detect` is given at a time.
-            progress: show a bar, on a terminal.
+            progress: hands the clips on and shows how many are done (tqdm).
         """
         todo = [clip for clip in clips if not self.has(clip.row.id)]
-        for clip in tqdm(todo, desc="targets", disable=None if progress else True):
+        for clip in progress(todo):
             parts = []
             for first in range(0, clip.frames, batch_size):
                 frames = range(first, min(first + batch_size, clip.frames))

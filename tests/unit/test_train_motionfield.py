@@ -64,7 +64,7 @@ def test_targets_are_computed_once_and_for_every_frame(tmp_path: Path) -> None:
 
     clips = [Clip(frames=count, row=SimpleNamespace(id=f"clip{count}")) for count in (5, 2)]
     store, seen = TargetStore(tmp_path, "key"), []
-    assert store.fill(clips, detect, image_size=64, batch_size=4, progress=False) == 2
+    assert store.fill(clips, detect, image_size=64, batch_size=4) == 2
     assert seen == [4, 1, 2]
     assert store.read("clip5", range(5), heatmaps=True).position_TK2[:, 0, 0].tolist() == [0, 1, 2, 3, 4]
-    assert store.fill(clips, detect, image_size=64, batch_size=4, progress=False) == 0
+    assert store.fill(clips, detect, image_size=64, batch_size=4) == 0
