@@ -1,7 +1,7 @@
 """Stage 1: train the keypoint detector N_D and the image generator N_I on video, self-supervised (Sec. 3.1, 4.2).
 
-Losses and settings are those of Siarohin et al. 2019b ("FOMM"), which the paper follows: a driving frame is redrawn from
-a source frame of the same clip through the motion of their keypoints.
+Losses and settings are those of Siarohin et al. 2019b ("FOMM"), which the paper follows: a driving frame is redrawn
+from a source frame of the same clip through the motion of their keypoints.
 
     python train_fomm.py --config config/fomm_tiny.yaml                       # a smoke run, on synthetic clips
     torchrun --nproc_per_node 4 train_fomm.py --config config/fomm_vox.yaml data.root=data/vox
@@ -51,8 +51,8 @@ class WeightConfig(ReconstructionWeights):
     # Ours: tie the last four keypoints to the mouth. In small trainings the keypoints otherwise leave it out.
     lips: float = 0.0
     lip_shape: float = 0.0
-    # How much further apart the lip keypoints are pulled than the lips are. Not a weight. Lips open by a pixel or two of
-    # 128, which is half a cell of a small network's maps.
+    # How much further apart the lip keypoints are pulled than the lips are. Not a weight. Lips open by a pixel or two
+    # of 128, which is half a cell of a small network's maps.
     lip_gain: float = 1.0
     # Ours: what N_I paints must be right by itself, before `source_skip` mixes it with the warped source. Otherwise the
     # painting exaggerates, and its share in the mixture stays small.

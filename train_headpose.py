@@ -33,7 +33,10 @@ AXES = ("rx", "ry", "rz", "tx", "ty", "tz")
 
 @dataclass(frozen=True)
 class WeightConfig:
-    """Weight of each loss, by the name under which it is logged; 0: not computed. Eq. 4 adds its two terms as they are."""
+    """Weight of each loss, by the name under which it is logged; a loss of weight 0 is not computed.
+
+    Eq. 4 adds its two terms as they are.
+    """
 
     ssim: float = 1.0
     adversarial: float = 1.0
@@ -91,10 +94,10 @@ class Config:
 
 
 class Prediction(NamedTuple):
-    """What the predictor's losses leave for the discriminator's: sequences [B, T+1, P], equal where nothing is known."""
+    """The predictor's losses, and what the discriminator is shown: T+1 poses, equal where nothing is known."""
 
     losses: dict[str, Tensor]
-    pose_BTP: Tensor
+    pose_BTP: Tensor  # without gradients
     wanted_BTP: Tensor
 
 

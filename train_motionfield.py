@@ -9,7 +9,8 @@
 
 The same command resumes. See docs/TRAINING.md.
 
-Letters: B batch, T frame of a window, R rendered frame, K keypoint, A audio window in a frame, F audio feature, C H W image.
+Letters: B batch, T frame of a window, R rendered frame, K keypoint, A audio window in a frame, F audio feature,
+C H W image.
 """
 
 import hashlib
@@ -89,7 +90,7 @@ class VggConfig16(VggConfig):
 
 @dataclass(frozen=True)
 class PixelPhaseConfig(ReconstructionWeights):
-    """The second phase: lambda'_p 100, lambda_rec (`perceptual`), lambda_eq^P and lambda_eq^J 10 of Eq. 7 (Sec. 3.3)."""
+    """The second phase: lambda'_p 100, lambda_rec (`perceptual`), lambda_eq^P and lambda_eq^J 10 of Eq. 7."""
 
     position: float = 100.0
     lips: float = 0.0  # ours, as in the first phase
@@ -125,7 +126,7 @@ class ValidationConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """Everything `train_motionfield.py` can be told. Of the sections `keypoints` and `pixels` one is given: the phase."""
+    """Everything `train_motionfield.py` can be told. One of `keypoints` and `pixels` is given, and says the phase."""
 
     run: RunConfig
     fomm: FommConfig
@@ -314,9 +315,9 @@ def check_heatmap_size(network: MotionFieldGeneratorConfig, detector: KeypointDe
     side = image_size // detector.down.stride
     if side != network.map_size:
         raise ConfigError(
-            f"N_D of fomm.checkpoint finds keypoints on maps of {side}x{side}, N_M on {network.map_size}x{network.map_size},"
-            f" and the first phase compares their heatmaps: set motion_field_generator.map_size={side}, or leave heatmaps"
-            " out with keypoints.heatmap=0"
+            f"N_D of fomm.checkpoint finds keypoints on maps of {side}x{side}, N_M on {network.map_size}x"
+            f"{network.map_size}, and the first phase compares their heatmaps: set"
+            f" motion_field_generator.map_size={side}, or leave heatmaps out with keypoints.heatmap=0"
         )
 
 
@@ -381,9 +382,9 @@ def validate(networks: nn.ModuleDict, held_out: HeldOut, config: Config, device:
 
     ke: of the prediction; still_ke: of the reference's keypoints repeated; other_ke: of the prediction from another
     clip's sound. lips, other_lips (if the lips have a weight): correlation of the mouth's opening, as the keypoints of
-    the lips have it, with N_D's, for the right sound and another clip's. psnr, ssim, mouth_psnr: of frames rendered from
-    the prediction; still_...: of the reference picture repeated (lower bound); detected_...: of frames rendered from
-    N_D's own keypoints, the most that stage one can do (upper bound).
+    the lips have it, with N_D's, for the right sound and another clip's. psnr, ssim, mouth_psnr: of frames rendered
+    from the prediction; still_...: of the reference picture repeated (lower bound); detected_...: of frames rendered
+    from N_D's own keypoints, the most that stage one can do (upper bound).
     """
     generator, stage_one = networks["motion_field_generator"], held_out.stage_one
     phase = config.keypoints or config.pixels

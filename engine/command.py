@@ -44,7 +44,7 @@ def from_torchrun() -> Place:
 
 @contextlib.contextmanager
 def clean_exit(*user_errors: type[Exception]) -> Iterator[None]:
-    """Run a script's main body; turn `user_errors` and OSError into `error: ...` and exit 2, Ctrl-C and SIGTERM into 130.
+    """Run a script's main body; `user_errors` and OSError become `error: ...` and exit 2, Ctrl-C and SIGTERM 130.
 
     SIGTERM is raised as KeyboardInterrupt, so that temporary files are removed in either case.
     """

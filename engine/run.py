@@ -55,41 +55,26 @@ class RunError(ValueError):
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How a run is run; nothing here is the paper's except where said.
+    """How a run is run; nothing here is the paper's."""
 
-    Attributes:
-        dir: where everything is written.
-        max_steps: updates of the weights after which the run is complete.
-        seed: of the first weights, the data order and every random choice.
-        device: auto (the GPU if there is one), cpu or cuda.
-        precision: fp32, bf16 (autocast; keypoints, grids and losses stay in float32), or auto: bf16 where the machine
-            computes in it. A CPU without such instructions is some 15 times slower in bf16 than in fp32 (measured).
-        accumulate: parts into which a rank's share of a batch is cut to save memory.
-        workers: processes that load data, a rank.
-        log_every, sample_every, validate_every, save_every: in steps.
-        keep_every: checkpoints at multiples of this many steps are kept for good; 0: only latest and best.
-        ema_decay: average of the weights that is validated and exported; 0: off.
-        channels_last: memory layout of pictures; faster convolutions on GPUs and mostly on CPUs.
-        compile: torch.compile the losses' modules; pays on long runs.
-        tensorboard: write RUN_DIR/tensorboard.
-    """
-
-    dir: str
-    max_steps: int
-    seed: int = 0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dir: str  # where everything is written
+    max_steps: int  # updates of the weights after which the run is complete
+    seed: int = 0  # of the first weights, the data order and every random choice
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: the GPU if there is one
+    # bf16 is autocast: keypoints, grids and losses stay in float32. auto: bf16 where the machine computes in it; a CPU
+    # without such instructions is some 15 times slower in bf16 than in fp32.
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
-    accumulate: int = 1
-    workers: int = 4
-    log_every: int = 100
+    accumulate: int = 1  # parts into which a rank's share of a batch is cut to save memory
+    workers: int = 4  # processes that load data, on each rank
+    log_every: int = 100  # steps, as the next three
     sample_every: int = 5000
     validate_every: int = 5000
     save_every: int = 1000
-    keep_every: int = 0
-    ema_decay: float = 0.0
-    channels_last: bool = True
-    compile: bool = False
-    tensorboard: bool = True
+    keep_every: int = 0  # checkpoints at multiples of so many steps are kept for good; 0: only latest and best
+    ema_decay: float = 0.0  # of the average of the weights that is validated and exported; 0: no average
+    channels_last: bool = True  # memory layout of pictures; faster convolutions on GPUs and mostly on CPUs
+    compile: bool = False  # torch.compile the losses' modules; pays on long runs
+    tensorboard: bool = True  # write RUN_DIR/tensorboard
 
     def __post_init__(self) -> None:
         if not self.dir:

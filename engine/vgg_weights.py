@@ -47,6 +47,6 @@ def _pretrained(network: str) -> dict[str, Tensor]:
         folder = os.path.join(torch.hub.get_dir(), "checkpoints")
         raise CheckpointError(
             f"pretrained {network} is not on this machine and could not be downloaded ({error}); put {URL}{name} into"
-            f" {folder}, or name a local copy by vgg.weights=FILE (stage three: pixels.vgg.weights), or train without it"
-            " (config/ablations/*_novgg.yaml)"
+            f" {folder}, or name a local copy by vgg.weights=FILE (stage three: pixels.vgg.weights), or train without"
+            " it (config/ablations/*_novgg.yaml)"
         ) from error
