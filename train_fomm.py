@@ -1,10 +1,10 @@
 """Stage 1: train the keypoint detector N_D and the image generator N_I on video, self-supervised (Sec. 3.1, 4.2).
 
-Losses and settings are those of Siarohin et al. 2019b ("FOMM"), which the paper follows: a driving frame is redrawn from
-a source frame of the same clip through the motion of their keypoints.
+Losses and settings are those of Siarohin et al. 2019b ("FOMM"), which the paper follows: a driving frame is redrawn
+from a source frame of the same clip through the motion of their keypoints.
 
     python train_fomm.py --config config/fomm_tiny.yaml                       # a smoke run, on synthetic clips
-    torchrun --nproc_per_node 4 train_fomm.py --config config/fomm_vox.yaml data.root=data/vox run.dir=runs/fomm
+    torchrun --nproc_per_node 4 train_fomm.py --config config/fomm_vox.yaml data.root=data/vox
 
 The same command resumes. See docs/TRAINING.md.
 
@@ -29,12 +29,12 @@ from engine import command, pictures
 from engine.checkpoint import CheckpointError
 from engine.config import ConfigError, to_dict
 from engine.run import OptimConfig, Run, RunConfig, RunError
+from engine.vgg_weights import fill_vgg
 from modules import losses, measures
-from modules.blocks import downsampling_kernels
 from modules.discriminators import ImageDiscriminatorConfig, MultiScaleDiscriminator
-from modules.image_generator import ImageGenerator, ImageGeneratorConfig, Rendering, added_parts
+from modules.image_generator import ImageGenerator, ImageGeneratorConfig, Rendering, starting_state
 from modules.keypoint_detector import KeypointDetector, KeypointDetectorConfig
-from modules.perceptual import ImagePyramid, VggConfig, VggError, VggFeatures, load_vgg
+from modules.perceptual import ImagePyramid, VggConfig, VggFeatures
 from modules.random_warp import RandomWarp, RandomWarpConfig, random_warp
 from modules.reconstruction import ReconstructionWeights, reconstruction_losses
 
@@ -43,20 +43,21 @@ from modules.reconstruction import ReconstructionWeights, reconstruction_losses
 class WeightConfig(ReconstructionWeights):
     """Weight of each loss, by the name under which it is logged; a loss of weight 0 is not computed.
 
-    Defaults are FOMM's vox-256. Its vox-adv adds adversarial 1 (and then feature_matching and discriminator count).
-    `lips` and `lip_shape` are ours: they tie the last four keypoints to the mouth, which keypoints of small trainings
-    otherwise leave out. `lip_gain`, not a weight: how many times as far as the lips their keypoints part. Lips open by
-    a pixel or two of 128, half a cell of a small network's maps. `painted` (ours too) asks what N_I paints to be right
-    before `source_skip` mixes it with the warped source: otherwise it exaggerates, and its share stays small.
+    Defaults are FOMM's vox-256.
     """
 
     equivariance_position: float = 10.0
     equivariance_jacobian: float = 10.0
+    # Ours: tie the last four keypoints to the mouth. In small trainings the keypoints otherwise leave it out.
     lips: float = 0.0
     lip_shape: float = 0.0
-    painted: float = 0.0
+    # How much further apart the lip keypoints are pulled than the lips are. Not a weight. Lips open by a pixel or two
+    # of 128, which is half a cell of a small network's maps.
     lip_gain: float = 1.0
-    adversarial: float = 0.0
+    # Ours: what N_I paints must be right by itself, before `source_skip` mixes it with the warped source. Otherwise the
+    # painting exaggerates, and its share in the mixture stays small.
+    painted: float = 0.0
+    adversarial: float = 0.0  # FOMM's vox-adv: 1. The two below count only then.
     feature_matching: float = 10.0
     discriminator: float = 1.0
 
@@ -112,7 +113,7 @@ class Config:
 
 
 class Reconstruction(NamedTuple):
-    """What the generator's losses leave for the discriminator's and for the log."""
+    """The generator's losses, and what the discriminator is shown, without gradients."""
 
     losses: dict[str, Tensor]
     image_BCHW: Tensor
@@ -144,57 +145,51 @@ class GeneratorLosses(nn.Module):
         return self
 
     def forward(
-        self,
-        source_BCHW: Tensor,
-        driving_BCHW: Tensor,
-        source_mouth_B4: Tensor,
-        driving_mouth_B4: Tensor,
-        turn_B: Tensor,
-        warp: RandomWarp,
-        discriminator: MultiScaleDiscriminator | None,
+        self, batch: FommBatch, warp: RandomWarp, discriminator: MultiScaleDiscriminator | None
     ) -> Reconstruction:
         weights = self.weights
         pyramid, vgg = self.frozen
+        source_BCHW, driving_BCHW, driving_mouth_B4 = batch.source_CHW, batch.driving_CHW, batch.driving_mouth_4
         source = self.detector(source_BCHW).keypoints
         driving = self.detector(driving_BCHW).keypoints
         rendering: Rendering = self.generator(source_BCHW, driving, source)
         image_BCHW = rendering.image_BCHW
-        found = reconstruction_losses(image_BCHW, driving_BCHW, driving_mouth_B4, weights, pyramid, vgg)
+        terms = reconstruction_losses(image_BCHW, driving_BCHW, driving_mouth_B4, weights, pyramid, vgg)
         if weights.painted:
             weight_B1HW = losses.region_weight(driving_mouth_B4, *image_BCHW.shape[-2:], weights.mouth)
             parts = rendering.painted_BCHW, driving_BCHW, weight_B1HW
-            found["painted"] = weights.painted * (losses.pixel_l1(*parts) + losses.gradient_l1(*parts))
+            terms["painted"] = weights.painted * (losses.pixel_l1(*parts) + losses.gradient_l1(*parts))
         if self.train_detector and (weights.lips or weights.lip_shape):
-            found |= lip_losses(
+            terms |= lip_losses(
                 torch.cat([source.position_BK2, driving.position_BK2]),
-                torch.cat([source_mouth_B4, driving_mouth_B4]),
-                turn_B.repeat(2),
+                torch.cat([batch.source_mouth_4, driving_mouth_B4]),
+                batch.turn.repeat(2),
                 weights,
             )
         if weights.adversarial:
-            found |= adversarial_losses(discriminator, image_BCHW, driving_BCHW, driving.position_BK2, weights)
+            terms |= adversarial_losses(discriminator, image_BCHW, driving_BCHW, driving.position_BK2, weights)
         if self.train_detector and (weights.equivariance_position or weights.equivariance_jacobian):
             transformed = self.detector(warp.image(driving_BCHW)).keypoints
-            found["equivariance_position"] = weights.equivariance_position * losses.equivariance_position(
+            terms["equivariance_position"] = weights.equivariance_position * losses.equivariance_position(
                 driving.position_BK2, transformed.position_BK2, warp
             )
             if weights.equivariance_jacobian and driving.jacobian_BK22 is not None:
-                found["equivariance_jacobian"] = weights.equivariance_jacobian * losses.equivariance_jacobian(
+                terms["equivariance_jacobian"] = weights.equivariance_jacobian * losses.equivariance_jacobian(
                     driving, transformed, warp
                 )
-        return Reconstruction(found, image_BCHW, driving.position_BK2)
+        return Reconstruction(terms, image_BCHW.detach(), driving.position_BK2.detach())
 
 
 def lip_losses(position_BK2: Tensor, mouth_B4: Tensor, turn_B: Tensor, weights: WeightConfig) -> dict[str, Tensor]:
     """What ties four keypoints to the mouth: where they are, and how far apart (ours)."""
     points_B42 = losses.lip_points(mouth_B4, turn_B, weights.lip_gain)
     known_B = (mouth_B4[:, 2] > mouth_B4[:, 0]).to(position_BK2)
-    found = {}
+    terms = {}
     if weights.lips:
-        found["lips"] = weights.lips * losses.lip_l1(position_BK2, points_B42, known_B)
+        terms["lips"] = weights.lips * losses.lip_l1(position_BK2, points_B42, known_B)
     if weights.lip_shape:
-        found["lip_shape"] = weights.lip_shape * losses.lip_shape_l1(position_BK2, points_B42, known_B)
-    return found
+        terms["lip_shape"] = weights.lip_shape * losses.lip_shape_l1(position_BK2, points_B42, known_B)
+    return terms
 
 
 def adversarial_losses(
@@ -210,13 +205,12 @@ def adversarial_losses(
     real = discriminator(wanted_BCHW, position_BK2.detach())
     discriminator.requires_grad_(True)
     pairs = list(zip(fake, real, strict=True))
-    found = {
-        "adversarial": weights.adversarial * torch.stack([losses.lsgan_generator(f.score) for f, _ in pairs]).sum()
-    }
+    scores = [losses.lsgan_generator(f.score) for f, _ in pairs]
+    terms = {"adversarial": weights.adversarial * torch.stack(scores).sum()}
     if weights.feature_matching:
-        terms = [losses.feature_l1(f.features, r.features) for f, r in pairs]
-        found["feature_matching"] = weights.feature_matching * torch.stack(terms).sum()
-    return found
+        distances = [losses.feature_l1(f.features, r.features) for f, r in pairs]
+        terms["feature_matching"] = weights.feature_matching * torch.stack(distances).sum()
+    return terms
 
 
 class DiscriminatorLosses(nn.Module):
@@ -261,10 +255,10 @@ def redraw(networks: nn.ModuleDict, source_BCHW: Tensor, driving_BCHW: Tensor) -
     return networks["image_generator"](source_BCHW, driving, source)
 
 
-def validate(networks: nn.ModuleDict, pairs: HeldOut, batch_size: int, device: torch.device) -> dict[str, float]:
+def validate(networks: nn.ModuleDict, held_out: HeldOut, config: Config, device: torch.device) -> dict[str, float]:
     """Reconstruction of held-out frames (L1, PSNR, SSIM; PSNR of the mouth) beside repeating the source frame."""
     rows = []
-    for part in zip(*(t.to(device).split(batch_size) for t in pairs), strict=True):
+    for part in zip(*(t.to(device).split(config.validation.batch_size) for t in held_out), strict=True):
         source, driving, mouth = part
         image = redraw(networks, source, driving).image_BCHW
         for name, picture in (("", image), ("source_", source)):
@@ -276,9 +270,9 @@ def validate(networks: nn.ModuleDict, pairs: HeldOut, batch_size: int, device: t
     return {name: float(torch.cat([value for n, value in rows if n == name]).nanmean()) for name in names}
 
 
-def draw_samples(run: Run, networks: nn.ModuleDict, pairs: HeldOut, count: int = 6) -> None:
+def draw_samples(run: Run, networks: nn.ModuleDict, held_out: HeldOut, count: int = 6) -> None:
     """Source, driving frame, warped source, occlusion, prediction, with keypoints: a picture a person can judge."""
-    source, driving = pairs.source[:count].to(run.device), pairs.driving[:count].to(run.device)
+    source, driving = held_out.source[:count].to(run.device), held_out.driving[:count].to(run.device)
     generator, detector = networks["image_generator"], networks["keypoint_detector"]
     rendering = redraw(networks, source, driving)
     warped = generator.warp_source(generator.encode(source), rendering.motion)
@@ -298,20 +292,21 @@ def main(config: Config) -> None:
         with run.accelerator.main_process_first():
             make_if_absent(config.data.root, config.synthetic)
         data = FommData(config.data, config.run.seed, size)
-        pairs = held_out_pairs(config)
+        validation = held_out_pairs(config)
 
         detector, generator = KeypointDetector(config.keypoint_detector), ImageGenerator(config.image_generator)
         networks = {"keypoint_detector": detector, "image_generator": generator}
         if config.initial_weights:
             weights = read_weights([Path(config.initial_weights)])
             for name in networks.keys() & weights.states.keys():
-                # scale_factor may differ, and source_skip and keypoint_maps may be new
-                own = added_parts(networks[name])
-                weights.states[name] = own | weights.states[name] | downsampling_kernels(networks[name])
+                weights.states[name] = starting_state(networks[name], weights.states[name])
             weights.load_into(networks, config.initial_weights)
         run.export(networks, {name: to_dict(getattr(config, name)) for name in networks})
         pyramid = run.freeze(ImagePyramid(config.pyramid))
-        vgg = run.freeze(load_vgg(config.vgg)) if config.weights.perceptual else None
+        vgg = None
+        if config.weights.perceptual:
+            vgg = run.freeze(VggFeatures(config.vgg))
+            fill_vgg(vgg, config.vgg.network, config.vgg.weights)
         module = GeneratorLosses(detector, generator, config.weights, pyramid, vgg, config.train_detector)
         generator_losses = run.place(module)
         generator_optim = run.optimizer(generator_losses, config.optim)
@@ -324,23 +319,21 @@ def main(config: Config) -> None:
 
         batch: FommBatch
         for batch in run.batches(data, config.optim.batch_size):
-            source, driving = batch.source_CHW, batch.driving_CHW
             warp = random_warp(batch.index, config.run.seed, config.warp, run.device)
-            mouths = batch.source_mouth_4, batch.driving_mouth_4
-            redrawn = generator_losses(source, driving, *mouths, batch.turn, warp, discriminator)
+            redrawn = generator_losses(batch, warp, discriminator)
             run.update(generator_optim, redrawn.losses)
             if discriminator is not None:
-                fake, position = redrawn.image_BCHW.detach(), redrawn.position_BK2.detach()
-                run.update(discriminator_optim, discriminator_losses(driving, fake, position))
-            if run.is_main and run.completes(config.run.validate_every):
+                shown = batch.driving_CHW, redrawn.image_BCHW, redrawn.position_BK2
+                run.update(discriminator_optim, discriminator_losses(*shown))
+            if run.validates():
                 with run.evaluating() as trained:
-                    found = validate(trained, pairs, config.validation.batch_size, run.device)
-                run.record(found, best="psnr")
-            if run.is_main and run.completes(config.run.sample_every):
+                    metrics = validate(trained, validation, config, run.device)
+                run.record(metrics, best="psnr")
+            if run.samples():
                 with run.evaluating() as trained:
-                    draw_samples(run, trained, pairs)
+                    draw_samples(run, trained, validation)
 
 
 if __name__ == "__main__":
-    with command.clean_exit(CheckpointError, ConfigError, DataError, RunError, VggError):
+    with command.clean_exit(CheckpointError, ConfigError, DataError, RunError):
         main(command.from_command_line(Config, __doc__))

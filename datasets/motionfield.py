@@ -1,6 +1,6 @@
 """Windows of sound, head boxes and frames, for the motion field generator N_M (Sec. 3.3; T = 64, LRW 32).
 
-Letters: T video frame, A audio window in a frame (4), F audio feature (41), C H W picture.
+Letters: T video frame, A audio window in a frame (4), F audio feature (41), C H W picture or heatmap, K keypoint.
 """
 
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from datasets.clips import load_manifest, mouth_boxes
 from datasets.media.image import to_float
 from datasets.pose import render_boxes
 from datasets.sampling import choices, clamped, grouped, padded, shuffled
+from datasets.targets import TargetStore
 
 
 @dataclass(frozen=True)
@@ -123,3 +124,32 @@ class MotionFieldData(Dataset):
             index=n,
             start=start,
         )
+
+
+class Item(NamedTuple):
+    """A window with what N_D finds in its frames (`datasets.targets`)."""
+
+    window: MotionFieldBatch
+    position_TK2: Tensor
+    jacobian_TK22: Tensor
+    heatmap_TKHW: Tensor  # as it is stored, see `decode_heatmap`; empty where heatmaps count no more
+    clip: int
+    index: int
+
+
+class Windows(Dataset):
+    """Windows of the corpus with N_D's targets. `heatmaps_until`: items from this one on carry no heatmaps."""
+
+    def __init__(self, data: MotionFieldData, store: TargetStore, heatmaps_until: int) -> None:
+        self.data, self.store, self.heatmaps_until = data, store, heatmaps_until
+        self.names = {clip.index: clip.row.id for clip in data.clips}
+        self.last = {clip.index: clip.frames - 1 for clip in data.clips}
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, n: int) -> Item:
+        window = self.data[n]
+        rows = np.minimum(window.start + np.arange(len(window.valid_T)), self.last[window.clip])
+        targets = self.store.read(self.names[window.clip], rows, heatmaps=n < self.heatmaps_until)
+        return Item(window, *(torch.from_numpy(array) for array in targets), clip=window.clip, index=n)

@@ -7,16 +7,17 @@ KEY names the detector's weights and the pictures' size, so that targets of two 
 in float32 (10 x 58 x 58), too much for a large corpus; it is kept as round(255 sqrt(h)) and deflated, in blocks of 32
 frames, so that a window does not unpack a whole clip. Decoded, a heatmap is off by at most 2 h^0.5 / 510 in a cell.
 
-Letters: F frame of a clip, T frame of a window, K keypoint, H W heatmap.
+Letters: F frame of a clip, T frame of a window, N frame, K keypoint, H W heatmap or picture, C colour.
 """
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from datasets.clips import Clip
 from datasets.errors import DataError
 from datasets.files import written_beside
 
@@ -52,6 +53,31 @@ class TargetStore:
 
     def has(self, clip_id: str) -> bool:
         return self.path(clip_id).is_file()
+
+    def fill(
+        self,
+        clips: Sequence[Clip],
+        detect: Callable[[np.ndarray], Targets],
+        image_size: int,
+        batch_size: int,
+        progress: Callable[[list[Clip]], Iterable[Clip]] = iter,
+    ) -> int:
+        """Keep the targets of every frame of every clip that has none here yet -> how many clips these were.
+
+        Args:
+            detect: uint8 frames_NHWC of a clip -> their targets, heatmaps encoded.
+            image_size: of the frames, pixels.
+            batch_size: frames that `detect` is given at a time.
+            progress: hands the clips on and shows how many are done (tqdm).
+        """
+        todo = [clip for clip in clips if not self.has(clip.row.id)]
+        for clip in progress(todo):
+            parts = []
+            for first in range(0, clip.frames, batch_size):
+                frames = range(first, min(first + batch_size, clip.frames))
+                parts.append(detect(clip.read_frames(frames, image_size)))
+            self.write(clip.row.id, Targets(*(np.concatenate(part) for part in zip(*parts, strict=True))))
+        return len(todo)
 
     def write(self, clip_id: str, targets: Targets) -> None:
         """Keep all frames of a clip, whole or not at all."""

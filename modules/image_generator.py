@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from modules.blocks import AntiAliasDownsample, DownBlock, ResidualBlock, SameBlock, UpBlock
+from modules.blocks import AntiAliasDownsample, DownBlock, ResidualBlock, SameBlock, UpBlock, downsampling_kernels
 from modules.dense_motion import DenseMotion, DenseMotionNetwork
 from modules.keypoints import Keypoints, gaussian_heatmaps, warp
 
@@ -90,6 +90,15 @@ def position_maps(driving: Keypoints, source: Keypoints, height: int, width: int
 def added_parts(network: nn.Module) -> dict[str, Tensor]:
     """State of those parts of a network that the weights its training starts from may lack; they start afresh."""
     return {name: value for name, value in network.state_dict().items() if name.startswith(ADDED_PARTS)}
+
+
+def starting_state(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`state` as N_D or N_I can start its training from it, although some settings differ.
+
+    `scale_factor` may: the kernels of the downsampling are constants of the network's sizes and its own are kept.
+    `source_skip` and `keypoint_maps` may be new: these parts start afresh. Anything else must fit when it is loaded.
+    """
+    return added_parts(network) | state | downsampling_kernels(network)
 
 
 class ImageGenerator(nn.Module):

@@ -74,10 +74,11 @@ class MotionField(NamedTuple):
     jacobian_BTK22: Tensor | None
     heatmap_BTKHW: Tensor | None
 
-    def frames(self) -> Keypoints:
-        """All frames of all windows as one batch of B * T keypoint sets."""
-        jacobian = None if self.jacobian_BTK22 is None else self.jacobian_BTK22.flatten(0, 1)
-        return Keypoints(self.position_BTK2.flatten(0, 1), jacobian)
+    def frames(self, chosen_BR: Tensor) -> Keypoints:
+        """Keypoints of R chosen frames of each window, as one batch of B * R sets."""
+        rows = torch.arange(len(chosen_BR), device=chosen_BR.device)[:, None]
+        of_windows = Keypoints(self.position_BTK2, self.jacobian_BTK22)
+        return of_windows.map(lambda part: part[rows, chosen_BR].flatten(0, 1))
 
 
 class Reference(NamedTuple):

@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import nn
 
+from datasets.fomm import FommBatch
 from modules.discriminators import ImageDiscriminatorConfig, MultiScaleDiscriminator
 from modules.image_generator import ImageGenerator, ImageGeneratorConfig
 from modules.keypoint_detector import KeypointDetector, KeypointDetectorConfig
@@ -121,8 +122,9 @@ class Case:
 
     def forward(self) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         source, driving = frames(self.dtype)
-        redrawn = self.generator_losses(source, driving, None, None, None, warp(self.dtype), self.discriminator)
-        judged = self.discriminator_losses(driving, redrawn.image_BCHW.detach(), redrawn.position_BK2.detach())
+        batch = FommBatch(source, driving, None, None, None, clip=0, index=0)
+        redrawn = self.generator_losses(batch, warp(self.dtype), self.discriminator)
+        judged = self.discriminator_losses(driving, redrawn.image_BCHW, redrawn.position_BK2)
         return redrawn.losses, judged["discriminator"]
 
     def adam(self, module: nn.Module) -> torch.optim.Adam:

@@ -12,7 +12,7 @@ from modules.discriminators import (
     PoseDiscriminator,
     PoseDiscriminatorConfig,
 )
-from modules.perceptual import VggConfig, VggError, VggFeatures, load_vgg
+from modules.perceptual import VggConfig, VggFeatures
 
 REFERENCE = Path(__file__).parents[2].parent / "shared" / "reference"
 
@@ -70,30 +70,3 @@ def test_vgg_equals_torchvisions() -> None:
     found = ours(image)
     assert torch.allclose(found[0], reference[:2](normalised), atol=1e-6)
     assert torch.allclose(found[1], reference[:12](normalised), atol=1e-5)
-
-
-def test_vgg_weights_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
-    with pytest.raises(VggError, match=r"nowhere\.pth does not exist"):
-        load_vgg(VggConfig(weights=str(tmp_path / "nowhere.pth")))
-
-    def offline(*args, **kwargs):
-        raise OSError("Name or service not known")
-
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: "/hub")
-    with pytest.raises(
-        VggError, match=r"vgg19-dcbb9e9d\.pth into /hub/checkpoints, or name a local copy by vgg\.weights"
-    ):
-        load_vgg(VggConfig())
-    load_vgg(VggConfig(weights="random", layers=("relu1_1",)))
-    assert "RANDOM" in caplog.text
-
-
-def test_vgg_from_a_local_file(tmp_path: Path) -> None:
-    config = VggConfig(layers=("relu1_1",), weights=str(tmp_path / "vgg.pth"))
-    state = {**VggFeatures(config).state_dict(), "classifier.0.weight": torch.zeros(1)}
-    torch.save(state, tmp_path / "vgg.pth")
-    assert torch.equal(load_vgg(config).features[0].weight, state["features.0.weight"])
-    torch.save({"other": torch.zeros(1)}, tmp_path / "vgg.pth")
-    with pytest.raises(VggError, match=r"features\.0\.weight is missing"):
-        load_vgg(config)

@@ -15,6 +15,7 @@ from modules.image_generator import (
     ImageGeneratorConfig,
     added_parts,
     position_maps,
+    starting_state,
 )
 from modules.keypoint_detector import KeypointDetector, KeypointDetectorConfig
 from modules.keypoints import Keypoints, coordinate_grid, gaussian_heatmaps, invert_2x2, soft_argmax
@@ -395,6 +396,7 @@ def test_added_parts_are_what_plain_weights_lack():
     plain, grown = small_generator(), small_generator(source_skip=True, keypoint_maps=True)
     assert added_parts(plain) == {}
     assert added_parts(grown).keys() == grown.state_dict().keys() - plain.state_dict().keys()
+    grown.load_state_dict(starting_state(grown, plain.state_dict()))
 
 
 # ---- rewrites for speed
