@@ -307,7 +307,8 @@ class Run:
             self._load(newest)
         if self.is_main:
             self.kept.clear_leftovers()
-            configs.save(self.config, self.folder / "config.yaml")
+            with atomic_path(self.folder / "config.yaml") as temporary:
+                configs.save(self.config, temporary)
             self._open_logs()
         self._clock = _Clock()
         return newest is not None
