@@ -30,16 +30,16 @@ from datasets.synthetic import SyntheticConfig, make_if_absent
 from engine.checkpoint import CheckpointError
 from engine.command import clean_exit
 from engine.config import ConfigError, load, to_dict
-from evaluation.errors import EvaluationError
-from evaluation.foreign import Folder
-from evaluation.matching import match
-from evaluation.networks import NetworkPaths, load_networks
+from evaluation import EvaluationError
+from evaluation.protocol import Evaluation
 from evaluation.report import BootstrapConfig, summarise, write_reports
 from evaluation.rows import FOREIGN_FLOORS, GENERATED, ROWS, TRUTH, Row, RowName
-from evaluation.run import Evaluation
+from evaluation.scores.networks import NetworkPaths, load_networks
 from evaluation.store import Store
-from evaluation.studio import Studio, VariantPaths
-from evaluation.truth import Item, PreparedItem
+from evaluation.videos.generated import Studio, VariantPaths
+from evaluation.videos.given import Folder
+from evaluation.videos.matching import match
+from evaluation.videos.truth import Item, PreparedItem
 
 USER_ERRORS = (CheckpointError, ConfigError, DataError, EstimatorError, EvaluationError, OptionError)
 

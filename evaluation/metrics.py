@@ -1,7 +1,7 @@
 """What is measured: names, meaning and direction of every number in the tables.
 
-The functions that measure are in `evaluation.pictures`, `evaluation.motion`, `evaluation.sync`, `evaluation.identity` and
-`evaluation.liveliness`; docs/EVALUATION.md holds the protocol, whose version changes with any number.
+The functions that measure are in `evaluation.scores`; docs/EVALUATION.md holds the protocol, whose version changes with
+any number.
 """
 
 from dataclasses import dataclass

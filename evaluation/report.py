@@ -13,11 +13,11 @@ import numpy as np
 
 from datasets.files import write_atomically
 from evaluation.bootstrap import interval
-from evaluation.liveliness import pose_velocity_distance
 from evaluation.metrics import ARROWS, METRICS, PROTOCOL, Metric
-from evaluation.pictures import frechet_inception_distance
+from evaluation.protocol import Evaluation
 from evaluation.rows import TRUTH, Row
-from evaluation.run import Evaluation
+from evaluation.scores.fidelity import frechet_inception_distance
+from evaluation.scores.liveliness import pose_velocity_distance
 from evaluation.store import ClipResult, Store
 
 

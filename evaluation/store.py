@@ -14,8 +14,8 @@ import numpy as np
 
 from datasets.files import written_beside
 from datasets.media.video_writer import VideoWriter
-from evaluation.candidate import Candidate
-from evaluation.errors import EvaluationError
+from evaluation import EvaluationError
+from evaluation.videos.candidate import Candidate
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from datasets.media.video_writer import VideoWriter
-from evaluation.study import make, score
+from evaluation.study.__main__ import make, score
 
 ROOT = Path(__file__).resolve().parents[2]
 METHODS, CLIPS = ("full", "still"), ("a", "b")

@@ -12,9 +12,10 @@ from datasets.media.video_writer import VideoWriter
 from datasets.pose import RELEASED_RANGE
 from datasets.provenance import read_marks
 from datasets.synthetic import make_corpus
-from evaluation import figures, strips
-from evaluation.errors import EvaluationError
-from evaluation.figures import TRUTH
+from evaluation import EvaluationError
+from evaluation.figures import __main__ as figures
+from evaluation.figures import strips
+from evaluation.figures.__main__ import TRUTH
 
 random = np.random.default_rng(0)
 

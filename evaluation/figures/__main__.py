@@ -40,10 +40,8 @@ from datasets.provenance import png_marks
 from engine.checkpoint import CheckpointError
 from engine.command import clean_exit
 from engine.config import ConfigError
-from evaluation.errors import EvaluationError
-from evaluation.motion import loudness
-from evaluation.rows import RowName
-from evaluation.strips import (
+from evaluation import EvaluationError
+from evaluation.figures.strips import (
     differences,
     equally_spaced,
     mouth_centres,
@@ -52,7 +50,9 @@ from evaluation.strips import (
     stacked,
     strips,
 )
-from evaluation.truth import read_video
+from evaluation.rows import RowName
+from evaluation.scores.motion_error import loudness
+from evaluation.videos.truth import read_video
 
 TRUTH = "truth"
 VARIANTS: tuple[str, ...] = get_args(RowName)

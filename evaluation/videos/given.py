@@ -12,12 +12,12 @@ from animation.options import AnimationOptions
 from datasets.errors import DataError
 from datasets.files import file_digest
 from datasets.media.image import resized
-from evaluation.candidate import Candidate
-from evaluation.keypoint_sets import arrays, detect
-from evaluation.matching import Matches
 from evaluation.rows import Row
-from evaluation.studio import filmed, weights_file
-from evaluation.truth import Footage, Truth, read_video, shortened
+from evaluation.videos.candidate import Candidate
+from evaluation.videos.generated import filmed, weights_file
+from evaluation.videos.keypoint_sets import arrays, detect
+from evaluation.videos.matching import Matches
+from evaluation.videos.truth import Footage, Truth, read_video, shortened
 from modules.keypoint_detector import KeypointDetector
 from modules.keypoints import Keypoints
 

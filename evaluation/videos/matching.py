@@ -6,8 +6,8 @@ from pathlib import Path
 from datasets.clips import MANIFEST, load_manifest
 from datasets.errors import DataError
 from datasets.prepare.sources import VIDEO_SUFFIXES
-from evaluation.errors import EvaluationError
-from evaluation.truth import Item, PreparedItem, VideoItem
+from evaluation import EvaluationError
+from evaluation.videos.truth import Item, PreparedItem, VideoItem
 
 NAMED = 5  # stems in a message
 

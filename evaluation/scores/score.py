@@ -9,15 +9,15 @@ import numpy as np
 
 from datasets.clips import SAMPLES_PER_FRAME
 from datasets.pose import PoseRange
-from evaluation import liveliness, sync
-from evaluation.candidate import Candidate
-from evaluation.identity import csim
 from evaluation.metrics import METRICS
-from evaluation.motion import head_pose_error, keypoint_error, loudness
-from evaluation.networks import Networks
-from evaluation.pictures import picture_scores
 from evaluation.rows import Row
-from evaluation.truth import Truth, shortened
+from evaluation.scores import liveliness, sync
+from evaluation.scores.fidelity import picture_scores
+from evaluation.scores.identity import csim
+from evaluation.scores.motion_error import head_pose_error, keypoint_error, loudness
+from evaluation.scores.networks import Networks
+from evaluation.videos.candidate import Candidate
+from evaluation.videos.truth import Truth, shortened
 
 NO_FACE = "no face found in most frames"
 SYNC = ("lse_c", "lse_d", "av_offset")

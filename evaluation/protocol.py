@@ -9,21 +9,21 @@ from tqdm import tqdm
 
 from datasets.face.mesh import LandmarkFinder
 from datasets.pose import PoseRange
-from evaluation.candidate import Candidate
 from evaluation.metrics import PROTOCOL
-from evaluation.networks import Networks
-from evaluation.pictures import inception_features
 from evaluation.rows import Row
-from evaluation.scoring import score
+from evaluation.scores.fidelity import inception_features
+from evaluation.scores.networks import Networks
+from evaluation.scores.score import score
 from evaluation.store import ClipResult, Store
-from evaluation.truth import Item, Truth
+from evaluation.videos.candidate import Candidate
+from evaluation.videos.truth import Item, Truth
 from modules.keypoints import Keypoints
 
 WAIT_S = 0.5  # between looks for what other ranks have finished
 
 
 class Maker(Protocol):
-    """Where the videos of a row come from: `evaluation.studio` generates them, `evaluation.foreign` reads them."""
+    """Where the videos of a row come from: `videos.generated` generates them, `videos.given` reads them."""
 
     size: int | None
     weights: dict[str, str]

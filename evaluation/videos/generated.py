@@ -16,11 +16,11 @@ from animation.motion import relative_to_source, repeated
 from animation.options import AnimationOptions
 from datasets.audio import is_silent
 from datasets.files import file_digest
-from evaluation.candidate import Candidate
-from evaluation.errors import EvaluationError
-from evaluation.keypoint_sets import arrays, concatenated, cut, detect, on
+from evaluation import EvaluationError
 from evaluation.rows import ALL, STAGE_ONE, Row
-from evaluation.truth import Footage, Truth, shortened
+from evaluation.videos.candidate import Candidate
+from evaluation.videos.keypoint_sets import arrays, concatenated, cut, detect, on
+from evaluation.videos.truth import Footage, Truth, shortened
 from modules.keypoints import Keypoints
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from datasets.face.mesh import INNER_BOTTOM, INNER_TOP
-from evaluation import liveliness as live
+from evaluation.scores import liveliness as live
 
 TIME_S = np.arange(100) / 25
 

@@ -6,7 +6,7 @@ Letters: T video frame, K keypoint, H W C picture.
 import numpy as np
 import torch
 
-from evaluation.frames import batches, to_unit
+from evaluation.videos.frames import batches, to_unit
 from modules.keypoint_detector import KeypointDetector
 from modules.keypoints import Keypoints
 

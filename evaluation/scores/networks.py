@@ -12,10 +12,10 @@ from torch import nn
 
 from datasets.files import file_digest
 from engine.checkpoint import CheckpointError, load_torch_file
-from evaluation.errors import EvaluationError
-from evaluation.identity import ARCFACE_FILE, ArcFace, load_arcface
-from evaluation.sync import SYNCNET_FILE, SyncNet, load_syncnet
-from evaluation.weights import checked
+from evaluation import EvaluationError
+from evaluation.scores.identity import ARCFACE_FILE, ArcFace, load_arcface
+from evaluation.scores.published import checked
+from evaluation.scores.sync import SYNCNET_FILE, SyncNet, load_syncnet
 
 ALEXNET_FILE, ALEXNET_SHA256 = "alexnet-owt-7be5be79.pth", "7be5be79"
 INCEPTION_FILE, INCEPTION_SHA256 = "pt_inception-2015-12-05-6726825d.pth", "6726825d"
@@ -51,7 +51,7 @@ class Networks:
     """Attributes:
     lpips: (image, wanted, normalize=True) -> [B, 1, 1, 1] for pictures in [0, 1].
     inception: uint8 [B, 3, H, W] -> [B, 2048].
-    syncnet: for `evaluation.sync.score`. arcface: for `evaluation.identity.csim`.
+    syncnet: for `evaluation.scores.sync.score`. arcface: for `evaluation.scores.identity.csim`.
     digests: SHA-256 of each file that was loaded, by its name in the configuration.
     missing: metric -> why it is not computed.
     """

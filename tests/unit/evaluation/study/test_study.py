@@ -11,10 +11,10 @@ import pytest
 
 from datasets.errors import DataError
 from datasets.media.video_writer import VideoWriter
-from evaluation import study
-from evaluation.errors import EvaluationError
+from evaluation import EvaluationError
+from evaluation.study import __main__ as study
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[4]
 METHODS = ("audio2head", "makeittalk")
 CLIPS = ("obama1", "obama2")
 

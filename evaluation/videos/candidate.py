@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.truth import Footage
+from evaluation.videos.truth import Footage
 
 
 @dataclass

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.checkpoint import CheckpointError
-from evaluation import sync
+from evaluation.scores import sync
 
 # The public file: shape of each convolution and linear layer; a norm follows each, except the last of a head.
 SOUND = {

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from datasets.clips import mouth_boxes
-from evaluation.frames import BATCH, batches, to_unit
-from evaluation.networks import Networks
+from evaluation.scores.networks import Networks
+from evaluation.videos.frames import BATCH, batches, to_unit
 from modules import measures
 
 

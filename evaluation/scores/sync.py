@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from datasets.clips import SAMPLES_PER_FRAME
 from datasets.media.streams import SAMPLE_RATE
 from engine.checkpoint import load_strict, load_torch_file
-from evaluation.weights import checked
+from evaluation.scores.published import checked
 
 SYNCNET_FILE = "syncnet_v2.model"
 # Its authors publish no hash; this one, of 54 573 114 bytes, is what several projects that use the file recorded.

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.checkpoint import CheckpointError
-from evaluation import identity
-from evaluation.weights import checked
+from evaluation.scores import identity
+from evaluation.scores.published import checked
 
 # ---- files
 

@@ -28,8 +28,8 @@ from datasets.errors import DataError
 from datasets.files import written_beside
 from datasets.media.streams import open_media
 from engine.command import clean_exit
+from evaluation import EvaluationError
 from evaluation.bootstrap import interval
-from evaluation.errors import EvaluationError
 
 QUESTION = "Does the video look natural?"  # Sec. 5.5
 SCORES = (1, 2, 3, 4, 5)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.checkpoint import CheckpointError, load_strict, load_torch_file
-from evaluation.weights import checked
+from evaluation.scores.published import checked
 
 ARCFACE_FILE = "backbone.pth"
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 30, 3)}

@@ -15,23 +15,24 @@ from datasets.errors import DataError
 from datasets.pose import PoseRange
 from engine.checkpoint import CheckpointError
 from engine.config import ConfigError, load
-from evaluation import bootstrap, matching, motion, pictures, report
-from evaluation.candidate import Candidate
-from evaluation.errors import EvaluationError
-from evaluation.identity import ArcFace
+from evaluation import EvaluationError, bootstrap, report
 from evaluation.metrics import METRICS
-from evaluation.networks import NetworkPaths, Networks, load_inception, load_lpips, load_networks
+from evaluation.protocol import Evaluation, strangers
 from evaluation.rows import ROWS, TRUTH
-from evaluation.run import Evaluation, strangers
-from evaluation.scoring import score
+from evaluation.scores import fidelity, motion_error
+from evaluation.scores.identity import ArcFace
+from evaluation.scores.networks import NetworkPaths, Networks, load_inception, load_lpips, load_networks
+from evaluation.scores.score import score
+from evaluation.scores.sync import SyncNet
 from evaluation.store import ClipResult, Store
-from evaluation.studio import VariantPaths
-from evaluation.sync import SyncNet
-from evaluation.truth import Footage, PreparedItem, Truth, VideoItem, shortened
+from evaluation.videos import matching
+from evaluation.videos.candidate import Candidate
+from evaluation.videos.generated import VariantPaths
+from evaluation.videos.truth import Footage, PreparedItem, Truth, VideoItem, shortened
 from modules import measures
 from modules.keypoints import Keypoints
 
-CONFIGS = Path(__file__).parents[2] / "config"
+CONFIGS = Path(__file__).parents[3] / "config"
 CPU = torch.device("cpu")
 MOUTH = np.array([128.0, 180.0, 40.0, 4.0])  # x, y, width, opening in pixels of 256
 
@@ -66,10 +67,10 @@ def test_interval_is_of_the_mean_over_clips():
 
 def test_psnr_of_ten_levels_and_ssim_of_equals():
     image, wanted = np.full((3, 32, 32, 3), 110, np.uint8), np.full((3, 32, 32, 3), 100, np.uint8)
-    scores = pictures.picture_scores(image, wanted, np.tile(MOUTH, (3, 1)), Networks(CPU))
+    scores = fidelity.picture_scores(image, wanted, np.tile(MOUTH, (3, 1)), Networks(CPU))
     assert scores["psnr"] == pytest.approx(20 * np.log10(25.5), abs=1e-4) == pytest.approx(scores["mouth_psnr"])
     assert "lpips" not in scores
-    same = pictures.picture_scores(
+    same = fidelity.picture_scores(
         noise(0, 3, 32, 32, 3), noise(0, 3, 32, 32, 3), np.tile(MOUTH, (3, 1)), Networks(CPU)
     )
     assert same["psnr"] == pytest.approx(100) and same["ssim"] == pytest.approx(1)
@@ -82,10 +83,10 @@ def test_the_mouth_counts_inside_its_box_only():
     elsewhere[:, 5:9, 30:34] //= 2
     mouth = np.tile(MOUTH, (40, 1))
     mouth[0] = np.nan  # a frame without a mouth does not count
-    hit, missed = (pictures.picture_scores(image, wanted, mouth, Networks(CPU)) for image in (at_mouth, elsewhere))
+    hit, missed = (fidelity.picture_scores(image, wanted, mouth, Networks(CPU)) for image in (at_mouth, elsewhere))
     assert missed["mouth_psnr"] == pytest.approx(100) and missed["mouth_ssim"] == pytest.approx(1)
     assert hit["mouth_psnr"] < 30 and hit["mouth_ssim"] < 0.99 and hit["psnr"] == pytest.approx(missed["psnr"], abs=0.5)
-    nowhere = pictures.picture_scores(at_mouth, wanted, np.full((40, 4), np.nan), Networks(CPU))
+    nowhere = fidelity.picture_scores(at_mouth, wanted, np.full((40, 4), np.nan), Networks(CPU))
     assert np.isnan(nowhere["mouth_psnr"]) and np.isnan(nowhere["mouth_ssim"])
 
 
@@ -102,8 +103,8 @@ def test_box_ssim_is_the_mean_of_skimages_map_in_the_box():
 
 def test_fid_of_shifted_features_is_the_squared_shift():
     features = np.random.default_rng(0).standard_normal((500, 16)).astype(np.float32)
-    assert pictures.frechet_inception_distance(features, features) == pytest.approx(0, abs=1e-6)
-    assert pictures.frechet_inception_distance(features, features + 0.5) == pytest.approx(16 * 0.25, rel=1e-4)
+    assert fidelity.frechet_inception_distance(features, features) == pytest.approx(0, abs=1e-6)
+    assert fidelity.frechet_inception_distance(features, features + 0.5) == pytest.approx(16 * 0.25, rel=1e-4)
 
 
 def test_inception_loads_from_the_file_that_torch_fidelity_publishes(tmp_path, monkeypatch):
@@ -119,7 +120,7 @@ def test_inception_loads_from_the_file_that_torch_fidelity_publishes(tmp_path, m
         network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path))
     torch.save(network.state_dict(), path)
     frames = np.concatenate([noise(4, 1, 64, 64, 3)] * 2 + [noise(5, 1, 64, 64, 3)])
-    features = pictures.inception_features(frames, load_inception(path, CPU, sha256_prefix=""), CPU)
+    features = fidelity.inception_features(frames, load_inception(path, CPU, sha256_prefix=""), CPU)
     assert features.shape == (3, 2048) and features.dtype == np.float32
     assert np.allclose(features[0], features[1], 1e-3, 0) and not np.allclose(features[0], features[2], 1e-3, 0)
 
@@ -140,12 +141,12 @@ def test_lpips_takes_its_backbone_from_the_file(alexnet):
     network = load_lpips(alexnet, CPU, sha256_prefix="")
     trained = torch.load(alexnet, weights_only=True)
     assert torch.equal(network.net.slice5.state_dict()["10.weight"], trained["features.10.weight"])
-    scored = pictures.picture_scores(
+    scored = fidelity.picture_scores(
         noise(6, 2, 64, 64, 3), noise(6, 2, 64, 64, 3), np.tile(MOUTH, (2, 1)), Networks(CPU, lpips=network)
     )
     assert scored["lpips"] == pytest.approx(0, abs=1e-7)
     a, b = noise(6, 2, 64, 64, 3), noise(7, 2, 64, 64, 3)
-    far = pictures.picture_scores(a, b, np.tile(MOUTH, (2, 1)), Networks(CPU, lpips=network))["lpips"]
+    far = fidelity.picture_scores(a, b, np.tile(MOUTH, (2, 1)), Networks(CPU, lpips=network))["lpips"]
     scaled = [torch.from_numpy(x).permute(0, 3, 1, 2) / 127.5 - 1 for x in (a, b)]
     assert far == pytest.approx(network(*scaled).mean().item(), rel=1e-4) and far > 1e-4
 
@@ -169,17 +170,17 @@ def test_head_pose_error_is_in_units_of_half_a_range():
     pose_range = PoseRange((-1, -1, -1, 0, 0, 200), (1, 1, 1, 100, 100, 400))
     true = np.tile(np.float32([0, 0, 0, 50, 50, 300]), (5, 1))
     moved = true + np.float32([0.5, 0, 0, 25, 0, 100])  # a half, a half and a whole of half a range
-    assert motion.head_pose_error(moved, true, pose_range) == pytest.approx((0.5 + 0.5 + 1) / 6)
+    assert motion_error.head_pose_error(moved, true, pose_range) == pytest.approx((0.5 + 0.5 + 1) / 6)
 
 
 def test_keypoint_error_is_the_mean_over_coordinates():
     true = np.zeros((4, 10, 2), np.float32)
-    assert motion.keypoint_error(true + np.float32([0.2, -0.4]), true) == pytest.approx(0.3)
+    assert motion_error.keypoint_error(true + np.float32([0.2, -0.4]), true) == pytest.approx(0.3)
 
 
 def test_loudness_of_a_full_sine_and_of_silence():
     sine = np.round(32767 * np.sin(2 * np.pi * 100 * np.arange(1280) / 16_000)).astype(np.int16)
-    found = motion.loudness(np.concatenate([sine, np.zeros(100, np.int16)]), 4)
+    found = motion_error.loudness(np.concatenate([sine, np.zeros(100, np.int16)]), 4)
     assert found == pytest.approx([-3.01, -3.01, -60, -60], abs=0.01)
 
 

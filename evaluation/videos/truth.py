@@ -19,7 +19,7 @@ from datasets.media.image import resized
 from datasets.media.sound import sound_of
 from datasets.media.video_reader import frames_of
 from datasets.pose import BOX_SIZE, FOCAL_LENGTH
-from evaluation.keypoint_sets import cut
+from evaluation.videos.keypoint_sets import cut
 from modules.keypoints import Keypoints
 
 MIN_FOUND = (
