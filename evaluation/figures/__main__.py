@@ -29,8 +29,8 @@ from engine.checkpoint import CheckpointError
 from engine.command import clean_exit
 from engine.config import ConfigError
 from evaluation import EvaluationError
-from evaluation.figures.curves import VARIANTS
 from evaluation.figures.draw import draw_clip, draw_identities, read_clip
+from evaluation.rows import ROWS
 
 CLIPS = 3  # drawn when none is named
 
@@ -123,7 +123,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="the prepared corpus that was evaluated")
     parser.add_argument("--output", type=Path, required=True, help="folder for the figures")
     parser.add_argument("--clips", nargs="+", metavar="ID", help=f"default: one clip each of {CLIPS} identities")
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS, help="default: all that are there")
+    parser.add_argument(
+        "--variants", nargs="+", choices=tuple(ROWS), default=tuple(ROWS), help="default: all that are there"
+    )
     parser.add_argument("--checkpoint", type=Path, nargs="+", help="weights as for inference.py: make and draw Fig. 6")
     parser.add_argument("--identities", type=int, default=4, help="rows of Fig. 6, held-out ones first (default 4)")
     parser.add_argument("--device", default="auto", help="for --checkpoint: auto, cpu, cuda, cuda:N or mps")

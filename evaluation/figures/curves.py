@@ -4,19 +4,16 @@ Letters: T video frame (25 fps), P pose value (rad, mm), H W C picture (RGB, uin
 """
 
 from collections.abc import Mapping
-from typing import get_args
 
 import numpy as np
 
 from datasets.media.streams import FPS
 from datasets.pose import PoseRange
-from evaluation.rows import RowName
+from evaluation import rows
 
-TRUTH = "truth"
-VARIANTS: tuple[str, ...] = get_args(RowName)
+TRUTH = rows.TRUTH.name
 BOX_S = 1.0  # Fig. 7: the time from which frames are shown
 PLOT_DPI, PLOT_WIDTH = 110, 1400  # pixels
-COLOURS = dict(zip(VARIANTS, ("C0", "C2", "C9", "C3", "C4", "C1", "C5", "C6", "C8", "navy", "olive"), strict=True))
 
 
 def in_one_dimension(poses: Mapping[str, np.ndarray], pose_range: PoseRange) -> tuple[dict[str, np.ndarray], float]:
@@ -75,7 +72,7 @@ def plot_curves(
         true = TRUTH in names
         if not true:
             plot.plot(time_T, curves[TRUTH], color="0.6", linewidth=1.4)
-        colour = "black" if true else COLOURS.get(names[0], "C0")
+        colour = (rows.TRUTH if true else rows.ROWS[names[0]]).colour
         plot.plot(time_T, curve_T, color=colour, linewidth=2)
         plot.set_title(" = ".join(names) + ("" if true else "   (grey: truth)"), loc="left", color=colour)
         plot.set_ylabel("scaled pose")

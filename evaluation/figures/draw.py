@@ -17,7 +17,7 @@ from datasets.media.video_writer import VideoWriter
 from datasets.pose import PoseRange
 from datasets.provenance import png_marks
 from evaluation import EvaluationError
-from evaluation.figures.curves import TRUTH, VARIANTS, in_one_dimension, liveliest, plot_curves
+from evaluation.figures.curves import TRUTH, in_one_dimension, liveliest, plot_curves
 from evaluation.figures.strips import (
     differences,
     equally_spaced,
@@ -27,32 +27,30 @@ from evaluation.figures.strips import (
     stacked,
     strips,
 )
-from evaluation.scores.motion_error import loudness
+from evaluation.rows import ROWS
+from evaluation.scores.liveliness import loudness
 from evaluation.videos.truth import read_video
 
 MAX_FRAMES = 250  # of a clip that are drawn: ten seconds, so that eleven variants fit into a GB
 COLUMNS = 8  # frames in a strip
 GAIN = 8  # Fig. 10: how much differences of frames are amplified
+COMPARED = {  # figure -> the rows that the paper compares in it, beside the truth
+    "fig8": ("full", "no-jacobian"),
+    "fig9": ("full", "l1", "no-set"),
+    "fig10": ("one-stage", "full"),
+}
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One clip as it was filmed and as the variants made it; all cut to T frames.
-
-    Attributes:
-        frames: variant -> [T, H, W, 3], the truth first.
-        poses: variant -> [T, 6] rad and mm, the truth first.
-        mouth_T4: true mouths of `Clip.mouth`.
-        loudness_T: of the sound, dB of full scale.
-        notes: what the reader should know, a sentence each.
-    """
+    """One clip as it was filmed and as the variants made it; all cut to T frames."""
 
     clip: Clip
-    frames: dict[str, np.ndarray]
-    poses: dict[str, np.ndarray]
-    mouth_T4: np.ndarray
-    loudness_T: np.ndarray
-    notes: tuple[str, ...]
+    frames: dict[str, np.ndarray]  # variant -> [T, H, W, 3], the truth first
+    poses: dict[str, np.ndarray]  # variant -> [T, 6] rad and mm, the truth first
+    mouth_T4: np.ndarray  # true mouths of `Clip.mouth`
+    loudness_T: np.ndarray  # of the sound, dB of full scale
+    notes: tuple[str, ...]  # what the reader should know, a sentence each
 
 
 # ---- the figures
@@ -135,7 +133,7 @@ def _times(at: np.ndarray) -> list[str]:
 # ---- reading and writing
 
 
-def read_clip(evaluation: Path, clip: Clip, variants: Iterable[str] = VARIANTS) -> Evaluated:
+def read_clip(evaluation: Path, clip: Clip, variants: Iterable[str] = tuple(ROWS)) -> Evaluated:
     """What was evaluated of one clip, cut to the shortest video or motion and to MAX_FRAMES.
 
     Raises:
@@ -156,7 +154,7 @@ def read_clip(evaluation: Path, clip: Clip, variants: Iterable[str] = VARIANTS) 
             f"{evaluation} holds neither videos/VARIANT/{clip.row.id}.mp4 nor motion/VARIANT/{clip.row.id}.npz; "
             "evaluate this clip with evaluate.py, or name another with --clips"
         )
-    lengths = {name: len(found) for found in (poses, videos) for name, found in found.items()}
+    lengths = {name: len(array) for arrays in (poses, videos) for name, array in arrays.items()}
     shortest = min(lengths, key=lengths.__getitem__)
     notes = []
     if lengths[shortest] < length:
@@ -201,26 +199,28 @@ def draw_clip(evaluated: Evaluated, pose_range: PoseRange, output: Path) -> Iter
     else:
         yield f"fig7 of {clip.row.id} not drawn: no variant has head poses"
 
-    yield from _missing("fig8", clip, ("full", "no-jacobian"), frames)
-    if {"full", "no-jacobian"} <= frames.keys():
-        views = {name: enlarged_mouths(evaluated, name) for name in (TRUTH, "full", "no-jacobian")}
+    yield from _missing("fig8", clip, frames)
+    if set(COMPARED["fig8"]) <= frames.keys():
+        views = {name: enlarged_mouths(evaluated, name) for name in (TRUTH, *COMPARED["fig8"])}
         yield picture("fig8", fig8(views, evaluated.mouth_T4[:, 3]))
         yield video("fig8", views)
 
-    ablations = {name: poses[name] for name in (TRUTH, "full", "l1", "no-set") if name in poses}
-    yield from _missing("fig9", clip, ("full", "l1", "no-set"), poses)
-    if {"l1", "no-set"} & ablations.keys():
-        yield picture("fig9", fig9(ablations, evaluated.loudness_T, pose_range))
+    yield from _missing("fig9", clip, poses)
+    full, *ablations = COMPARED["fig9"]
+    if poses.keys() & set(ablations):
+        moved = {name: poses[name] for name in (TRUTH, full, *ablations) if name in poses}
+        yield picture("fig9", fig9(moved, evaluated.loudness_T, pose_range))
 
-    compared = {name: frames[name] for name in (TRUTH, "one-stage", "full") if name in frames}
-    yield from _missing("fig10", clip, ("one-stage", "full"), frames)
-    if {"one-stage", "full"} <= compared.keys() and _length(compared) > 1:
-        yield picture("fig10", fig10(compared))
-        yield video("fig10", {f"{name}, x{GAIN}": differences(found, GAIN) for name, found in compared.items()})
+    yield from _missing("fig10", clip, frames)
+    if set(COMPARED["fig10"]) <= frames.keys():
+        compared = {name: frames[name] for name in (TRUTH, *COMPARED["fig10"])}
+        if _length(compared) > 1:
+            yield picture("fig10", fig10(compared))
+            yield video("fig10", {f"{name}, x{GAIN}": differences(shown, GAIN) for name, shown in compared.items()})
 
 
-def _missing(figure: str, clip: Clip, wanted: tuple[str, ...], found: Mapping[str, np.ndarray]) -> Iterator[str]:
-    missing = [name for name in wanted if name not in found]
+def _missing(figure: str, clip: Clip, variants: Mapping[str, np.ndarray]) -> Iterator[str]:
+    missing = [name for name in COMPARED[figure] if name not in variants]
     if missing:
         yield f"{figure} of {clip.row.id}: {' and '.join(missing)} missing"
 

@@ -26,15 +26,15 @@ def picture_scores(
     box_T4 = torch.from_numpy(mouth_boxes(mouth_T4).astype(np.float32))
     for image, wanted, box in zip(batches(image_THWC), batches(wanted_THWC), box_T4.split(BATCH), strict=True):
         image, wanted, box = (part.to(networks.device) for part in (to_unit(image), to_unit(wanted), box))
-        found = {
+        scores = {
             "psnr": measures.psnr(image, wanted),
             "ssim": measures.ssim(image, wanted),
             "mouth_psnr": measures.box_psnr(image, wanted, box),
             "mouth_ssim": measures.box_ssim(image, wanted, box),
         }
         if networks.lpips is not None:
-            found["lpips"] = networks.lpips(image, wanted, normalize=True).flatten()
-        for name, values in found.items():
+            scores["lpips"] = networks.lpips(image, wanted, normalize=True).flatten()
+        for name, values in scores.items():
             columns.setdefault(name, []).append(values.cpu())
     return {name: float(torch.cat(parts).nanmean()) for name, parts in columns.items()}
 
@@ -47,13 +47,13 @@ def inception_features(frames_THWC: np.ndarray, inception: nn.Module, device: to
 
 
 def frechet_inception_distance(true_NF: np.ndarray, generated_NF: np.ndarray) -> float:
-    """FID (Heusel et al. 2017) of features that were found before, by torchmetrics."""
+    """FID (Heusel et al. 2017) of features that have been computed before, by torchmetrics."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    class Found(nn.Identity):
+    class Computed(nn.Identity):
         num_features = true_NF.shape[1]
 
-    metric = FrechetInceptionDistance(feature=Found()).set_dtype(torch.float64)
+    metric = FrechetInceptionDistance(feature=Computed()).set_dtype(torch.float64)
     metric.update(torch.from_numpy(true_NF).double(), real=True)
     metric.update(torch.from_numpy(generated_NF).double(), real=False)
     return float(metric.compute())

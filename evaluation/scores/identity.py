@@ -35,13 +35,10 @@ NOSE_AND_MOUTH = (1, 61, 291)
 
 
 class Identity(NamedTuple):
-    """Attributes:
-    similarity: CSIM, mean over the frames in which a face was found, in [-1, 1]; NaN if it was found in none.
-    found: share of frames in which a face was found. Frames without one are not in the mean: look at both.
-    """
+    """Whether a video shows one person. Frames without a face are not in the mean: look at both numbers."""
 
-    similarity: float
-    found: float
+    similarity: float  # CSIM, mean over the frames in which a face was found, in [-1, 1]; NaN if there are none
+    faces: float  # share of frames in which a face was found
 
 
 class Block(nn.Module):
@@ -129,16 +126,16 @@ def csim(
 
     Returns: NaN similarity if no face is found in the reference or in any frame.
     """
-    found_T = np.isfinite(mesh_TN3).all(axis=(1, 2))
-    if not found_T.any() or not np.isfinite(reference_mesh_N3).all():
-        return Identity(float("nan"), float(found_T.mean()))
+    face_T = np.isfinite(mesh_TN3).all(axis=(1, 2))
+    if not face_T.any() or not np.isfinite(reference_mesh_N3).all():
+        return Identity(float("nan"), float(face_T.mean()))
     reference_E = embed(network, align(reference_HWC, reference_mesh_N3)[None])[0]
     similarities = []
-    for part in np.array_split(np.flatnonzero(found_T), -(-int(found_T.sum()) // BATCH)):
+    for part in np.array_split(np.flatnonzero(face_T), -(-int(face_T.sum()) // BATCH)):
         faces_NHWC = np.stack([align(frames_THWC[frame], mesh_TN3[frame]) for frame in part])
         similarities.append(embed(network, faces_NHWC) @ reference_E)
     similarity_N = torch.cat(similarities)
-    return Identity(similarity_N.mean().item(), float(found_T.mean()))
+    return Identity(similarity_N.mean().item(), float(face_T.mean()))
 
 
 @torch.inference_mode()

@@ -20,6 +20,7 @@ from scipy.linalg import eigh
 from scipy.ndimage import gaussian_filter1d
 from scipy.signal import argrelmin, periodogram
 
+from datasets.clips import SAMPLES_PER_FRAME
 from datasets.face.mesh import mouth_of
 from datasets.face.rigid_pose import fill_gaps
 from datasets.media.streams import FPS, SAMPLE_RATE
@@ -253,6 +254,19 @@ def mouth_opening(mesh_TN3: np.ndarray) -> np.ndarray:
     """Distance of the inner lips by the distance of the eyes' outer corners, [T]; NaN where no face is."""
     left, right = EYE_CORNERS
     return mouth_of(mesh_TN3)[:, 3] / np.linalg.norm(mesh_TN3[:, left] - mesh_TN3[:, right], axis=1)
+
+
+# ---- loudness
+
+QUIETEST_DB = -60.0  # of full scale: below it a room is heard, no speech; ours
+FULL_SCALE = 32768
+
+
+def loudness(pcm_S: np.ndarray, frames: int) -> np.ndarray:
+    """Level of the sound during each frame in dB of full scale, at least -60, [T]."""
+    pcm = np.pad(pcm_S[: frames * SAMPLES_PER_FRAME], (0, max(0, frames * SAMPLES_PER_FRAME - len(pcm_S))))
+    power_T = ((pcm.reshape(frames, SAMPLES_PER_FRAME) / FULL_SCALE) ** 2).mean(1)
+    return np.maximum(10 * np.log10(np.maximum(power_T, 1e-12)), QUIETEST_DB)
 
 
 # ---- background

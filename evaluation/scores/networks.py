@@ -13,6 +13,7 @@ from torch import nn
 from datasets.files import file_digest
 from engine.checkpoint import CheckpointError, load_torch_file
 from evaluation import EvaluationError
+from evaluation.metrics import METRICS
 from evaluation.scores.identity import ARCFACE_FILE, ArcFace, load_arcface
 from evaluation.scores.published import checked
 from evaluation.scores.sync import SYNCNET_FILE, SyncNet, load_syncnet
@@ -23,46 +24,28 @@ INCEPTION_FILE, INCEPTION_SHA256 = "pt_inception-2015-12-05-6726825d.pth", "6726
 
 @dataclass(frozen=True)
 class NetworkPaths:
-    """Local files; empty: what the network measures is reported as not computed.
+    """Local files; empty: what the network measures is reported as not computed."""
 
-    Attributes:
-        lpips: torchvision's AlexNet, alexnet-owt-7be5be79.pth (LPIPS's own layers come with the package).
-        inception: pt_inception-2015-12-05-6726825d.pth, FID's (also named weights-inception-2015-12-05-6726825d.pth).
-        syncnet: syncnet_v2.model. arcface: backbone.pth of an IResNet.
-    """
-
-    lpips: str = ""
-    inception: str = ""
-    syncnet: str = ""
-    arcface: str = ""
+    lpips: str = ""  # torchvision's AlexNet, alexnet-owt-7be5be79.pth (LPIPS's own layers come with the package)
+    inception: str = ""  # FID's, pt_inception-2015-12-05-6726825d.pth (or weights-inception-2015-12-05-6726825d.pth)
+    syncnet: str = ""  # syncnet_v2.model
+    arcface: str = ""  # backbone.pth of an IResNet
 
 
 FILES = {"lpips": ALEXNET_FILE, "inception": INCEPTION_FILE, "syncnet": SYNCNET_FILE, "arcface": ARCFACE_FILE}
-MEASURES = {
-    "lpips": ("lpips",),
-    "inception": ("fid",),
-    "syncnet": ("lse_c", "lse_d", "av_offset"),
-    "arcface": ("csim",),
-}
 
 
 @dataclass
 class Networks:
-    """Attributes:
-    lpips: (image, wanted, normalize=True) -> [B, 1, 1, 1] for pictures in [0, 1].
-    inception: uint8 [B, 3, H, W] -> [B, 2048].
-    syncnet: for `evaluation.scores.sync.score`. arcface: for `evaluation.scores.identity.csim`.
-    digests: SHA-256 of each file that was loaded, by its name in the configuration.
-    missing: metric -> why it is not computed.
-    """
+    """Those that are at hand, on one device."""
 
     device: torch.device
-    lpips: nn.Module | None = None
-    inception: nn.Module | None = None
+    lpips: nn.Module | None = None  # (image, wanted, normalize=True) -> [B, 1, 1, 1] for pictures in [0, 1]
+    inception: nn.Module | None = None  # uint8 [B, 3, H, W] -> [B, 2048]
     syncnet: SyncNet | None = None
     arcface: ArcFace | None = None
-    digests: dict[str, str] = field(default_factory=dict)
-    missing: dict[str, str] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)  # SHA-256 of each loaded file, by its name in `NetworkPaths`
+    missing: dict[str, str] = field(default_factory=dict)  # metric -> why it is not computed
 
 
 def load_networks(paths: NetworkPaths, device: torch.device) -> Networks:
@@ -77,7 +60,8 @@ def load_networks(paths: NetworkPaths, device: torch.device) -> Networks:
     for name in (entry.name for entry in fields(NetworkPaths)):
         path = getattr(paths, name)
         if not path:
-            networks.missing |= dict.fromkeys(MEASURES[name], f"needs {FILES[name]} (networks.{name}=FILE)")
+            reason = f"needs {FILES[name]} (networks.{name}=FILE)"
+            networks.missing |= {metric.name: reason for metric in METRICS.values() if metric.network == name}
         elif not Path(path).is_file():
             raise EvaluationError(f"networks.{name}: {path} does not exist; give {FILES[name]}, or leave it empty")
         else:

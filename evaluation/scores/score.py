@@ -9,31 +9,26 @@ import numpy as np
 
 from datasets.clips import SAMPLES_PER_FRAME
 from datasets.pose import PoseRange
-from evaluation.metrics import METRICS
+from evaluation.metrics import METRICS, Part
 from evaluation.rows import Row
 from evaluation.scores import liveliness, sync
 from evaluation.scores.fidelity import picture_scores
 from evaluation.scores.identity import csim
-from evaluation.scores.motion_error import head_pose_error, keypoint_error, loudness
+from evaluation.scores.motion_error import head_pose_error, keypoint_error
 from evaluation.scores.networks import Networks
 from evaluation.videos.candidate import Candidate
 from evaluation.videos.truth import Truth, shortened
 
 NO_FACE = "no face found in most frames"
-SYNC = ("lse_c", "lse_d", "av_offset")
-ON_FACES = ("background", "jitter", "blink_rate", "opening_truth", "opening_loudness", "csim", *SYNC)
 
 
 @dataclass
 class Scores:
-    """Attributes:
-    metrics: what could be measured. missing: metric -> why it could not.
-    notes: metric -> what the reader of its number should know, a sentence.
-    """
+    """What could be measured of one video, and what could not."""
 
-    metrics: dict[str, float] = field(default_factory=dict)
-    missing: dict[str, str] = field(default_factory=dict)
-    notes: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)  # metric -> number
+    missing: dict[str, str] = field(default_factory=dict)  # metric -> why there is no number
+    notes: dict[str, str] = field(default_factory=dict)  # metric -> what its reader should know, a sentence
 
     def add(self, name: str, value: float, otherwise: str) -> None:
         """Note a number or, where it is not finite, the reason."""
@@ -42,8 +37,12 @@ class Scores:
         else:
             self.missing[name] = otherwise
 
+    def lack(self, part: Part, reason: str) -> None:
+        """Note the reason for every number that needs a part of the video which is not known."""
+        self.missing |= {name: reason for name, metric in METRICS.items() if part in metric.of}
 
-def score(row: Row, candidate: Candidate, truth: Truth, networks: Networks, pose_range: PoseRange) -> Scores:
+
+def score_video(row: Row, candidate: Candidate, truth: Truth, networks: Networks, pose_range: PoseRange) -> Scores:
     """Everything that one clip's video gives; what only a whole set gives (FID) is for `evaluation.report`.
 
     Frame 0, which is the source picture, does not count where videos are held against their truth.
@@ -51,7 +50,7 @@ def score(row: Row, candidate: Candidate, truth: Truth, networks: Networks, pose
     truth = shortened(truth, len(candidate.footage))
     wanted = {name for name, metric in METRICS.items() if name not in row.exempt and metric.over == "clip"}
     scores = Scores()
-    if "psnr" in wanted:
+    if any("frames" in METRICS[name].of for name in wanted):
         _score_pictures(scores, candidate, truth, networks)
     _score_motion(scores, candidate, truth, pose_range)
     _score_faces(scores, candidate, truth, networks)
@@ -72,13 +71,13 @@ def _score_pictures(scores: Scores, candidate: Candidate, truth: Truth, networks
 
 
 def _score_motion(scores: Scores, candidate: Candidate, truth: Truth, pose_range: PoseRange) -> None:
-    if candidate.position_TK2 is None or truth.keypoints is None:
-        scores.missing["ke"] = "needs --checkpoint with N_D"
+    if candidate.keypoints is None or truth.keypoints is None:
+        scores.lack("keypoints", "needs --checkpoint with N_D")
     else:
-        true_TK2 = truth.keypoints.position_BK2.numpy()
-        scores.add("ke", keypoint_error(candidate.position_TK2[1:], true_TK2[1:]), "keypoints are not finite")
+        position_TK2, true_TK2 = (each.keypoints.position_BK2.numpy() for each in (candidate, truth))
+        scores.add("ke", keypoint_error(position_TK2[1:], true_TK2[1:]), "keypoints are not finite")
     if candidate.pose_TP is None or truth.pose_TP is None:
-        scores.missing |= dict.fromkeys(("he", "spectrum", "diversity", "beat_alignment"), _no_face(candidate))
+        scores.lack("poses", _no_face(candidate))
         return
     scores.add("he", head_pose_error(candidate.pose_TP[1:], truth.pose_TP[1:], pose_range), "poses are not finite")
     distance = liveliness.spectrum_distance(candidate.pose_TP[1:, :3], truth.pose_TP[1:, :3])
@@ -93,7 +92,7 @@ def _score_faces(scores: Scores, candidate: Candidate, truth: Truth, networks: N
     """What is measured on the frames themselves, by the face mesh."""
     footage, faces_TN3, true_TN3 = candidate.footage, candidate.footage.faces, truth.footage.faces
     if faces_TN3 is None or true_TN3 is None:
-        scores.missing |= dict.fromkeys(ON_FACES, _no_face(candidate))
+        scores.lack("face", _no_face(candidate))
         return
     head_4 = liveliness.head_box(np.concatenate([faces_TN3, true_TN3]))
     steady = liveliness.background_stability(footage.frames_THWC[1:], truth.footage.frames_THWC[1:], head_4)
@@ -103,20 +102,21 @@ def _score_faces(scores: Scores, candidate: Candidate, truth: Truth, networks: N
     rate = liveliness.blink_rate(liveliness.eye_aspect_ratio(footage.mesh_TN3))
     scores.add("blink_rate", rate, "less than a second of a face")
     opening_T, true_T = (liveliness.mouth_opening(mesh_TN3)[1:] for mesh_TN3 in (faces_TN3, true_TN3))
-    level_T = loudness(candidate.pcm, len(footage))[1:]
+    level_T = liveliness.loudness(candidate.pcm, len(footage))[1:]
     scores.add("opening_truth", liveliness.correlation(opening_T, true_T), "a mouth does not move")
     scores.add("opening_loudness", liveliness.correlation(opening_T, level_T), "mouth or loudness does not change")
     if networks.arcface is not None:
         source = truth.footage.frames_THWC[0], true_TN3[0]
-        same = csim(networks.arcface, footage.frames_THWC[1:], footage.mesh_TN3[1:], *source)
-        scores.add("csim", same.similarity, NO_FACE)
-        if same.found < 1:
+        identity = csim(networks.arcface, footage.frames_THWC[1:], footage.mesh_TN3[1:], *source)
+        scores.add("csim", identity.similarity, NO_FACE)
+        if identity.faces < 1:
             frames = len(footage) - 1
-            scores.notes["csim"] = f"CSIM is of {round(same.found * frames)} of {frames} frames: no face in the others"
+            seen = round(identity.faces * frames)
+            scores.notes["csim"] = f"CSIM is of {seen} of {frames} frames: no face in the others"
     if networks.syncnet is not None:
         crops_THWC = sync.face_crops(footage.frames_THWC, mesh_boxes(faces_TN3))
-        found = sync.score(networks.syncnet, crops_THWC, _heard(candidate))
-        for name, value in zip(SYNC, (found.confidence, found.distance, found.offset), strict=True):
+        lips = sync.lip_sync(networks.syncnet, crops_THWC, _heard(candidate))
+        for name, value in (("lse_c", lips.confidence), ("lse_d", lips.distance), ("av_offset", lips.offset)):
             scores.add(name, value, "fewer than 8 frames")
 
 

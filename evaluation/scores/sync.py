@@ -41,19 +41,12 @@ SMOOTHING = 13  # frames of the median filter over face boxes
 
 
 class SyncScore(NamedTuple):
-    """NaN where the clip has fewer than 8 frames, or sound for fewer.
+    """How well lips follow a sound. NaN where the clip has fewer than 8 frames, or sound for fewer."""
 
-    Attributes:
-        confidence: LSE-C, median less minimum over shifts of the mean distance; higher is better.
-        offset: frames by which the lips are late against the sound at the minimum (negative: early); 0 is in sync.
-        distance: LSE-D, that minimum; lower is better.
-        max_shift: shifts were tried from -max_shift to +max_shift frames.
-    """
-
-    confidence: float
-    offset: float
-    distance: float
-    max_shift: int
+    confidence: float  # LSE-C, median less minimum over shifts of the mean distance; higher is better
+    offset: float  # frames by which the lips are late at the minimum (negative: early); 0 is in sync
+    distance: float  # LSE-D, that minimum; lower is better
+    max_shift: int  # shifts were tried from -max_shift to +max_shift frames
 
 
 class SyncNet(nn.Module):
@@ -125,7 +118,7 @@ def load_syncnet(path: Path, device: str | torch.device = "cpu", sha256_prefix: 
     return network.requires_grad_(False).eval().to(device)
 
 
-def score(network: SyncNet, frames_THWC: np.ndarray, pcm: np.ndarray, max_shift: int = MAX_SHIFT) -> SyncScore:
+def lip_sync(network: SyncNet, frames_THWC: np.ndarray, pcm: np.ndarray, max_shift: int = MAX_SHIFT) -> SyncScore:
     """How well lips follow the sound.
 
     The mean distance of lip and sound embeddings is taken at each shift of the sound by -s..s frames. As in the public

@@ -1,4 +1,4 @@
-"""Pictures of a clip as the networks want them.
+"""Frames of a clip as the networks want them, and the keypoints that N_D finds in them.
 
 Letters: T video frame, B frames at once, H W C picture (RGB).
 """
@@ -7,6 +7,9 @@ import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
+
+from modules.keypoint_detector import KeypointDetector
+from modules.keypoints import Keypoints
 
 BATCH = 32  # frames that a network sees at once
 
@@ -19,3 +22,9 @@ def batches(frames_THWC: np.ndarray) -> tuple[Tensor, ...]:
 def to_unit(frames_BCHW: Tensor) -> Tensor:
     """uint8 -> [0, 1]."""
     return frames_BCHW.float() / 255
+
+
+@torch.inference_mode()
+def detect(detector: KeypointDetector, frames_THWC: np.ndarray, device: torch.device) -> Keypoints:
+    """N_D's keypoints of every frame, on the CPU."""
+    return Keypoints.cat(detector(to_unit(frames.to(device))).keypoints.to("cpu") for frames in batches(frames_THWC))

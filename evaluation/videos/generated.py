@@ -1,9 +1,9 @@
 """Makes the videos of every row from a prepared corpus, through the code of inference (`animation`).
 
-Letters: T video frame, K keypoint, P pose value, H W C picture, B batch.
+Letters: T video frame, P pose value, H W C picture, B batch.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,151 +11,123 @@ import torch
 from torch import Tensor
 
 from animation.generate import Animator
-from animation.models import RUN_WEIGHTS, TRAINED_BY, Models, load_models, read_weights
-from animation.motion import relative_to_source, repeated
+from animation.models import NETWORKS, RUN_WEIGHTS, TRAINED_BY, load_models, read_weights
+from animation.motion import relative_to_source
 from animation.options import AnimationOptions
 from datasets.audio import is_silent
 from datasets.files import file_digest
 from evaluation import EvaluationError
-from evaluation.rows import ALL, STAGE_ONE, Row
-from evaluation.videos.candidate import Candidate
-from evaluation.videos.keypoint_sets import arrays, concatenated, cut, detect, on
+from evaluation.rows import STAGE_ONE, Row, VariantPaths
+from evaluation.videos.candidate import Candidate, filmed
+from evaluation.videos.frames import detect
 from evaluation.videos.truth import Footage, Truth, shortened
 from modules.keypoints import Keypoints
 
-
-@dataclass(frozen=True)
-class VariantPaths:
-    """Checkpoints of the ablations of Sec. 5.4, each holding the one network that differs; empty: not computed.
-
-    Attributes:
-        l1, no_set: of train_headpose.py. no_jacobian, one_stage: of train_motionfield.py.
-    """
-
-    l1: str = ""
-    no_set: str = ""
-    no_jacobian: str = ""
-    one_stage: str = ""
-
-    def of(self, row: Row) -> str:
-        """The path for a row that replaces a network."""
-        return getattr(self, row.name.replace("-", "_"))
+SPEED = ("device", "batch_size", "compile")  # options that change how fast numbers come, not which
 
 
-class Studio:
+class Generated:
     """The networks of every row, on one device."""
 
     def __init__(
         self, rows: list[Row], checkpoints: list[Path], variants: VariantPaths, options: AnimationOptions, rank: int
     ) -> None:
-        """Raises:
-        CheckpointError, EvaluationError: a checkpoint cannot be read, or does not hold what its row needs.
+        """Load them.
+
+        Args:
+            checkpoints: merged, as for inference.py. variants: checkpoints of the rows that replace a network.
+            rank: of this process on its machine, which decides the GPU.
+
+        Raises:
+            CheckpointError, EvaluationError: a checkpoint cannot be read, or does not hold what its row needs.
         """
-        device = options.chosen_device(rank)
-        needed = [name for name in ALL if name in STAGE_ONE or any(name in row.needs for row in rows)]
-        self.rows = rows
         self.options = options
-        self.weights = {str(path): file_digest(weights_file(path)) for path in checkpoints}
-        self.animators = {"full": Animator(load_models(checkpoints, device, tuple(needed)), options)}
+        self.device = options.chosen_device(rank)
+        needed = tuple(name for name in NETWORKS if name in STAGE_ONE or any(name in row.networks for row in rows))
+        self.checkpoints = {row.name: list(checkpoints) for row in rows}
+        self.base = Animator(load_models(checkpoints, self.device, needed), options)
+        self.variants: dict[str, Animator] = {}
         for row in rows:
             if row.replaces is not None:
-                path = Path(variants.of(row))
-                check_holds_only(path, row.replaces, row.name)
-                self.animators[row.name] = Animator(load_models([*checkpoints, path], device, tuple(needed)), options)
-                self.weights[str(path)] = file_digest(weights_file(path))
-        self.variants = variants
-        self.checkpoints = [str(path) for path in checkpoints]
-
-    @property
-    def models(self) -> Models:
-        return self.animators["full"].models
+                path = Path(getattr(variants, row.key))
+                check_holds_only(path, row.replaces, f"variants.{row.key}")
+                self.checkpoints[row.name].append(path)
+                models = load_models(self.checkpoints[row.name], self.device, needed)
+                self.variants[row.name] = Animator(models, options)
+        paths = {str(path): path for row in rows for path in self.checkpoints[row.name]}
+        self.weights = {name: file_digest(weights_file(path)) for name, path in paths.items()}
 
     @property
     def size(self) -> int:
         """Of the pictures that N_I makes, pixels."""
-        return self.models.image_config.image_size
+        return self.base.models.image_config.image_size
 
     def made_with(self, row: Row, clip_id: str) -> dict[str, str]:
         """Everything of this class that decides the numbers of a row's clip, by what it is called."""
-        paths = self.checkpoints + ([self.variants.of(row)] if row.replaces else [])
-        dtype = self.animators["full"].dtype
+        options = {name: str(value) for name, value in asdict(self.options).items() if name not in SPEED}
+        options["precision"] = str(self.base.dtype or torch.float32).removeprefix("torch.")
         return {
-            "weights": " ".join(self.weights[path] for path in paths),
-            "precision": str(dtype or torch.float32).removeprefix("torch."),
-            "keypoint mode": self.options.keypoint_mode,
-            "head motion scale": str(self.options.head_motion_scale),
-            "expression scale": str(self.options.expression_scale),
+            "weights": " ".join(self.weights[str(path)] for path in self.checkpoints[row.name]),
+            **{name.replace("_", " "): value for name, value in options.items()},
         }
 
     def candidate(self, row: Row, truth: Truth, other: Truth | None) -> Candidate:
         """The video of a row. `other`: a clip of another identity, for the rows that need one."""
         if other is not None:
             truth = shortened(truth, len(other))
-        match row.name:
-            case "truth" | "wrong-audio" | "still":
-                return filmed(row, truth, other, self.detected(truth))
-            case "gt-head":
-                return self._from_sound("full", truth, truth, truth.pose_TP)
-            case "gt-keypoint":
-                return self._from_keypoints(truth, truth)
-            case "other-keypoints":
-                return self._from_keypoints(truth, other)
-            case "wrong-audio-generated":
-                return self._from_sound("full", truth, other, None)
-            case "full" | "l1" | "no-set" | "no-jacobian" | "one-stage":
-                return self._from_sound(row.name if row.replaces else "full", truth, truth, None)
-        raise AssertionError(row.name)
+        self.detected(truth)
+        if row.frames != "generated":
+            return filmed(row, truth, other)
+        if row.keypoints == "predicted":
+            heard = other if row.sound == "other" else truth
+            return self._from_sound(row, truth, heard)
+        return self._from_keypoints(truth, other if row.keypoints == "other" else truth)
 
     def detected(self, truth: Truth) -> Keypoints:
-        """What N_D finds in the true frames, on the CPU."""
+        """What N_D finds in the true frames, on the CPU; it looks once."""
         if truth.keypoints is None:
-            truth.keypoints = detect(self.models.keypoint_detector, truth.footage.frames_THWC, self.models.device)
+            truth.keypoints = detect(self.base.models.keypoint_detector, truth.footage.frames_THWC, self.device)
         return truth.keypoints
 
-    def _from_sound(self, name: str, truth: Truth, heard: Truth, pose_TP: np.ndarray | None) -> Candidate:
-        """As `inference.py` does: the first frame and the sound of `heard`, or given head poses."""
-        animator = self.animators[name]
+    def _from_sound(self, row: Row, truth: Truth, heard: Truth) -> Candidate:
+        """As `inference.py` does: the first frame moved by a sound, with N_H's head poses or the true ones."""
+        animator = self.variants.get(row.name, self.base)
         image_BCHW, source = self._source(truth)
-        frames, silent = len(truth), is_silent(heard.pcm)
+        features_TAF, silent = heard.features()[: len(truth)], is_silent(heard.pcm)
+        pose_TP = truth.pose_TP if row.poses == "true" else None
         with torch.inference_mode():
-            plan = animator.motion_of(image_BCHW, source, heard.features()[:frames], silent, pose_TP)
-            chunks = list(plan.chunks)
-        return self._rendered(animator, truth, image_BCHW, source, concatenated(chunks), plan.head_pose_TP)
+            plan = animator.motion_of(image_BCHW, source, features_TAF, silent, pose_TP)
+            driving = Keypoints.cat(plan.chunks)
+        return self._rendered(animator, truth, image_BCHW, source, driving, plan.head_pose_TP)
 
     def _from_keypoints(self, truth: Truth, moving: Truth) -> Candidate:
         """The first frame moved by what N_D finds in the true frames of a clip, with that clip's head poses."""
         image_BCHW, source = self._source(truth)
-        found = on(self.models.device, cut(self.detected(moving), len(truth)))
-        return self._rendered(self.animators["full"], truth, image_BCHW, source, found, moving.pose_TP[: len(truth)])
+        driving = self.detected(moving).cut(0, len(truth)).to(self.device)
+        return self._rendered(self.base, truth, image_BCHW, source, driving, moving.pose_TP[: len(truth)])
 
     def _source(self, truth: Truth) -> tuple[Tensor, Keypoints]:
         """The first frame as a picture in [0, 1] and its keypoints, on the device."""
-        picture = torch.from_numpy(truth.footage.frames_THWC[0]).to(self.models.device)
+        picture = torch.from_numpy(truth.footage.frames_THWC[0]).to(self.device)
         image_BCHW = picture.permute(2, 0, 1)[None].float() / 255  # as Animator has it, to the last bit
         with torch.inference_mode():
-            return image_BCHW, self.models.keypoint_detector(image_BCHW).keypoints
+            return image_BCHW, self.base.models.keypoint_detector(image_BCHW).keypoints
 
     def _rendered(
-        self, animator: Animator, truth: Truth, image_BCHW: Tensor, source: Keypoints, driving: Keypoints, pose_TP
+        self,
+        animator: Animator,
+        truth: Truth,
+        image_BCHW: Tensor,
+        source: Keypoints,
+        driving: Keypoints,
+        pose_TP: np.ndarray,
     ) -> Candidate:
         if self.options.keypoint_mode == "relative":
-            driving = concatenated(list(relative_to_source(iter([driving]), source)))
+            driving = next(relative_to_source(iter([driving]), source))
         renderer = animator.renderer(image_BCHW, source, len(truth))
         frames_THWC = np.concatenate([frames.copy() for frames in renderer.frames(iter([driving]))])
         footage = Footage(frames_THWC, truth.footage.finder)
-        return Candidate(footage, truth.pcm, truth.sound, pose_TP, *arrays(driving))
-
-
-def filmed(row: Row, truth: Truth, other: Truth | None, detected: Keypoints | None) -> Candidate:
-    """Rows that need no generator: the true frames, with their own or another sound, or the first of them repeated."""
-    footage, pose_TP, frames = truth.footage, truth.pose_TP, len(truth)
-    if row.name == "still":
-        footage = Footage(np.repeat(footage.frames_THWC[:1], frames, axis=0), footage.finder)
-        pose_TP = None if pose_TP is None else np.repeat(pose_TP[:1], frames, axis=0)
-        if detected is not None:
-            detected = repeated(cut(detected, 1), frames)
-    heard = other if row.name == "wrong-audio" else truth
-    return Candidate(footage, heard.pcm, heard.sound, pose_TP, *arrays(detected))
+        return Candidate(footage, truth.pcm, truth.sound, pose_TP, driving.to("cpu"))
 
 
 def weights_file(path: Path) -> Path:
@@ -163,11 +135,10 @@ def weights_file(path: Path) -> Path:
     return path / RUN_WEIGHTS if path.is_dir() else path
 
 
-def check_holds_only(path: Path, network: str, row: str) -> None:
-    """Raise EvaluationError unless a variant's checkpoint holds the network that it replaces, and no other."""
-    found = sorted(read_weights([path]).states)
-    if found != [network]:
+def check_holds_only(path: Path, network: str, key: str) -> None:
+    """Raise EvaluationError unless the checkpoint that `key` names holds the network that it replaces, and no other."""
+    held = sorted(read_weights([path]).states)
+    if held != [network]:
         raise EvaluationError(
-            f"variants.{row.replace('-', '_')}: {path} holds {', '.join(found)}; "
-            f"give a run of {TRAINED_BY[network]}, which holds {network} alone"
+            f"{key}: {path} holds {', '.join(held)}; give a run of {TRAINED_BY[network]}, which holds {network} alone"
         )

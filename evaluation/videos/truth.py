@@ -19,12 +19,9 @@ from datasets.media.image import resized
 from datasets.media.sound import sound_of
 from datasets.media.video_reader import frames_of
 from datasets.pose import BOX_SIZE, FOCAL_LENGTH
-from evaluation.videos.keypoint_sets import cut
 from modules.keypoints import Keypoints
 
-MIN_FOUND = (
-    0.7  # share of frames in which a face must be found before anything is said about it; as in datasets.prepare
-)
+MIN_FOUND = 0.7  # share of frames in which a face must be found, else nothing is said about it; as in datasets.prepare
 
 
 class Footage:
@@ -64,7 +61,7 @@ class Footage:
         return BOX_SIZE / self.frames_THWC.shape[2]
 
     def cut(self, frames: int) -> "Footage":
-        """The first so many frames; meshes already found are kept."""
+        """The first `frames` frames; meshes already found are kept."""
         if frames == len(self):
             return self
         part = Footage(self.frames_THWC[:frames], self.finder)
@@ -75,28 +72,17 @@ class Footage:
 
 @dataclass
 class Truth:
-    """One clip, read.
-
-    Attributes:
-        id, identity: the clip's name and speaker.
-        sound: the file whose sound goes with the frames.
-        footage: the true frames.
-        pcm: int16, 16 kHz mono, from frame 0 on; about T * 640 samples.
-        pose_TP: head pose, rad and mm; None if it is not known.
-        mouth_T4: mouth centre x, y, width and opening in pixels of a picture 256 wide, NaN where unknown.
-        clip: the prepared clip that it is, if it is one.
-        keypoints: N_D's of every frame, on the CPU, once it has looked.
-    """
+    """One clip, read."""
 
     id: str
-    identity: str
-    sound: Path
+    identity: str  # the speaker
+    sound: Path  # the file whose sound goes with the frames
     footage: Footage
-    pcm: np.ndarray
-    pose_TP: np.ndarray | None
-    mouth_T4: np.ndarray
-    clip: Clip | None = None
-    keypoints: Keypoints | None = None
+    pcm: np.ndarray  # int16, 16 kHz mono, from frame 0 on; about T * 640 samples
+    pose_TP: np.ndarray | None  # head pose, rad and mm; None if it is not known
+    mouth_T4: np.ndarray  # mouth centre x, y, width, opening in pixels of a picture 256 wide; NaN where unknown
+    clip: Clip | None = None  # the prepared clip that it is, if it is one
+    keypoints: Keypoints | None = None  # N_D's of every frame, on the CPU, once it has looked
 
     def __len__(self) -> int:
         return len(self.footage)
@@ -107,7 +93,7 @@ class Truth:
 
 
 def shortened(truth: Truth, frames: int) -> Truth:
-    """Its first so many frames, or all if it has no more; what was found in them is kept."""
+    """Its first `frames` frames, or all if it has no more; meshes and keypoints already found are kept."""
     if frames >= len(truth):
         return truth
     return replace(
@@ -115,7 +101,7 @@ def shortened(truth: Truth, frames: int) -> Truth:
         footage=truth.footage.cut(frames),
         pose_TP=None if truth.pose_TP is None else truth.pose_TP[:frames],
         mouth_T4=truth.mouth_T4[:frames],
-        keypoints=None if truth.keypoints is None else cut(truth.keypoints, frames),
+        keypoints=None if truth.keypoints is None else truth.keypoints.cut(0, frames),
     )
 
 
@@ -154,7 +140,7 @@ class PreparedItem:
 
 @dataclass(frozen=True)
 class VideoItem:
-    """A video file, not yet read. What a prepared clip stores is measured, where `make pose-tools` has been run."""
+    """A video file, not yet read. What a prepared clip stores is measured in it, where `make pose-tools` has been run."""
 
     path: Path
     identity: str
@@ -189,7 +175,7 @@ Item = PreparedItem | VideoItem
 
 
 def read_video(path: Path, size: int | None = None) -> np.ndarray:
-    """All frames at 25 a second (`datasets.media.video_reader`), uint8 RGB [T, H, W, 3]; scaled to `size` pixels of width.
+    """All frames at 25 a second, uint8 RGB [T, H, W, 3]; scaled to `size` pixels of width.
 
     Raises:
         DataError: no video, damaged, or fewer than two frames.

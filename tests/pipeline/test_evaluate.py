@@ -25,7 +25,7 @@ from tests.in_process import status_of
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
-QUICK = ("split=train", "landmarks=false", "device=cpu", "bootstrap.samples=50")
+QUICK = ("split=train", "landmarks=false", "animation.device=cpu", "bootstrap.samples=50")
 
 
 run = functools.partial(status_of, evaluate.main)
@@ -153,7 +153,7 @@ def test_the_full_row_is_what_inference_makes(files, whole, tmp_path):
 
 def test_motion_scales_act_on_rows_made_from_sound_alone(files, whole, tmp_path):
     def scaled(setting: str) -> Path:
-        assert run(*ours(files, tmp_path / setting, "rows=[full,gt-keypoint]", setting)) == 0
+        assert run(*ours(files, tmp_path / setting, "rows=[full,gt-keypoint]", f"animation.{setting}")) == 0
         return tmp_path / setting
 
     def position(output: Path) -> np.ndarray:
@@ -222,9 +222,9 @@ def test_mistakes_are_one_sentence(files, tmp_path, capsys):
 
 
 @pytest.fixture(scope="module")
-def foreign(files):
+def given(files):
     """generated/: the true frames of both clips, one larger and longer than its reference, and a stem without reference."""
-    folder = files / "foreign"
+    folder = files / "given"
     for number, clip in enumerate(load_manifest(files / "corpus", "train")):
         frames = clip.read_frames(range(clip.frames), 64 if number == 0 else 96)
         frames = np.concatenate([frames, frames[-1:].repeat(5 * number, 0)])
@@ -238,14 +238,14 @@ def foreign(files):
     return folder
 
 
-def test_given_videos_against_a_prepared_corpus(files, foreign, tmp_path):
-    arguments = ["--generated", foreign / "generated", "--reference", files / "corpus", "--output", tmp_path]
+def test_given_videos_against_a_prepared_corpus(files, given, tmp_path):
+    arguments = ["--generated", given / "generated", "--reference", files / "corpus", "--output", tmp_path]
     assert run(*arguments, "--checkpoint", files / "model.safetensors", *QUICK) == 0
     found = results(tmp_path)
     assert list(found["rows"]) == ["truth", "generated", "still", "wrong-audio"]
     assert "1 generated videos have no reference: extra" in found["notes"]
-    given, still = found["rows"]["generated"]["numbers"], found["rows"]["still"]["numbers"]
-    assert given["psnr"]["mean"] > still["psnr"]["mean"] + 5 and given["ke"]["mean"] < still["ke"]["mean"]
+    scored, still = found["rows"]["generated"]["numbers"], found["rows"]["still"]["numbers"]
+    assert scored["psnr"]["mean"] > still["psnr"]["mean"] + 5 and scored["ke"]["mean"] < still["ke"]["mean"]
     assert found["rows"]["generated"]["missing"]["he"] == "needs `make pose-tools`"
     clips = load_manifest(files / "corpus", "train")
     larger = found["clips"]["generated"][1]
@@ -257,19 +257,19 @@ def test_given_videos_against_a_prepared_corpus(files, foreign, tmp_path):
     assert not (tmp_path / "videos" / "generated").exists()
 
 
-def test_given_videos_against_videos(files, foreign, tmp_path, capsys):
-    arguments = ["--generated", foreign / "generated", "--reference", foreign / "reference", "--output", tmp_path]
+def test_given_videos_against_videos(files, given, tmp_path, capsys):
+    arguments = ["--generated", given / "generated", "--reference", given / "reference", "--output", tmp_path]
     assert run(*arguments, *QUICK) == 0
     found = results(tmp_path)
     assert found["identities"] == 2 and found["rows"]["generated"]["numbers"]["psnr"]["mean"] > 25
     assert found["rows"]["generated"]["missing"]["ke"] == "needs --checkpoint with N_D"
     assert found["rows"]["generated"]["missing"]["mouth_psnr"] == "the true mouth's place is not known"
     stem = found["clips"]["generated"][0]["clip"]
-    (video,) = (path for path in (foreign / "reference").rglob("*.mp4") if path.stem == stem)
+    (video,) = (path for path in (given / "reference").rglob("*.mp4") if path.stem == stem)
     frames = np.stack(list(frames_of(video)))
     (tmp_path / "wide").mkdir()
     with VideoWriter(tmp_path / "wide" / f"{stem}.mp4") as writer:
         writer.write(frames[:, :40])
-    wide = ["--generated", tmp_path / "wide", "--reference", foreign / "reference", "--output", tmp_path / "out"]
+    wide = ["--generated", tmp_path / "wide", "--reference", given / "reference", "--output", tmp_path / "out"]
     assert run(*wide, *QUICK) == 2
     assert "is 64x40, its reference 64x64: crop both alike" in capsys.readouterr().err

@@ -153,6 +153,6 @@ def test_csim_is_the_mean_cosine_over_frames_with_a_face(monkeypatch: pytest.Mon
     assert result == pytest.approx(((1 + 1 / 3 + 1 / 3 + 1) / 4, 4 / 5), abs=1e-6)
 
     nobody = identity.csim(MeanColour(), frames_THWC, np.full_like(mesh_TN3, np.nan), plain(red), mesh_N3)
-    assert np.isnan(nobody.similarity) and nobody.found == 0
+    assert np.isnan(nobody.similarity) and nobody.faces == 0
     unknown = identity.csim(MeanColour(), frames_THWC, mesh_TN3, plain(red), np.full_like(mesh_N3, np.nan))
-    assert np.isnan(unknown.similarity) and unknown.found == 4 / 5
+    assert np.isnan(unknown.similarity) and unknown.faces == 4 / 5

@@ -308,3 +308,12 @@ def test_correlation_with_a_signal_that_stands_still_is_unknown() -> None:
     for still in (np.full(50, 0.1), np.zeros(50), np.full(50, 0.1) + 1e-9 * np.sin(a), np.full(50, 0.1, np.float32)):
         assert np.isnan(live.correlation(a, still)) and np.isnan(live.correlation(still, a))
     assert np.isnan(live.correlation(a[:2], a[:2])) and np.isnan(live.correlation(a, np.full(50, np.nan)))
+
+
+# ---- loudness
+
+
+def test_loudness_of_a_full_sine_and_of_silence():
+    sine = np.round(32767 * np.sin(2 * np.pi * 100 * np.arange(1280) / 16_000)).astype(np.int16)
+    found = live.loudness(np.concatenate([sine, np.zeros(100, np.int16)]), 4)
+    assert found == pytest.approx([-3.01, -3.01, -60, -60], abs=0.01)

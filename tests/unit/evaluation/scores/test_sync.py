@@ -98,7 +98,7 @@ def test_a_planted_offset_is_found(planted: sync.SyncNet, offset: int) -> None:
     pictures[..., 2] = np.round((said + MIDDLE) * LEVELS)[:, None, None]
     pictures[..., 0] = pictures[::-1, ..., 2]  # red misleads
 
-    result = sync.score(planted, pictures, pcm)
+    result = sync.lip_sync(planted, pictures, pcm)
 
     assert result.offset == offset and result.max_shift == 5
     lips = pictures[2 : windows + 2, 0, 0, 2] / LEVELS - MIDDLE
@@ -149,7 +149,7 @@ def test_sound_windows_are_20_rows_of_mfcc_4_apart(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(("frames", "max_shift"), [(100, 15), (75, 15), (50, 15), (29, 8), (8, 1)])
 def test_short_clips_are_scored_over_fewer_shifts(frames: int, max_shift: int) -> None:
     """GRID has 75 frames, LRW 29."""
-    result = sync.score(Stub(), np.zeros((frames, 8, 8, 3), np.uint8), pulsing_sound(frames))
+    result = sync.lip_sync(Stub(), np.zeros((frames, 8, 8, 3), np.uint8), pulsing_sound(frames))
     assert result.max_shift == max_shift and abs(result.offset) <= max_shift
     assert np.isfinite([result.confidence, result.distance]).all()
 
@@ -157,9 +157,9 @@ def test_short_clips_are_scored_over_fewer_shifts(frames: int, max_shift: int) -
 def test_a_clip_or_sound_too_short_to_compare_gives_nan() -> None:
     pictures = np.zeros((30, 8, 8, 3), np.uint8)
     for result in (
-        sync.score(Stub(), pictures[:7], pulsing_sound(30)),
-        sync.score(Stub(), pictures, pulsing_sound(7)),
-        sync.score(Stub(), pictures, np.zeros(0, np.int16)),
+        sync.lip_sync(Stub(), pictures[:7], pulsing_sound(30)),
+        sync.lip_sync(Stub(), pictures, pulsing_sound(7)),
+        sync.lip_sync(Stub(), pictures, np.zeros(0, np.int16)),
     ):
         assert np.isnan(result[:3]).all() and result.max_shift == 0
 
