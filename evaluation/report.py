@@ -82,14 +82,14 @@ def _mean_over_clips(summary: RowSummary, name: str, clips: list[ClipResult], bo
 
 
 def _over_set(summary: RowSummary, metric: Metric, row: Row, clips: list[ClipResult], store: Store) -> None:
-    """The number of all clips of a row together against all true ones."""
+    """The number of all clips of a row together, against the true ones as far as the row's clips go."""
     read, distance = SETS[metric.name]
     names = [clip.clip for clip in clips]
     generated, true = read(store, row.name, names), read(store, TRUTH.name, names)
     if generated is None or true is None:
         summary.missing[metric.name] = "a clip has no head pose"
         return
-    value = distance(generated, true)
+    value = distance(generated, [whole[: len(part)] for whole, part in zip(true, generated, strict=True)])
     if np.isfinite(value):
         summary.numbers[metric.name] = Number(value, None, None, len(clips))
     else:

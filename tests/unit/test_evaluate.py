@@ -7,9 +7,7 @@ import pytest
 import evaluate
 from engine.config import ConfigError, load
 from evaluation.rows import ROWS, VariantPaths
-from tests.unit.evaluation.toys import (
-    item,
-)
+from tests.unit.evaluation.toys import item
 
 CONFIGS = Path(__file__).resolve().parents[2] / "config"
 
