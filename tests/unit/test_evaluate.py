@@ -1,10 +1,17 @@
 """evaluate.py's choices: rows that can be made, clips, configurations."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 import evaluate
+from datasets.clips import load_manifest, load_pose_range
+from datasets.errors import DataError
+from datasets.pose import RELEASED_RANGE
+from datasets.synthetic import SyntheticConfig
+from engine.command import Place
 from engine.config import ConfigError, load
 from evaluation.rows import ROWS, VariantPaths
 from tests.unit.evaluation.toys import item
@@ -22,6 +29,23 @@ def test_rows_that_cannot_be_made_say_what_they_need():
     }
     two = [item("1", "a"), item("2", "b")]
     assert not evaluate.choose_rows(("no-set", "wrong-audio"), two, VariantPaths(no_set="x"))[1]
+
+
+def test_other_ranks_wait_for_the_corpus_that_rank_0_draws(tmp_path):
+    drawn = SyntheticConfig(clips=2, speakers=2, duration_s=0.4, size=64)
+    with ThreadPoolExecutor() as pool:
+        second = pool.submit(evaluate.draw_or_wait, tmp_path, drawn, Place(1, 2, 1))
+        time.sleep(0.5)
+        assert not second.done()
+        evaluate.draw_or_wait(tmp_path, drawn, Place(0, 2, 0))
+        second.result(timeout=10)
+    assert len(load_manifest(tmp_path)) == 2 and load_pose_range(tmp_path) != RELEASED_RANGE
+
+
+def test_a_corpus_that_is_not_drawn_is_not_waited_for(tmp_path):
+    evaluate.draw_or_wait(tmp_path, None, Place(1, 2, 1))
+    with pytest.raises(DataError, match=r"manifest\.csv not found"):
+        load_manifest(tmp_path)
 
 
 def test_clips_are_spread_evenly():
