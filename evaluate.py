@@ -5,8 +5,9 @@
     python evaluate.py --generated VIDEOS --reference data/grid --output results/others    # or --reference VIDEOS
     torchrun --nproc_per_node 4 evaluate.py ...                                            # the clips shared among GPUs
 
-The first form makes every clip of the split from its first frame and sound, with the variants of Table 2 and Sec. 5.4 and
-floors that any claim must beat; the second matches files by stem. The same command continues after an interruption.
+The first form makes every clip of the split from its first frame and sound, with the variants of Table 2 and Sec. 5.4
+and with floors that any claim must beat. The second matches files by stem. The same command continues after an
+interruption.
 
     OUTPUT/results.md, results.json, plots/      tables, every number, distributions over clips
     OUTPUT/videos/ROW/CLIP.mp4, motion/ROW/CLIP.npz
@@ -46,7 +47,7 @@ WAIT_S = 0.2  # between looks for the corpus that rank 0 draws
 
 @dataclass(frozen=True)
 class FramedOptions(AnimationOptions):
-    """The options of inference.py for clips that are framed already: no face is searched in them, the whole is taken."""
+    """The options of inference.py, for clips that are framed already: no face is searched in them."""
 
     crop: Literal["none"] = "none"
 

@@ -1,7 +1,6 @@
 """The rows of a table: the true videos, the variants of Table 2 and Sec. 5.4, and floors that any claim must beat.
 
-A row is data: what its fields say is all that decides how its videos are made, scored and drawn. A new row is an entry of
-`ROWS`.
+A row is data: its fields alone decide how its videos are made, scored and drawn. A new row is an entry of `_ROWS`.
 """
 
 from dataclasses import dataclass, make_dataclass

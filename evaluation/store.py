@@ -2,7 +2,7 @@
 
 OUTPUT/clips/ROW/CLIP.json       the numbers of one clip and all that decided them; written last
 OUTPUT/videos/ROW/CLIP.mp4       the generated video with the sound it was scored with, marked as synthetic
-OUTPUT/motion/ROW/CLIP.npz       head_pose [T, 6] (rad, mm), position [T, K, 2], jacobian [T, K, 2, 2]; those that are known
+OUTPUT/motion/ROW/CLIP.npz       head_pose [T, 6] (rad, mm), position [T, K, 2], jacobian [T, K, 2, 2], where known
 OUTPUT/inception/ROW/CLIP.npy    features of every frame but the first, [T - 1, 2048] float32, for FID
 """
 

@@ -1,7 +1,7 @@
 """The paper's figures (Figs. 5-10) from what evaluate.py leaves.
 
-    python -m evaluation.figures --evaluation results/evaluation --data data/vox --output results/figures
-    python -m evaluation.figures --data data/vox --checkpoint FOMM HEADPOSE MOTION --identities 4 --output results/figures
+    python -m evaluation.figures --evaluation results/vox --data data/vox --output results/figures
+    python -m evaluation.figures --checkpoint FOMM HEADPOSE MOTION --data data/vox --output results/figures
     python -m evaluation.figures --same-audio DIR --output results/figures      # Fig. 6 from DIR/IDENTITY.mp4
 
 The first command draws for each chosen clip, where the variants it needs have been evaluated:
@@ -12,8 +12,8 @@ The first command draws for each chosen clip, where the variants it needs have b
     fig9_CLIP.png         head motion of the head motion predictor's ablations
     fig10_CLIP.png .mp4   differences of consecutive frames, amplified
 
-The second and third draw fig6.png and .mp4: several identities speak one clip's sound. Pictures and videos are marked as
-synthetic. Of long clips the first ten seconds are drawn.
+The second and third draw fig6.png and .mp4: several identities speak one clip's sound. All pictures and videos are
+marked as synthetic. Of long clips the first ten seconds are drawn.
 """
 
 import argparse

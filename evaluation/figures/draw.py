@@ -94,7 +94,7 @@ def fig8(views: Mapping[str, np.ndarray], opening_T: np.ndarray, columns: int = 
     """Enlarged mouths [T, H, W, 3] with and without Jacobians (Fig. 8), ordered by the opening of the true mouth.
 
     Args:
-        opening_T: of the true mouth, any unit, NaN where unknown: these frames are not shown, unless it is known nowhere.
+        opening_T: of the true mouth, in any unit. Frames where it is NaN are not shown, unless it is NaN everywhere.
     """
     order = np.argsort(opening_T)[: np.isfinite(opening_T).sum()]
     if len(order) == 0:
@@ -241,7 +241,7 @@ def write_side_by_side(path: Path, tiles: Mapping[str, np.ndarray], sound: Path)
 
 
 def draw_identities(paths: list[Path], output: Path) -> Iterator[str]:
-    """Write Fig. 6 from videos IDENTITY.mp4, which have one sound, and the references IDENTITY.png beside them, if any."""
+    """Write Fig. 6 from videos IDENTITY.mp4, all with one sound, and references IDENTITY.png beside them, if any."""
     size, frames, references = None, {}, {}
     for path in paths:
         frames[path.stem] = read_video(path, size)[:MAX_FRAMES]

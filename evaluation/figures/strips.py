@@ -1,7 +1,7 @@
 """Frames put together into pictures: rows of frames with names, tiles side by side, mouths, differences.
 
-Letters: T video frame, N frame shown, H W C picture (RGB, uint8), P pose value. Pictures may have any size; the frames of
-one call have one.
+Frames may have any size, but one size in a call. Letters: T video frame, N frame shown, H W C picture (RGB, uint8),
+P pose value.
 """
 
 import math
@@ -19,9 +19,7 @@ ROW_TILES = 5  # tiles in a row of a side-by-side video
 BATCH = 25  # frames composed at once
 WHITE = 255
 
-MOUTH_MM = np.array(
-    [[0.0, 47.0, 0.0]]
-)  # about where a mouth is in the head's frame; only its turning with the head counts
+MOUTH_MM = np.array([[0.0, 47.0, 0.0]])  # roughly the mouth in the head's own axes; it only tells how the mouth turns
 MOUTH_VIEW = 2.2  # widths of the mouth that an enlarged mouth shows
 UNKNOWN_MOUTH_WIDTH = 50.0  # pixels of 256, where no frame of a clip has a measured mouth
 
@@ -106,13 +104,14 @@ def lettering(words: str, size: int, width: int | None = None) -> np.ndarray:
 
 
 def mouth_centres(mouth_T4: np.ndarray, true_TP: np.ndarray, pose_TP: np.ndarray) -> np.ndarray:
-    """Where the mouth is to be looked for under other head poses than the true ones.
+    """Where the mouth is under other head poses than the true ones.
 
-    The landmarks of a generated video are not known; its head pose is. A point of the head goes with the pose, and lies as
-    far from the mouth as it does in the true frames (the median).
+    The landmarks of a generated video are not known, but its head pose is. A point of the head is followed by the pose;
+    its distance to the mouth is taken from the true frames (the median).
 
     Args:
-        mouth_T4: true mouths of `Clip.mouth`, NaN where unknown. true_TP, pose_TP: true and generated poses, rad and mm.
+        mouth_T4: true mouths of `Clip.mouth`, NaN where unknown.
+        true_TP, pose_TP: true and generated poses, rad and mm.
 
     Returns: [T, 2], (x, y) in pixels of a picture 256 wide.
     """
@@ -145,11 +144,12 @@ def mouths(frames_THWC: np.ndarray, centre_T2: np.ndarray, mouth_T4: np.ndarray)
 
 def differences(frames_THWC: np.ndarray, gain: float) -> np.ndarray:
     """|frame t + 1 - frame t|, mean over colours, times `gain`, cut at 255: grey [T - 1, H, W, 3]."""
-    found = []
+    pictures = []
     for before, after in pairwise(frames_THWC):
         difference_HW = np.abs(after.astype(np.float32) - before).mean(2)
-        found.append(np.repeat(np.minimum(gain * difference_HW, 255).round().astype(np.uint8)[..., None], 3, axis=2))
-    return np.stack(found)
+        grey_HW = np.minimum(gain * difference_HW, 255).round().astype(np.uint8)
+        pictures.append(np.repeat(grey_HW[..., None], 3, axis=2))
+    return np.stack(pictures)
 
 
 def _white(height: int, width: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Is it still the same person: CSIM, the cosine similarity of ArcFace embeddings (Deng et al. 2019) of frames and reference.
+"""Is it still the same person? CSIM: cosine similarity of ArcFace embeddings (Deng et al. 2019), frames and reference.
 
 The network is the IResNet of insightface's arcface_torch; its `backbone.pth` files (model zoo of
 github.com/deepinsight/insightface, non-commercial research) load unchanged. Values depend on the file (depth, training
@@ -42,7 +42,7 @@ class Identity(NamedTuple):
 
 
 class Block(nn.Module):
-    """Two convolutions beside a shortcut, each after (and the sum's last also before) a norm; stride in the second."""
+    """Norm, convolution, norm, PReLU, convolution with the stride, norm; and a shortcut beside them."""
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class ArcFace(nn.Module):
 
 
 def load_arcface(path: Path, device: str | torch.device = "cpu", sha256_prefix: str = "") -> ArcFace:
-    """An ArcFace backbone, for evaluation; its depth is seen from the file.
+    """An ArcFace backbone, ready to measure; its depth is read off the file.
 
     Args:
         path: backbone.pth.
@@ -147,13 +147,13 @@ def embed(network: nn.Module, face_NHWC: np.ndarray) -> Tensor:
 
 
 def align(frame_HWC: np.ndarray, mesh_N3: np.ndarray) -> np.ndarray:
-    """The face as ArcFace wants it, uint8 [112, 112, 3]: turned, scaled and moved so that five points fit `TEMPLATE_52`.
+    """The face as ArcFace wants it, uint8 [112, 112, 3]: turned, scaled, moved so that five points fit `TEMPLATE_52`.
 
-    The five points are the eyes' centres, the tip of the nose and the mouth's corners of mediapipe's mesh; the
-    similarity (no reflection) is the least-squares one. insightface takes the points from RetinaFace.
+    The five points are the centres of the eyes, the tip of the nose and the corners of the mouth in mediapipe's mesh;
+    the transform is the least-squares similarity without reflection. insightface takes the points from RetinaFace.
     """
     points_52 = np.concatenate([[mesh_N3[list(eye)].mean(0) for eye in EYES], mesh_N3[list(NOSE_AND_MOUTH)]])[:, :2]
-    here, there = points_52 @ (1, 1j), TEMPLATE_52 @ (1, 1j)  # a similarity is z -> turn * z + move
+    here, there = points_52 @ (1, 1j), TEMPLATE_52 @ (1, 1j)  # as complex numbers: a similarity is z -> turn * z + move
     centred = here - here.mean()
     turn = (centred.conj() @ (there - there.mean())) / (centred.conj() @ centred)
     move = there.mean() - turn * here.mean()

@@ -1,7 +1,7 @@
-"""How alive a talking head is, without asking that it moves as the true one did: heads, beats, blinks, stillness behind.
+"""How alive a talking head looks, whether or not it moves as the true one did: head, beats, eyes, mouth, background.
 
-Every function takes the arrays of one clip (or of two to compare) and gives NaN where nothing can be said: too few frames,
-or no face found. Frames whose face was not found are rows of NaN.
+Every function takes the arrays of one clip (or of two to compare) and returns NaN where nothing can be measured: too
+few frames, or no face. A frame in which no face was found is a row of NaN.
 
 Letters: T video frame (25 a second), P pose value (rx pitch, ry yaw, rz roll in rad, tx, ty, tz in mm), N mesh point of
 mediapipe's 468 (x, y, z in pixels), K point, D coordinate, S sample of sound, F frequency band, H W C picture.
@@ -40,10 +40,10 @@ class HeadDeviation(NamedTuple):
 
 
 def head_deviation(pose_TP: np.ndarray) -> HeadDeviation:
-    """How much a head turns: the head-pose diversity of KDTalker is the mean of this over clips.
+    """How much a head turns. KDTalker's head-pose diversity is the mean of this over clips.
 
-    Theirs are Hopenet's angles, in degrees too; SadTalker's "diversity" (0.278 and the like) is the deviation of Hopenet's
-    features and another quantity. NaN for fewer than two frames with a pose.
+    KDTalker takes Hopenet's angles, in degrees as here. SadTalker's "diversity" (about 0.278) is something else: the
+    deviation of Hopenet's features. NaN for fewer than two frames with a pose.
     """
     angle_T3 = _whole_rows(pose_TP)[:, :3]
     if len(angle_T3) < 2:
@@ -56,8 +56,8 @@ def pose_velocity_distance(generated: Sequence[np.ndarray], true: Sequence[np.nd
     """Frechet distance between the head velocities of two sets of clips (poses [T, P] each): do heads move alike?
 
     A velocity is the change of a pose to the next frame. Each axis is divided by its standard deviation over the true
-    clips, so radians and millimetres count alike and the number has no unit: 0 for equal statistics, and about P = 6 for
-    heads that never move, 1 an axis. Ours, after the FID of poses in other papers. A set's number: clips are pooled.
+    clips, so that radians and millimetres count alike and the number has no unit. It is 0 for equal statistics and
+    about 6 for heads that never move (1 for each axis). The clips of a set are pooled. Ours, after others' pose FID.
 
     Returns: NaN if a set has fewer than two velocities, or the true heads never move along an axis.
     """
@@ -74,8 +74,8 @@ def pose_velocity_distance(generated: Sequence[np.ndarray], true: Sequence[np.nd
 def frechet_distance(mean_a_D: np.ndarray, cov_a_DD: np.ndarray, mean_b_D: np.ndarray, cov_b_DD: np.ndarray) -> float:
     """Squared 2-Wasserstein distance of two Gaussians (Dowson and Landau 1982), as in FID.
 
-    The trace of (A B)^1/2 is taken as that of (A^1/2 B A^1/2)^1/2, whose eigenvalues are real and, clipped, not negative:
-    singular covariances do no harm, as they do to a matrix square root of A B.
+    The trace of (A B)^1/2 is computed as that of (A^1/2 B A^1/2)^1/2, which has the same eigenvalues but is symmetric:
+    they stay real, and singular covariances do no harm.
     """
     value_D, vector_DD = eigh(cov_a_DD)
     root_DD = (vector_DD * np.sqrt(value_D.clip(0))) @ vector_DD.T
@@ -91,8 +91,9 @@ SHORTEST_SPECTRUM = 2 * FPS  # frames: below 2 s the bands cannot be told apart
 def band_shares(value_TP: np.ndarray, bands_hz: Sequence[float] = BANDS_HZ) -> np.ndarray:
     """Share of a motion's power in each frequency band, [F, P], columns sum to 1.
 
-    Periodogram with a Hann window after the linear trend is taken off; a frequency on an edge belongs to the upper band.
-    Gaps are interpolated. NaN for fewer than 50 frames, a column that never changes, or more gap than pose.
+    From a periodogram with a Hann window, after the linear trend is removed. A frequency on the edge of two bands
+    belongs to the upper one. Gaps are interpolated. NaN for fewer than 50 frames, for a column that never changes,
+    and where fewer than half of the poses are known.
     """
     shares_FP = np.full((len(bands_hz) - 1, value_TP.shape[1]), NAN)
     filled_TP = _filled(value_TP)
@@ -109,7 +110,8 @@ def band_shares(value_TP: np.ndarray, bands_hz: Sequence[float] = BANDS_HZ) -> n
 def spectrum_distance(generated_TP: np.ndarray, true_TP: np.ndarray) -> float:
     """Whether two motions have their power in the same frequency bands: half the L1 distance of `band_shares`.
 
-    0 for equal shares, 1 for motions that share no band, whatever their size. Mean over the axes along which both move. Ours.
+    0 for equal shares, 1 for motions that share no band, whatever their size. Mean over the axes along which both move.
+    Ours.
 
     Returns: NaN if there is no such axis, or one of the motions has fewer than 50 frames.
     """
@@ -122,7 +124,7 @@ def spectrum_distance(generated_TP: np.ndarray, true_TP: np.ndarray) -> float:
 
 
 def jitter(point_TD: np.ndarray) -> float:
-    """Tremble from frame to frame, in the unit of the points: root mean square of third differences, by sqrt(20).
+    """Tremble from frame to frame, in the unit of the points: root mean square of third differences / sqrt(20).
 
     That is the standard deviation, per coordinate, of independent noise on every frame; movements of up to about 1 Hz
     hardly count (sine of amplitude 1: 0.003 at 1 Hz, 0.02 at 2 Hz). Ours: papers define jitter in several ways.
@@ -170,7 +172,8 @@ def sound_beats(pcm_S: np.ndarray) -> np.ndarray:
 def _beat_tracker() -> Callable[[np.ndarray], np.ndarray]:
     """librosa's beat tracker, imported and compiled by one process at a time.
 
-    Two that fill numba's cache together leave compiled functions that crash everyone who calls them later (numba#10128).
+    Two processes that fill numba's cache at the same time leave broken code there, which crashes whoever calls it later
+    (numba#10128).
     """
     import librosa
 
@@ -187,10 +190,11 @@ def _beat_tracker() -> Callable[[np.ndarray], np.ndarray]:
 
 
 def motion_beats(point_TKD: np.ndarray) -> np.ndarray:
-    """Times at which a motion pauses, seconds: local minima of the points' mean speed, smoothed by a Gaussian of 5 frames.
+    """Times in seconds at which a motion pauses: minima of the points' mean speed, smoothed by a Gaussian of 5 frames.
 
-    Points are landmarks as in KDTalker, or the head's angles, [T, K=1, D=3], where landmarks are not at hand. Speed i is
-    from frame i to i + 1 and stands at i / 25 s, as there. Gaps are interpolated; none in a motion with more gap than face.
+    KDTalker's points are landmarks; the head's angles, [T, K=1, D=3], serve as well. The speed from frame i to i + 1
+    counts for the time i / 25 s, as in KDTalker. Gaps are interpolated. No times where fewer than half of the frames
+    have a face.
     """
     filled_TD = _filled(point_TKD.reshape(len(point_TKD), -1))
     if filled_TD is None or len(filled_TD) < 2:
@@ -204,14 +208,14 @@ def motion_beats(point_TKD: np.ndarray) -> np.ndarray:
 
 EYES = ((33, 160, 158, 133, 153, 144), (362, 385, 387, 263, 373, 380))  # corner, lid, lid, corner, lid, lid
 EYE_CORNERS = (33, 263)  # the outer ones
-# Of the clip's median aspect ratio. Measured on 9 GRID clips at 128x128, looked at frame by frame: mediapipe's mesh follows
-# lids weakly, blinks go to 0.60-0.78, eyes that only look down to 0.84.
+# Shares of the clip's median aspect ratio. On 9 GRID clips (128x128), checked frame by frame, blinks went down to
+# 0.60-0.78, eyes that only look down to 0.84: mediapipe's mesh follows the lids weakly.
 CLOSED, OPEN = 0.8, 0.85
 LONGEST_BLINK_S = 0.5  # longer: the eyes are lowered or closed, which is no blink
 
 
 def eye_aspect_ratio(mesh_TN3: np.ndarray) -> np.ndarray:
-    """Opening by width of the eyes, mean of both, [T] (Soukupova and Cech 2016); NaN where no face is."""
+    """Height of the eyes divided by their width, mean of both, [T] (Soukupova and Cech 2016); NaN where no face is."""
     ratios = []
     for eye in EYES:
         p1, p2, p3, p4, p5, p6 = np.moveaxis(mesh_TN3[:, eye, :2], 1, 0)
@@ -226,7 +230,7 @@ def blinks(ratio_T: np.ndarray) -> list[tuple[int, int]]:
     A blink begins where the aspect ratio falls below 0.8 of its median over the clip and ends where it is above 0.85
     again, at most 0.5 s later. Eyes that are closed in the first or last frame, or when the face is lost, do not count.
     """
-    found: list[tuple[int, int]] = []
+    spans: list[tuple[int, int]] = []
     begin, seen_open = None, False
     middle = np.nanmedian(ratio_T) if np.isfinite(ratio_T).any() else NAN
     for frame, relative in enumerate(ratio_T / middle):
@@ -234,11 +238,11 @@ def blinks(ratio_T: np.ndarray) -> list[tuple[int, int]]:
             begin, seen_open = None, False
         elif relative > OPEN:
             if begin is not None and frame - begin <= LONGEST_BLINK_S * FPS:
-                found.append((begin, frame))
+                spans.append((begin, frame))
             begin, seen_open = None, True
         elif relative < CLOSED and seen_open:
             begin, seen_open = frame, False
-    return found
+    return spans
 
 
 def blink_rate(ratio_T: np.ndarray) -> float:
@@ -251,14 +255,14 @@ def blink_rate(ratio_T: np.ndarray) -> float:
 
 
 def mouth_opening(mesh_TN3: np.ndarray) -> np.ndarray:
-    """Distance of the inner lips by the distance of the eyes' outer corners, [T]; NaN where no face is."""
+    """Distance of the inner lips divided by that of the eyes' outer corners, [T]; NaN where no face is."""
     left, right = EYE_CORNERS
     return mouth_of(mesh_TN3)[:, 3] / np.linalg.norm(mesh_TN3[:, left] - mesh_TN3[:, right], axis=1)
 
 
 # ---- loudness
 
-QUIETEST_DB = -60.0  # of full scale: below it a room is heard, no speech; ours
+QUIETEST_DB = -60.0  # of full scale: what is quieter is the room, not speech; ours
 FULL_SCALE = 32768
 
 
@@ -276,18 +280,18 @@ MESH_MARGIN = (0.3, 0.5, 0.3, 0.15)
 
 
 class Background(NamedTuple):
-    """Temporal variation outside the head, in 8-bit levels; `ratio` is generated by true. NaN: nothing is outside."""
+    """Variation over time outside the head, in 8-bit levels. NaN where the head fills the picture."""
 
     generated: float
     true: float
-    ratio: float
+    ratio: float  # generated / true
 
 
 def background_stability(generated_THWC: np.ndarray, true_THWC: np.ndarray, head_4: np.ndarray) -> Background:
-    """Whether what is not head holds still: no flicker if the ratio is about 1 or below; twice is the aim's limit.
+    """Whether the background holds still: a ratio of about 1 or below means no flicker; above 2 is too much (ours).
 
     Args:
-        generated_THWC, true_THWC: uint8, pictures of one size; the longer video is cut.
+        generated_THWC, true_THWC: uint8, pictures of one size; the longer video is cut to the shorter.
         head_4: `head_box` of the meshes of both videos together, in pixels of these pictures.
 
     Returns: infinite ratio if only the true video stands entirely still, NaN if both do.
@@ -300,10 +304,10 @@ def background_stability(generated_THWC: np.ndarray, true_THWC: np.ndarray, head
 
 
 def background_variation(frames_THWC: np.ndarray, head_4: np.ndarray) -> float:
-    """Standard deviation over time, mean over pixels and colours outside a box (left, top, right, bottom), levels of 255.
+    """Standard deviation over time, mean over the pixels and colours outside a box, in 8-bit levels.
 
-    Shoulders count as background: where they move in the true video too, look at the ratio. NaN if the box covers the
-    picture or is unknown, or for fewer than two frames.
+    Shoulders count as background; since they move in the true video too, judge by the ratio to that. NaN if the box
+    (left, top, right, bottom) covers the picture or is unknown, or for fewer than two frames.
     """
     outside_HW = np.ones(frames_THWC.shape[1:3], bool)
     if not np.isfinite(head_4).all() or len(frames_THWC) < 2:
@@ -318,7 +322,7 @@ def background_variation(frames_THWC: np.ndarray, head_4: np.ndarray) -> float:
         total += pixels
         squares += pixels**2
     frames = len(frames_THWC)
-    return float(np.sqrt(frames * squares - total**2).mean() / frames)  # integers: no rounding in the difference
+    return float(np.sqrt(frames * squares - total**2).mean() / frames)  # of integers, so that nothing is rounded off
 
 
 def head_box(mesh_TN3: np.ndarray) -> np.ndarray:
@@ -336,13 +340,13 @@ def head_box(mesh_TN3: np.ndarray) -> np.ndarray:
 
 # ---- correlation
 
-CONSTANT = 1e-6  # of the largest value: less is the rounding of a signal that stands still
+CONSTANT = 1e-6  # of the largest value: a deviation below it is rounding, the signal stands still
 
 
 def correlation(a_T: np.ndarray, b_T: np.ndarray) -> float:
     """Pearson's correlation over the frames where both are known.
 
-    NaN for fewer than three such frames, or if one of the signals stands still but for rounding.
+    NaN for fewer than three such frames, or if one of the signals stands still (but for rounding).
     """
     known_T = np.isfinite(a_T) & np.isfinite(b_T)
     pair_T2 = np.stack([a_T[known_T], b_T[known_T]], axis=1).astype(np.float64)
@@ -351,11 +355,11 @@ def correlation(a_T: np.ndarray, b_T: np.ndarray) -> float:
     return float(np.corrcoef(pair_T2.T)[0, 1])
 
 
-# ---- gaps
+# ---- gaps and stillness
 
 
 def _constant(value_TD: np.ndarray) -> np.ndarray:
-    """Whether each column stands still but for rounding, [D]; in float64, since float32's own deviation may be above it."""
+    """Whether each column stands still but for rounding, [D]; float64, since float32 rounds by more than `CONSTANT`."""
     value_TD = np.asarray(value_TD, np.float64)
     return value_TD.std(0) <= CONSTANT * np.abs(value_TD).max(0)
 

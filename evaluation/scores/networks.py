@@ -1,6 +1,6 @@
-"""Published networks that measure: each is a local file, checked where its hash is published, and left out without it.
+"""Published networks that measure. Each is a local file, checked against its hash where one is published.
 
-Nothing is downloaded, and nothing stands in for a file that is not there: the numbers it gives are reported as missing.
+Nothing is downloaded, and nothing replaces a file that is not there: its numbers are reported as missing.
 """
 
 import warnings
@@ -71,7 +71,7 @@ def load_networks(paths: NetworkPaths, device: torch.device) -> Networks:
 
 
 def load_lpips(path: Path, device: torch.device, sha256_prefix: str = ALEXNET_SHA256) -> nn.Module:
-    """LPIPS (Zhang et al. 2018), version 0.1 with AlexNet, whose weights are read from `path`. Raises CheckpointError."""
+    """LPIPS (Zhang et al. 2018), version 0.1, with the AlexNet of `path`. Raises CheckpointError."""
     import lpips
 
     trained = load_torch_file(checked(path, sha256_prefix))

@@ -1,4 +1,4 @@
-"""Files of published networks that measure: checked before they are believed."""
+"""Files of published networks: checked before they are used."""
 
 from pathlib import Path
 

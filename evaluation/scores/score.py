@@ -43,7 +43,7 @@ class Scores:
 
 
 def score_video(row: Row, candidate: Candidate, truth: Truth, networks: Networks, pose_range: PoseRange) -> Scores:
-    """Everything that one clip's video gives; what only a whole set gives (FID) is for `evaluation.report`.
+    """All numbers of one video; those of a whole set of clips, like FID, are computed in `evaluation.report`.
 
     Frame 0, which is the source picture, does not count where videos are held against their truth.
     """

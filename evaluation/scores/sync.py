@@ -1,12 +1,12 @@
-"""Lips against sound: SyncNet (Chung and Zisserman 2016), the scores of Sec. 5.2 and LSE-D, LSE-C (Prajwal et al. 2020).
+"""Lips against sound by SyncNet (Chung and Zisserman 2016): the scores of Sec. 5.2; LSE-D, LSE-C (Prajwal et al. 2020).
 
-The numbers are those that `joonson/syncnet_python`, and Wav2Lip's `scores_LSE` on top of it, give for the same face crop:
-25 frames/s, 16 kHz mono, frames stretched to 224x224, blue first, 0..255. What they add and we do not: frames pass
-through JPEG files there. The public file is SYNCNET_FILE, of
+The numbers are those of `joonson/syncnet_python`, and of Wav2Lip's `scores_LSE` on top of it, for the same face crop:
+25 frames/s, 16 kHz mono, frames stretched to 224x224, blue first, 0..255. The one difference: there, frames pass
+through JPEG files. The public file is SYNCNET_FILE, of
 http://www.robots.ox.ac.uk/~vgg/software/lipsync/data/syncnet_v2.model
 
-Letters: T video frame, N window (5 frames = 20 MFCC rows = 0.2 s, one each frame), R MFCC row (10 ms), M MFCC, E embedding,
-B batch, H W C picture.
+Letters: T video frame, N window (5 frames = 20 MFCC rows = 0.2 s, one each frame), R MFCC row (10 ms), M MFCC,
+E embedding, B batch, H W C picture.
 """
 
 from pathlib import Path
@@ -33,7 +33,7 @@ SIZE = 224  # pixels
 WINDOW = 5  # frames
 ROWS_PER_FRAME = 4
 MAX_SHIFT = 15  # frames to either side: Wav2Lip's setting (the demo of syncnet_python uses 15 as well)
-LEAST_OVERLAP = 3  # a shift may be at most 1 / 3 of the windows: no mean holds more than a third of padding; ours
+LEAST_OVERLAP = 3  # a shift is at most 1 / 3 of the windows, so that no mean is more than a third padding; ours
 BATCH = 20  # windows at a time
 CROP_SCALE = 0.4  # of the face's half side: how much more than the face is cut out
 PADDING_GREY = 110
@@ -50,7 +50,7 @@ class SyncScore(NamedTuple):
 
 
 class SyncNet(nn.Module):
-    """Two networks that place 0.2 s of a face and of its sound near each other if they belong together.
+    """Two networks that embed 0.2 s of a face and of a sound; the embeddings are near if the two belong together.
 
     Attribute names and order are those of the public file, so that it loads strictly.
     """
@@ -180,8 +180,8 @@ def face_crops(frames_THWC: np.ndarray, box_T4: np.ndarray) -> np.ndarray:
 
     The face's square, widened by 0.4 of its half side left and right and 0.8 below; boxes go through a median filter of
     13 frames (their ends are held; the public one takes zeros beyond them); grey where the crop leaves the picture.
-    SyncNet was trained on such crops, from S3FD's face boxes: crops from another detector's, or whole frames, give other
-    values, so the protocol must name which was used.
+    SyncNet was trained on such crops, made with S3FD's face boxes. Boxes of another detector, or whole frames, give
+    other values, so a protocol must say which were used.
 
     Args:
         box_T4: left, top, right, bottom of the face in pixels, of every frame.

@@ -22,7 +22,7 @@ SCORES = (1, 2, 3, 4, 5)
 NATURAL = 4  # from here on: Table 3 counts 4 and 5
 KEY_FORMAT, ANSWERS_FORMAT = "naturalness-key-1", "naturalness-answers-1"
 BOOTSTRAP_SAMPLES = 10_000
-WATCHED = 0.5  # of a video; ratings given after less of it are counted in the report
+WATCHED = 0.5  # of a video: the report says how many ratings were given after less
 
 
 class _Record(BaseModel):
@@ -37,45 +37,45 @@ class Video(_Record):
 
 
 class Key(_Record):
-    """STUDY.key.json. `study`: names the study in its answers; `salt`: hexadecimal, of the hashes; `videos`: by id."""
+    """STUDY.key.json: what the ids in the page stand for."""
 
     format: Literal["naturalness-key-1"]
-    study: str
-    salt: str
+    study: str  # names the study in its answers
+    salt: str  # of the hashes, hexadecimal
     question: str
-    videos: dict[str, Video]
+    videos: dict[str, Video]  # by id
 
 
 class Rating(_Record):
-    """One score: when the video appeared and when the score was given (ISO 8601), how often and how much was played."""
+    """One score."""
 
     video: str
     score: Annotated[int, Field(ge=SCORES[0], le=SCORES[-1])]
-    shown: str
-    answered: str
+    shown: str  # when the video appeared, ISO 8601
+    answered: str  # when the score was given
     plays: Annotated[int, Field(ge=0)]
-    watched: Annotated[float, Field(ge=0, le=1)]
+    watched: Annotated[float, Field(ge=0, le=1)]  # share of the video that was played
 
 
 class Answers(_Record):
-    """One participant's file: `order` in which the videos came, drawn from `seed`; times in ISO 8601."""
+    """One participant's file."""
 
     format: Literal["naturalness-answers-1"]
     study: str
     participant: Annotated[str, Field(min_length=1)]
-    seed: int
-    order: list[str]
-    started: str
+    seed: int  # of the order
+    order: list[str]  # in which the videos came
+    started: str  # ISO 8601
     finished: str
     answers: list[Rating]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over ratings and its 95 % bootstrap interval over participants (None for a single participant)."""
+    """A mean over ratings."""
 
     value: float
-    interval: tuple[float, float] | None
+    interval: tuple[float, float] | None  # 95 %, bootstrap over participants; None for a single one
 
 
 def read_key(path: Path) -> Key:
@@ -185,12 +185,12 @@ def score_answers(files: list[Path], key_path: Path, output: Path) -> list[str]:
 
 def listed(files: list[Path], key_path: Path) -> list[Path]:
     """Files of answers: the named ones and every .json of named folders, but not the key. Raises DataError."""
-    found: list[Path] = []
+    paths: list[Path] = []
     for path in files:
         if not path.exists():
             raise DataError(f"--answers {path} not found; check the name")
-        found += sorted(path.glob("*.json")) if path.is_dir() else [path]
-    unique = {path.resolve(): path for path in found if path.resolve() != key_path.resolve()}
+        paths += sorted(path.glob("*.json")) if path.is_dir() else [path]
+    unique = {path.resolve(): path for path in paths if path.resolve() != key_path.resolve()}
     return list(unique.values())
 
 

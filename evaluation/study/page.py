@@ -29,7 +29,7 @@ def make_page(
 
     Raises:
         DataError: a video cannot be read, or browsers would not play it.
-        EvaluationError: no videos, not the same clips for all methods, too much for one page, or the key is there already.
+        EvaluationError: no videos, not the same clips for all methods, too many MB, or the key is there already.
     """
     key_path = output.with_suffix(".key.json")
     if key_path.exists():
@@ -58,39 +58,39 @@ def find_videos(folder: Path, methods: list[str] | None, clips: list[str] | None
     """The videos of a study, checked; see `make_page`."""
     if not folder.is_dir():
         raise EvaluationError(f"--videos {folder} is not a folder; give one with METHOD/CLIP.mp4")
-    found: dict[Video, Path] = {}
+    videos: dict[Video, Path] = {}
     for path in sorted(folder.glob("*/*.mp4")):
         video = Video(method=path.parent.name, clip=path.stem)
         if (methods is None or video.method in methods) and (clips is None or video.clip in clips):
-            found[video] = path
-    all_methods = {video.method for video in found} | set(methods or ())
-    all_clips = {video.clip for video in found} | set(clips or ())
-    if not found:
+            videos[video] = path
+    all_methods = {video.method for video in videos} | set(methods or ())
+    all_clips = {video.clip for video in videos} | set(clips or ())
+    if not videos:
         raise EvaluationError(f"--videos {folder} holds no METHOD/CLIP.mp4 that was asked for; check the names")
     for method in sorted(all_methods):
         for clip in sorted(all_clips):
-            if Video(method=method, clip=clip) not in found:
+            if Video(method=method, clip=clip) not in videos:
                 raise EvaluationError(
                     f"{folder / method / clip}.mp4 is missing: every method must show every clip; add it, or choose "
                     "with --methods and --clips"
                 )
-    size_mb = sum(path.stat().st_size for path in found.values()) / 1e6
+    size_mb = sum(path.stat().st_size for path in videos.values()) / 1e6
     if size_mb > LARGEST_MB:
         raise EvaluationError(
-            f"{len(found)} videos have {size_mb:.0f} MB, more than the {LARGEST_MB} MB a page can hold; choose fewer clips"
+            f"{len(videos)} videos have {size_mb:.0f} MB, more than the {LARGEST_MB} MB of a page; choose fewer clips"
         )
-    silent = [path for path in found.values() if not playable_sound(path)]
-    if silent and len(silent) < len(found):
+    silent = [path for path in videos.values() if not playable_sound(path)]
+    if silent and len(silent) < len(videos):
         raise EvaluationError(f"{silent[0]} has no sound and others have; all or none may")
-    return found
+    return videos
 
 
 def playable_sound(path: Path) -> bool:
     """Whether a video has sound, after checking that every browser plays it. Raises DataError."""
     with open_media(path, "video", "video") as (container, stream):
-        found = (stream.codec_context.name, stream.codec_context.pix_fmt)
-        if found != ("h264", "yuv420p"):
-            raise DataError(f"{path} is {' '.join(map(str, found))}; browsers play H.264 with yuv420p, convert it")
+        coding = (stream.codec_context.name, stream.codec_context.pix_fmt)
+        if coding != ("h264", "yuv420p"):
+            raise DataError(f"{path} is {' '.join(map(str, coding))}; browsers play H.264 with yuv420p, convert it")
         return len(container.streams.audio) > 0
 
 

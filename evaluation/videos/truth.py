@@ -25,7 +25,7 @@ MIN_FOUND = 0.7  # share of frames in which a face must be found, else nothing i
 
 
 class Footage:
-    """Frames of one video and the face meshes in them, which are looked for once, when first asked for."""
+    """Frames of one video, and the face meshes in them, which are searched when they are first asked for."""
 
     def __init__(self, frames_THWC: np.ndarray, finder: LandmarkFinder | None) -> None:
         self.frames_THWC, self.finder = frames_THWC, finder
@@ -35,7 +35,7 @@ class Footage:
 
     @cached_property
     def mesh_TN3(self) -> np.ndarray | None:
-        """[T, 468, 3] in pixels, NaN where no face is; None without `make pose-tools`."""
+        """[T, 468, 3] in pixels, NaN where no face is; None if it is not to be looked for."""
         return None if self.finder is None else self.finder.meshes(self.frames_THWC)
 
     @cached_property
@@ -140,7 +140,7 @@ class PreparedItem:
 
 @dataclass(frozen=True)
 class VideoItem:
-    """A video file, not yet read. What a prepared clip stores is measured in it, where `make pose-tools` has been run."""
+    """A video file, not yet read. What a prepared clip stores is measured in it, with `make pose-tools` only."""
 
     path: Path
     identity: str
@@ -175,7 +175,7 @@ Item = PreparedItem | VideoItem
 
 
 def read_video(path: Path, size: int | None = None) -> np.ndarray:
-    """All frames at 25 a second, uint8 RGB [T, H, W, 3]; scaled to `size` pixels of width.
+    """All frames at 25 a second, uint8 RGB [T, H, W, 3]; scaled to a width of `size` pixels, if given.
 
     Raises:
         DataError: no video, damaged, or fewer than two frames.
