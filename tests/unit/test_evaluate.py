@@ -63,3 +63,12 @@ def test_a_wrong_key_or_row_is_named():
         load(evaluate.Config, None, ["variants.no_jacobians=x"])
     with pytest.raises(ConfigError, match=r"rows.*'gt-head'.*found 'gt-heads'"):
         load(evaluate.Config, None, ["rows=[gt-heads]"])
+
+
+def test_options_of_inference_are_nested_and_none_is_ignored():
+    config = load(evaluate.Config, None, ["animation.expression_scale=2", "animation.device=cpu"])
+    assert config.animation.expression_scale == 2 and config.animation.crop == "none"
+    with pytest.raises(ConfigError, match=r"animation\.crop.*found 'auto'"):
+        load(evaluate.Config, None, ["animation.crop=auto"])
+    with pytest.raises(ConfigError, match=r"unknown key animation\.expresion_scale; did you mean"):
+        load(evaluate.Config, None, ["animation.expresion_scale=2"])
