@@ -34,8 +34,8 @@ from datasets.clips import (
     FEATURE_TAIL_SAMPLES,
     MANIFEST,
     SAMPLES_PER_FRAME,
+    Clip,
     ClipRow,
-    load_manifest,
     measure_pose_range,
     save_pose_range,
     write_clip,
@@ -523,9 +523,9 @@ def make_corpus(
             raise DataError("a worker process died, out of memory perhaps; try again with fewer workers") from error
     else:
         rows = [draw_clip(*job) for job in jobs]
-    write_rows(root / MANIFEST, rows)
-    train = load_manifest(root, "train")
+    train = [Clip(row, place, root / "clips" / row.id) for place, row in enumerate(rows) if row.split == "train"]
     save_pose_range(root, measure_pose_range(train), f"percentiles 0.5-99.5 of {len(train)} training clips, widened")
+    write_rows(root / MANIFEST, rows)  # last: where there is a manifest, the corpus is whole
 
 
 @dataclass(frozen=True)
