@@ -19,9 +19,10 @@ import torch
 import yaml
 
 from animation.generate import Animator, Job, Summary
-from animation.models import DEMO_WEIGHTS, NETWORKS, load_models
+from animation.models import load_models
 from animation.options import AnimationOptions, OptionError
 from animation.progress import frame_bar
+from animation.weights import DEMO_WEIGHTS, NETWORKS
 from datasets.errors import DataError
 from datasets.provenance import Signature
 from engine.checkpoint import CheckpointError

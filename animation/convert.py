@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from animation.models import build_networks, read_weights
+from animation.weights import build_networks, read_weights
 from engine.checkpoint import CheckpointError, Weights, save_weights
 from engine.command import clean_exit
 

@@ -1,68 +1,46 @@
-"""From sound to motion: head poses by N_H, then keypoints by N_M, streamed window by window.
+"""From head poses and sound to keypoints by N_M, streamed window by window; and what may be done to keypoints then.
+
+Windows overlap by half. The first and last quarter of a window know little of what lies beyond it, so a frame is taken
+from the window in whose middle half it lies; the first window gives its first three quarters. With the paper's T = 64
+this is the released program's schedule: frames 0-47 from window 0, then 32 frames a window.
 
 Letters: T video frame, A audio window in a frame, F audio feature, P pose value, B batch, C H W picture.
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from animation.head_poses import HeadPoses
 from animation.models import Models
-from animation.schedule import emission_schedule
 from datasets.pose import render_boxes
 from modules.keypoints import Keypoints, compose_2x2, invert_2x2
 from modules.motion_field_generator import MotionFieldGenerator, Reference
 
-POSE_CHUNK = 1024  # audio frames that E_A sees at once
+
+class Emission(NamedTuple):
+    """Slots `first` to `stop - 1` of window `window` are kept; slot s of window w is frame w * window_length / 2 + s."""
+
+    window: int
+    first: int
+    stop: int
 
 
-class HeadPoses:
-    """Head poses of a clip: one a video frame, and the one that stands for all frames after the end.
-
-    Attributes:
-        frames_TP: [T, 6] rad and mm, as used for frame i.
-        after_P: [6], what pads the last window.
-        reference_P: [6], pose of the picture itself; frame 0's where it is not known.
-    """
-
-    def __init__(self, frames_TP: np.ndarray, after_P: np.ndarray, reference_P: np.ndarray | None = None):
-        self.frames_TP = np.asarray(frames_TP, np.float32)
-        self.after_P = np.asarray(after_P, np.float32)
-        self.reference_P = self.frames_TP[0] if reference_P is None else np.asarray(reference_P, np.float32)
-
-    def slice(self, start: int, stop: int) -> np.ndarray:
-        """Poses of frames start to stop - 1, padded past the end."""
-        poses = self.frames_TP[start:stop]
-        padding = np.repeat(self.after_P[None], stop - start - len(poses), axis=0)
-        return np.concatenate([poses, padding])
-
-    def scaled(self, scale: float) -> "HeadPoses":
-        """Motion about the first pose made `scale` times as large; 0 holds the head still."""
-        first = self.frames_TP[0]
-        frames_TP, after_P = first + scale * (self.frames_TP - first), first + scale * (self.after_P - first)
-        return HeadPoses(frames_TP, after_P, self.reference_P)
-
-
-@torch.inference_mode()
-def predict_head_poses(models: Models, image_BCHW: Tensor, audio_TAF: np.ndarray) -> HeadPoses:
-    """N_H over the whole sound, in chunks with the LSTM's state carried over (Sec. 3.2)."""
-    predictor = models.head_motion_predictor
-    row, state = predictor.start(image_BCHW)
-    rows = [row]
-    for start in range(0, len(audio_TAF), POSE_CHUNK):
-        chunk = torch.from_numpy(audio_TAF[start : start + POSE_CHUNK]).to(models.device)
-        poses, state = predictor.advance(chunk[None], state)
-        rows.append(poses[0])
-    rows_TP = models.pose_range.denormalise(torch.cat(rows).cpu().numpy())  # (T + 1, 6)
-    first = models.head_motion_config.first_pose_row
-    return HeadPoses(rows_TP[first : first + len(audio_TAF)], rows_TP[-1], rows_TP[0])
-
-
-def given_head_poses(pose_TP: np.ndarray, num_frames: int) -> HeadPoses:
-    """Poses from a file, cut to `num_frames` or continued with the last one."""
-    return HeadPoses(HeadPoses(pose_TP, pose_TP[-1]).slice(0, num_frames), pose_TP[min(num_frames, len(pose_TP)) - 1])
+def emission_schedule(num_frames: int, window_length: int) -> list[Emission]:
+    """Windows to run for `num_frames` >= 1 frames, in order; together they give every frame exactly once."""
+    hop, quarter = window_length // 2, window_length // 4
+    schedule = []
+    window = 0
+    while True:
+        first = 0 if window == 0 else quarter
+        stop = min(window_length - quarter, num_frames - window * hop)
+        schedule.append(Emission(window, first, stop))
+        if window * hop + stop >= num_frames:
+            return schedule
+        window += 1
 
 
 @torch.inference_mode()
@@ -126,6 +104,12 @@ def _padded_audio(audio_TAF: np.ndarray, start: int, stop: int, padding: str) ->
     audio = audio_TAF[start:stop]
     after = np.zeros_like(audio_TAF[-1:]) if padding == "zeros" else audio_TAF[-1:]
     return np.concatenate([audio, np.repeat(after, stop - start - len(audio), axis=0)])
+
+
+def at_rest(source: Keypoints, frames: int, chunk: int = 256) -> Iterator[Keypoints]:
+    """The source's own keypoints for every frame: nothing moves."""
+    for start in range(0, frames, chunk):
+        yield repeated(source, min(chunk, frames - start))
 
 
 def relative_to_source(chunks: Iterator[Keypoints], source: Keypoints) -> Iterator[Keypoints]:

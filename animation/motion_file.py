@@ -1,5 +1,6 @@
 """A generated motion as a file: what `--save-motion` writes and `--motion` renders, on any picture."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from datasets.errors import DataError
 from datasets.files import read_npz, written_beside
+from modules.keypoints import Keypoints
 
 
 @dataclass
@@ -56,3 +58,45 @@ def load_motion(path: Path) -> Motion:
     arrays.setdefault("source_jacobians", jacobians[0])
     arrays.setdefault("fps", np.float32(25))
     return Motion(**{name: arrays[name] for name in names if name != "fps"}, fps=float(arrays["fps"]))
+
+
+@dataclass
+class Plan:
+    """Motion to be rendered: frames a second, number of frames, their keypoints in order, head poses [T, 6] or [0, 6]."""
+
+    fps: float
+    frames: int
+    chunks: Iterator[Keypoints]
+    head_pose_TP: np.ndarray
+
+
+class MotionRecorder:
+    """Keeps the keypoints that pass by, on the CPU."""
+
+    def __init__(self, source: Keypoints):
+        self.source = source
+        self.positions: list[np.ndarray] = []
+        self.jacobians: list[np.ndarray] = []
+
+    def record(self, chunks: Iterator[Keypoints]) -> Iterator[Keypoints]:
+        for chunk in chunks:
+            self.positions.append(chunk.position_BK2.cpu().numpy())
+            self.jacobians.append(_jacobian_array(chunk))
+            yield chunk
+
+    def motion(self, plan: Plan) -> Motion:
+        return Motion(
+            head_pose=plan.head_pose_TP,
+            keypoints=np.concatenate(self.positions),
+            jacobians=np.concatenate(self.jacobians),
+            source_keypoints=self.source.position_BK2[0].cpu().numpy(),
+            source_jacobians=_jacobian_array(self.source)[0],
+            fps=plan.fps,
+        )
+
+
+def _jacobian_array(keypoints: Keypoints) -> np.ndarray:
+    """[B, K, 2, 2]; identities where there are none."""
+    if keypoints.jacobian_BK22 is None:
+        return np.broadcast_to(np.eye(2, dtype=np.float32), (*keypoints.position_BK2.shape[:2], 2, 2))
+    return keypoints.jacobian_BK22.cpu().numpy()

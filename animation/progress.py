@@ -1,5 +1,6 @@
-"""A progress bar of frames for `Animator.animate`."""
+"""What a run says about itself: a bar of frames, and the seconds of each stage."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -16,3 +17,27 @@ def frame_bar(name: str) -> Iterator[Callable[[int, int], None]]:
             bar.update(done - bar.n)
 
         yield progress
+
+
+class Clock:
+    """Adds up wall seconds by stage into a dictionary."""
+
+    def __init__(self, seconds: dict[str, float]):
+        self.seconds = seconds
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+    def each(self, stage: str, items: Iterator) -> Iterator:
+        """The items; the time spent waiting for each counts towards `stage`."""
+        while True:
+            with self(stage):
+                item = next(items, None)
+            if item is None:
+                return
+            yield item

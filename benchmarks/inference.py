@@ -24,17 +24,19 @@ from torch.utils.flop_counter import FlopCounterMode
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from animation.models import NETWORKS, Models, component_config, load_models  # noqa: E402
-from animation.motion import HeadPoses, generate_keypoints, predict_head_poses  # noqa: E402
+from animation.head_poses import HeadPoses, predict_head_poses  # noqa: E402
+from animation.models import Models, load_models  # noqa: E402
+from animation.motion import generate_keypoints  # noqa: E402
 from animation.options import AUTOCAST  # noqa: E402
 from animation.render import Renderer  # noqa: E402
-from animation.untrained import untrained_weights  # noqa: E402
+from animation.weights import NETWORKS, component_config  # noqa: E402
 from datasets import audio  # noqa: E402
 from datasets.media.image import write_png  # noqa: E402
 from datasets.pose import RELEASED_RANGE, render_boxes  # noqa: E402
 from engine.checkpoint import Weights, save_weights  # noqa: E402
 from modules.fuse import fuse_for_inference  # noqa: E402
 from modules.keypoints import Keypoints  # noqa: E402
+from tests.untrained import untrained_weights  # noqa: E402
 
 
 def seconds(function: Callable[[], object], device: torch.device, repeats: int = 3) -> float:

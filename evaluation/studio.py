@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from animation.generate import Animator
-from animation.models import RUN_WEIGHTS, TRAINED_BY, Models, load_models, read_weights
+from animation.models import Models, load_models
 from animation.motion import relative_to_source, repeated
 from animation.options import AnimationOptions
+from animation.weights import RUN_WEIGHTS, TRAINED_BY, read_weights
 from datasets.audio import is_silent
 from datasets.files import file_digest
 from evaluation.candidate import Candidate

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from animation.head_poses import HeadPoses, predict_head_poses
 from animation.models import load_models
-from animation.motion import HeadPoses, generate_keypoints, predict_head_poses
+from animation.motion import emission_schedule, generate_keypoints
 from animation.render import Renderer
-from animation.schedule import emission_schedule
 from datasets.pose import BOX_POINTS_MM, RELEASED_RANGE, project, render_boxes
 from engine.checkpoint import CheckpointError
 from modules.fuse import fuse_for_inference

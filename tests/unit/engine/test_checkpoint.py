@@ -127,8 +127,8 @@ def test_networks_of_different_trainings_are_refused(tmp_path, small_weights):
 
 
 def test_released_layout_with_a_wrong_key_is_refused_by_name(tmp_path):
-    from animation.models import build_networks
     from animation.released import read_released
+    from animation.weights import build_networks
 
     torch.save({"kp_detector": {"bogus": torch.zeros(1)}, "generator": {}, "epoch": 3}, tmp_path / "vox.pth.tar")
     weights = read_released(tmp_path / "vox.pth.tar")

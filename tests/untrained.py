@@ -1,6 +1,6 @@
 """A small model with random weights: shows that the whole chain runs where no trained weights are at hand.
 
-    python -m animation.untrained small.safetensors
+    python -m tests.untrained small.safetensors
 
 It is no talking head: the picture is carried through (source skip) and sways with what the random networks make of the sound.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from animation.models import NETWORKS
+from animation.weights import NETWORKS
 from datasets.pose import RELEASED_RANGE
 from engine.checkpoint import Weights, save_weights
 from engine.command import clean_exit
