@@ -11,12 +11,11 @@ from torch import Tensor
 from animation.head_poses import given_head_poses, predict_head_poses, read_head_pose
 from animation.models import Models
 from animation.motion import at_rest, expressive, generate_keypoints, relative_to_source
-from animation.motion_file import MotionRecorder, Plan, load_motion
+from animation.motion_file import MotionRecorder, Plan, saved_plan
 from animation.options import AnimationOptions, OptionError
 from animation.progress import Clock
 from animation.render import Renderer
 from datasets import audio
-from datasets.errors import DataError
 from datasets.face.haar import crop_face
 from datasets.media.image import read_image, resize_square
 from datasets.media.sound import open_pcm
@@ -31,26 +30,26 @@ WINDOWS_ON_GPU = 8  # windows of N_M computed at once
 
 @dataclass(frozen=True)
 class Job:
-    """The files of one video. `motion` replaces the audio networks, `head_pose` replaces N_H."""
+    """The files of one video."""
 
     image: Path
     output: Path
     audio: Path | None = None  # may be absent only with `motion`
-    motion: Path | None = None
-    head_pose: Path | None = None
+    motion: Path | None = None  # replaces the audio networks
+    head_pose: Path | None = None  # replaces N_H
     frames_dir: Path | None = None
     save_motion: Path | None = None
 
 
 @dataclass
 class Summary:
-    """What was made and how long each stage took; seconds by stage."""
+    """What was made and how long it took."""
 
     output: Path
     frames: int = 0
     fps: float = FPS
-    seconds: dict[str, float] = field(default_factory=dict)
-    notices: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)  # by stage
+    notices: list[str] = field(default_factory=list)  # what the user should know about the input
 
 
 class Animator:
@@ -76,16 +75,16 @@ class Animator:
             DataError, OptionError: input or output that cannot be used; nothing is left half-written.
         """
         summary = Summary(job.output)
-        job.output.parent.mkdir(parents=True, exist_ok=True)
         clock = Clock(summary.seconds)
+        job.output.parent.mkdir(parents=True, exist_ok=True)
         with clock("picture"):
             image = self._picture(job.image, summary)
             with torch.inference_mode():
                 source = self.models.keypoint_detector(image).keypoints
         if job.motion is not None:
-            plan = self._saved_motion(job.motion, source)
+            plan = saved_plan(job.motion, source)
         else:
-            plan = self._new_motion(job, image, source, summary, clock)
+            plan = self._plan_from_sound(job, image, source, summary, clock)
         summary.fps = plan.fps
         chunks = plan.chunks
         if self.options.keypoint_mode == "relative":
@@ -107,7 +106,6 @@ class Animator:
                 writer.finish()
             if job.save_motion is not None:
                 recorder.motion(plan).save(job.save_motion)
-        summary.seconds["rendering"] -= summary.seconds.get("motion field", 0.0)  # it runs inside the renderer's loop
         return summary
 
     def _picture(self, path: Path, summary: Summary) -> Tensor:
@@ -118,8 +116,7 @@ class Animator:
         picture = resize_square(crop.image, self.models.image_config.image_size)
         return torch.from_numpy(picture).to(self.device).permute(2, 0, 1)[None].float() / 255
 
-    def _new_motion(self, job: Job, image: Tensor, source: Keypoints, summary: Summary, clock: Clock) -> Plan:
-        """Motion from sound: N_H (or given head poses), then N_M."""
+    def _plan_from_sound(self, job: Job, image: Tensor, source: Keypoints, summary: Summary, clock: Clock) -> Plan:
         if job.audio is None:
             raise OptionError("--audio is needed: only --motion does without sound")
         with clock("sound"), open_pcm(job.audio) as pcm:
@@ -140,7 +137,13 @@ class Animator:
         silent: bool,
         head_pose_TP: np.ndarray | None = None,
     ) -> Plan:
-        """Motion from features of sound, with N_H's head poses or the given ones (rad, mm); at rest for silent sound."""
+        """Motion from the features of a sound.
+
+        Args:
+            source: keypoints of the picture.
+            silent: nothing is to be heard in the sound; mouth and head then stay at rest.
+            head_pose_TP: head poses to use (rad, mm) instead of N_H's.
+        """
         if head_pose_TP is not None:
             poses = given_head_poses(head_pose_TP, len(features_TAF))
         else:
@@ -168,16 +171,3 @@ class Animator:
             dtype=self.dtype,
             compile_network=self.options.compile,
         )
-
-    def _saved_motion(self, path: Path, source: Keypoints) -> Plan:
-        motion = load_motion(path)
-        frames, count = motion.keypoints.shape[:2]
-        if count != source.position_BK2.shape[1]:
-            raise DataError(
-                f"{path} has {count} keypoints, this model {source.position_BK2.shape[1]}; "
-                "use the checkpoint that the motion was made with"
-            )
-        position, jacobian = (torch.from_numpy(a).to(self.device) for a in (motion.keypoints, motion.jacobians))
-        if source.jacobian_BK22 is None:
-            jacobian = None
-        return Plan(motion.fps, frames, iter([Keypoints(position, jacobian)]), motion.head_pose)

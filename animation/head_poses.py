@@ -20,17 +20,12 @@ POSE_CHUNK = 1024  # audio frames that E_A sees at once
 
 
 class HeadPoses:
-    """Head poses of a clip: one a video frame, and the one that stands for all frames after the end.
-
-    Attributes:
-        frames_TP: [T, 6] rad and mm, as used for frame i.
-        after_P: [6], what pads the last window.
-        reference_P: [6], pose of the picture itself; frame 0's where it is not known.
-    """
+    """Head poses of a clip (rad, mm): one a video frame, one for all frames after the end, and the picture's own."""
 
     def __init__(self, frames_TP: np.ndarray, after_P: np.ndarray, reference_P: np.ndarray | None = None):
-        self.frames_TP = np.asarray(frames_TP, np.float32)
-        self.after_P = np.asarray(after_P, np.float32)
+        self.frames_TP = np.asarray(frames_TP, np.float32)  # as used for frame i
+        self.after_P = np.asarray(after_P, np.float32)  # what pads the last window
+        # The pose in the source picture; frame 0's where it is not known.
         self.reference_P = self.frames_TP[0] if reference_P is None else np.asarray(reference_P, np.float32)
 
     def slice(self, start: int, stop: int) -> np.ndarray:
@@ -75,9 +70,8 @@ def read_head_pose(path: Path) -> np.ndarray:
         times = np.arange(math.floor(float(track.time_s[-1]) * FPS) + 1) / FPS
         columns = [np.interp(times, track.time_s[track.valid_N], column) for column in track.pose_NP[track.valid_N].T]
         return np.stack(columns, axis=1).astype(np.float32)
-    arrays = read_npz(path, "head pose")
-    pose = arrays.get("head_pose")
-    if pose is None or pose.ndim != 2 or pose.shape[1] != 6 or len(pose) == 0:
-        found = "none" if pose is None else str(list(pose.shape))
-        raise DataError(f"{path} should hold an array head_pose [T, 6] (rad, mm), T > 0; found {found}")
-    return pose
+    pose_TP = read_npz(path, "head pose").get("head_pose")
+    if pose_TP is None or pose_TP.ndim != 2 or pose_TP.shape[1] != 6 or len(pose_TP) == 0:
+        shape = "none" if pose_TP is None else str(list(pose_TP.shape))
+        raise DataError(f"{path} should hold an array head_pose [T, 6] (rad, mm), T > 0; found {shape}")
+    return pose_TP

@@ -1,4 +1,4 @@
-"""From head poses and sound to keypoints by N_M, streamed window by window; and what may be done to keypoints then.
+"""From sound and head poses to keypoints by N_M, streamed window by window; then the effects on them.
 
 Windows overlap by half. The first and last quarter of a window know little of what lies beyond it, so a frame is taken
 from the window in whose middle half it lies; the first window gives its first three quarters. With the paper's T = 64
@@ -17,12 +17,12 @@ from torch import Tensor
 from animation.head_poses import HeadPoses
 from animation.models import Models
 from datasets.pose import render_boxes
-from modules.keypoints import Keypoints, compose_2x2, invert_2x2
+from modules.keypoints import Keypoints
 from modules.motion_field_generator import MotionFieldGenerator, Reference
 
 
 class Emission(NamedTuple):
-    """Slots `first` to `stop - 1` of window `window` are kept; slot s of window w is frame w * window_length / 2 + s."""
+    """Slots `first` to `stop - 1` of a window are kept; slot s of window w is frame w * window_length / 2 + s."""
 
     window: int
     first: int
@@ -55,8 +55,12 @@ def generate_keypoints(
 ) -> Iterator[Keypoints]:
     """N_M over overlapping windows (Sec. 3.3); yields the kept keypoints, in order, in float32 on the device.
 
-    `source`: keypoints of the picture [1, K, 2], which only a network with the relative head needs.
     Only the maps of the windows at hand are held; each frame's audio map and pose map are computed once.
+
+    Args:
+        head_poses: in rad and mm.
+        windows_per_batch: windows computed at once.
+        source: keypoints of the picture, a batch of one; only a network with the relative head needs them.
     """
     config = models.motion_field_config
     hop = config.window // 2
@@ -77,26 +81,18 @@ def generate_keypoints(
         pose_maps = new_pose if pose_maps is None else torch.cat([pose_maps, new_pose])
         ready = stop
         starts = range(0, len(group) * hop, hop)
+        reference = None
+        if source is not None:
+            reference = Reference(source.repeated(len(group)), reference_box.expand(len(group), -1, -1))
         field = generator.from_maps(
             image_map.expand(len(group), -1, -1, -1),
             torch.stack([audio_maps[s : s + config.window] for s in starts]),
             torch.stack([pose_maps[s : s + config.window] for s in starts]),
-            None
-            if source is None
-            else Reference(repeated(source, len(group)), reference_box.expand(len(group), -1, -1)),
+            reference,
         )
         for i, kept in enumerate(group):
-            jacobian = None if field.jacobian_BTK22 is None else field.jacobian_BTK22[i, kept.first : kept.stop]
-            yield Keypoints(field.position_BTK2[i, kept.first : kept.stop], jacobian)
+            yield field.window(i).cut(kept.first, kept.stop)
         audio_maps, pose_maps = audio_maps[len(group) * hop :], pose_maps[len(group) * hop :]
-
-
-def repeated(keypoints: Keypoints, count: int) -> Keypoints:
-    """One keypoint set as a batch of `count` equal ones, without a copy."""
-    jacobian = keypoints.jacobian_BK22
-    return Keypoints(
-        keypoints.position_BK2.expand(count, -1, -1), None if jacobian is None else jacobian.expand(count, -1, -1, -1)
-    )
 
 
 def _padded_audio(audio_TAF: np.ndarray, start: int, stop: int, padding: str) -> np.ndarray:
@@ -109,34 +105,26 @@ def _padded_audio(audio_TAF: np.ndarray, start: int, stop: int, padding: str) ->
 def at_rest(source: Keypoints, frames: int, chunk: int = 256) -> Iterator[Keypoints]:
     """The source's own keypoints for every frame: nothing moves."""
     for start in range(0, frames, chunk):
-        yield repeated(source, min(chunk, frames - start))
+        yield source.repeated(min(chunk, frames - start))
 
 
 def relative_to_source(chunks: Iterator[Keypoints], source: Keypoints) -> Iterator[Keypoints]:
-    """Transfer motion on to the source's own keypoints: what changed since the first frame is applied to the source.
+    """The motion since the first frame, applied to the source's own keypoints (relative mode of Siarohin et al. 2019b).
 
-    Positions by difference, Jacobians by product, as in the relative mode of Siarohin et al. 2019b; it keeps the source's
-    proportions where absolute keypoints would pull them towards what the audio network expects.
+    It keeps the source's proportions where absolute keypoints would pull them towards what the audio network expects.
     """
     first = None
     for chunk in chunks:
         if first is None:
-            first = Keypoints(chunk.position_BK2[:1], None if chunk.jacobian_BK22 is None else chunk.jacobian_BK22[:1])
-        position = source.position_BK2 + chunk.position_BK2 - first.position_BK2
-        jacobian = None
-        if chunk.jacobian_BK22 is not None and source.jacobian_BK22 is not None:
-            jacobian = compose_2x2(
-                compose_2x2(chunk.jacobian_BK22, invert_2x2(first.jacobian_BK22)), source.jacobian_BK22
-            )
-        yield Keypoints(position, jacobian)
+            first = chunk.cut(0, 1)
+        yield source.moved(first, chunk)
 
 
 def expressive(chunks: Iterator[Keypoints], scale: float) -> Iterator[Keypoints]:
-    """Positions moved by the face make `scale` times the way; the head's own motion and the Jacobians stay (ours).
+    """Motion within the face (lips, jaw) made `scale` times as large; the head's motion and the Jacobians stay (ours).
 
-    The head's motion since the first frame is the best similarity between the keypoints then and now (turn, size and
-    place in the picture); what it leaves over is the face's: lips, jaw. Networks trained by an L1 loss play such motion
-    down.
+    The head's motion since the first frame is the similarity transform (turn, size, shift) that fits the keypoints
+    best; what remains of each keypoint's motion is the face's. Networks trained with an L1 loss make that too small.
     """
     first_K = None
     for chunk in chunks:
@@ -146,4 +134,4 @@ def expressive(chunks: Iterator[Keypoints], scale: float) -> Iterator[Keypoints]
         centred_K, centre_B1 = first_K - first_K.mean(), now_BK.mean(dim=1, keepdim=True)
         similarity_B1 = ((now_BK - centre_B1) * centred_K.conj()).sum(1, keepdim=True) / centred_K.abs().square().sum()
         head_BK = centre_B1 + similarity_B1 * centred_K
-        yield Keypoints(torch.view_as_real(head_BK + scale * (now_BK - head_BK)), chunk.jacobian_BK22)
+        yield chunk._replace(position_BK2=torch.view_as_real(head_BK + scale * (now_BK - head_BK)))

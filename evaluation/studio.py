@@ -12,7 +12,7 @@ from torch import Tensor
 
 from animation.generate import Animator
 from animation.models import Models, load_models
-from animation.motion import relative_to_source, repeated
+from animation.motion import relative_to_source
 from animation.options import AnimationOptions
 from animation.weights import RUN_WEIGHTS, TRAINED_BY, read_weights
 from datasets.audio import is_silent
@@ -154,7 +154,7 @@ def filmed(row: Row, truth: Truth, other: Truth | None, detected: Keypoints | No
         footage = Footage(np.repeat(footage.frames_THWC[:1], frames, axis=0), footage.finder)
         pose_TP = None if pose_TP is None else np.repeat(pose_TP[:1], frames, axis=0)
         if detected is not None:
-            detected = repeated(cut(detected, 1), frames)
+            detected = cut(detected, 1).repeated(frames)
     heard = other if row.name == "wrong-audio" else truth
     return Candidate(footage, heard.pcm, heard.sound, pose_TP, *arrays(detected))
 

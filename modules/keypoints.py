@@ -41,6 +41,17 @@ class Keypoints(NamedTuple):
         """A batch of one as a batch of `count` equal sets, without a copy."""
         return self.map(lambda part: part.expand(count, *part.shape[1:]))
 
+    def moved(self, first: "Keypoints", now: "Keypoints") -> "Keypoints":
+        """These keypoints after the motion from `first` to `now` (relative mode of Siarohin et al. 2019b).
+
+        Positions change by the difference, Jacobians by the product now first^-1. A batch of one stands for all.
+        """
+        position = self.position_BK2 + now.position_BK2 - first.position_BK2
+        if self.jacobian_BK22 is None or now.jacobian_BK22 is None:
+            return Keypoints(position, None)
+        turn = compose_2x2(now.jacobian_BK22, invert_2x2(first.jacobian_BK22))
+        return Keypoints(position, compose_2x2(turn, self.jacobian_BK22))
+
     @staticmethod
     def cat(parts: Iterable["Keypoints"]) -> "Keypoints":
         """All sets of several batches, in order."""

@@ -80,6 +80,10 @@ class MotionField(NamedTuple):
         of_windows = Keypoints(self.position_BTK2, self.jacobian_BTK22)
         return of_windows.map(lambda part: part[rows, chosen_BR].flatten(0, 1))
 
+    def window(self, index: int) -> Keypoints:
+        """The T keypoint sets of one window of the batch."""
+        return Keypoints(self.position_BTK2, self.jacobian_BTK22).map(lambda part: part[index])
+
 
 class Reference(NamedTuple):
     """What the relative head goes on from: N_D's keypoints of the reference picture, and the box of its head pose."""
