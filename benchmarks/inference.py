@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from animation.generate import WINDOWS_ON_GPU  # noqa: E402
 from animation.head_poses import HeadPoses, predict_head_poses  # noqa: E402
 from animation.models import Models, load_models  # noqa: E402
 from animation.motion import generate_keypoints  # noqa: E402
@@ -156,13 +157,15 @@ def bench_motion(models: Models, arguments: argparse.Namespace) -> None:
     rows.append(
         ("pose boxes", lambda: render_boxes(poses.frames_TP), lambda: render_boxes(np.repeat(poses.frames_TP, 2, 0)))
     )
-    windows = 8 if device.type == "cuda" else 1
-    fused = fuse_for_inference(models.motion_field_generator)
+    windows = WINDOWS_ON_GPU if device.type == "cuda" else 1
+    plain, fused = models.motion_field_generator, fuse_for_inference(models.motion_field_generator)
+    with torch.inference_mode():
+        source = models.keypoint_detector(image).keypoints
     rows.append(
         (
             "motion field (N_M), fp32 in every mode",
-            lambda: _drain(generate_keypoints(models, fused, image, features, poses, windows)),
-            lambda: _drain(generate_keypoints(models, models.motion_field_generator, image, features, poses)),
+            lambda: _drain(generate_keypoints(models, fused, image, features, poses, windows, source)),
+            lambda: _drain(generate_keypoints(models, plain, image, features, poses, 1, source)),
         )
     )
     rows.append(("source keypoints (N_D), once", lambda: models.keypoint_detector(image), None))
@@ -229,9 +232,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], choices=list(AUTOCAST))
     parser.add_argument("--compile", action="store_true", help="measure torch.compile as well")
-    parser.add_argument(
-        "--memory-seconds", type=int, nargs="*", default=[10, 120], help="lengths of sound for the memory table"
-    )
+    parser.add_argument("--memory-seconds", type=int, nargs="*", default=[10, 120], help="lengths of sound, s")
     parser.add_argument("--skip", nargs="*", default=[], choices=["render", "motion", "memory"])
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
