@@ -1,7 +1,6 @@
 """Discriminators: FOMM's key names, what they see, gradients."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,11 +12,12 @@ from modules.discriminators import (
     PoseDiscriminatorConfig,
 )
 from modules.perceptual import VggConfig, VggFeatures
+from tests.extra_data import EXTRA_DATA, WHY_SKIPPED
 
-REFERENCE = Path(__file__).parents[2].parent / "shared" / "reference"
+REFERENCE = EXTRA_DATA / "reference"
 
 
-@pytest.mark.skipif(not REFERENCE.exists(), reason=f"{REFERENCE} is not on this machine")
+@pytest.mark.skipif(not REFERENCE.exists(), reason=WHY_SKIPPED)
 @pytest.mark.parametrize(("name", "spectral", "keypoints"), [("vox", True, 0), ("vox_adv", False, 10)])
 def test_state_dictionaries_are_fomms(name: str, spectral: bool, keypoints: int) -> None:
     manifest = json.loads((REFERENCE / f"fomm_{name}_manifest.json").read_text())["discriminator"]
