@@ -5,8 +5,8 @@
 The weights are not trained: frames made with them show no face. They are there to compare two programs with: both run
 the same numbers, and must end in the same keypoints and frames. A manifest names the tensors: module -> rows of key,
 shape and type. Each tensor is drawn from a generator of its own, seeded by the CRC-32 of "module/key", in float64, and
-rounded to float32 at the end; so it depends on no other tensor and on no order. Scales keep the networks lively and sane:
-keypoints apart from each other, Jacobians near the identity, head boxes inside the picture and in motion.
+rounded to float32 at the end; so it depends on no other tensor and on no order. Scales keep the networks lively and
+sane: keypoints apart from each other, Jacobians near the identity, head boxes inside the picture and in motion.
 """
 
 import argparse
@@ -51,7 +51,7 @@ POSE_CHANNEL = 5
 
 def filled(manifest: Manifest, scales: Mapping[str, float] | None = None) -> dict[str, dict[str, Tensor]]:
     """State dictionaries by module. `scales`: patterns as in SCALES, which count before those."""
-    scales = dict(scales or {}) | SCALES
+    patterns = [*(scales or {}).items(), *SCALES.items()]
     modules = {}
     for module, rows in manifest.items():
         keys = {key for key, _, _ in rows}
@@ -59,7 +59,7 @@ def filled(manifest: Manifest, scales: Mapping[str, float] | None = None) -> dic
         for key, shape, kind in rows:
             name = f"{module}/{key}"
             batch_norm = f"{key.rpartition('.')[0]}.running_mean" in keys
-            scale = next((scale for pattern, scale in scales.items() if re.fullmatch(pattern, name)), 1.0)
+            scale = next((scale for pattern, scale in patterns if re.fullmatch(pattern, name)), 1.0)
             state[key] = torch.from_numpy(numbers(name, tuple(shape), batch_norm, scale)).to(getattr(torch, kind))
         modules[module] = state | spectral_vectors(state)
     return modules
@@ -114,7 +114,7 @@ def blur_kernel(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def spectral_vectors(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """u and v of every spectral norm after 50 power iterations, so that eval mode divides by the true singular value."""
+    """u and v of every spectral norm after 50 power iterations: eval mode then divides by the true singular value."""
     vectors = {}
     for key in state:
         if key.endswith(".weight_orig"):

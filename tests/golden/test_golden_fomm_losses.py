@@ -2,9 +2,9 @@
 
 In float64 everything agrees to rounding (measured: 1e-13 on losses, 1e-12 on gradient norms), so formulas, order of
 calls and BatchNorm are the original's. In float32 the tolerances leave room for the original's own rounding (2e-6 on
-losses, 6e-5 on gradient norms in eval mode). In training mode BatchNorm over 8 values at the hourglass' bottom amplifies
-rounding: dividing the pictures by 255 in float32 instead of float64 moves the norm of N_D's gradient by 1.4e-3, and ours
-lies 1e-2 from theirs.
+losses, 6e-5 on gradient norms in eval mode). In training mode BatchNorm over 8 values at the hourglass' bottom
+amplifies rounding: dividing the pictures by 255 in float32 instead of float64 moves the norm of N_D's gradient by
+1.4e-3, and ours lies 1e-2 from theirs.
 """
 
 import functools
