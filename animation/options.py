@@ -22,7 +22,7 @@ def option(default: Any, help: str) -> Any:
 
 @dataclass(frozen=True)
 class AnimationOptions:
-    """Everything that decides how a video is made. A field is a key of the YAML file and an argument of inference.py."""
+    """Everything that decides how a video is made. Each field is a key of the YAML file and an argument."""
 
     device: str = option("auto", "auto (CUDA, then Apple's MPS, then the CPU), cpu, cuda, cuda:N or mps")
     precision: Precision = option("auto", "of the convolutions; auto: bf16 on GPUs that have it, else fp32")

@@ -22,8 +22,8 @@ REFERENCE = EXTRA_DATA / "reference"
 def test_state_dictionaries_are_fomms(name: str, spectral: bool, keypoints: int) -> None:
     manifest = json.loads((REFERENCE / f"fomm_{name}_manifest.json").read_text())["discriminator"]
     network = MultiScaleDiscriminator(ImageDiscriminatorConfig(spectral_norm=spectral, keypoints=keypoints))
-    found = {key: list(value.shape) for key, value in network.state_dict().items()}
-    assert found == {key: shape for key, shape, _ in manifest}
+    shapes = {key: list(value.shape) for key, value in network.state_dict().items()}
+    assert shapes == {key: shape for key, shape, _ in manifest}
 
 
 def test_image_discriminator_maps_and_features() -> None:
@@ -67,6 +67,6 @@ def test_vgg_equals_torchvisions() -> None:
     ours.load_state_dict({f"features.{k}": v for k, v in reference.state_dict().items() if int(k.split(".")[0]) < 12})
     image = torch.rand(1, 3, 32, 32)
     normalised = (image - ours.mean) / ours.std
-    found = ours(image)
-    assert torch.allclose(found[0], reference[:2](normalised), atol=1e-6)
-    assert torch.allclose(found[1], reference[:12](normalised), atol=1e-5)
+    activations = ours(image)
+    assert torch.allclose(activations[0], reference[:2](normalised), atol=1e-6)
+    assert torch.allclose(activations[1], reference[:12](normalised), atol=1e-5)
