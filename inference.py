@@ -9,12 +9,10 @@ Every output is marked as synthetic; `python -m datasets.provenance OUT.mp4` sho
 
 import argparse
 import csv
-import os
 import sys
 import time
 from dataclasses import fields
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
@@ -26,23 +24,10 @@ from animation.weights import DEMO_WEIGHTS, NETWORKS
 from datasets.errors import DataError
 from datasets.provenance import Signature
 from engine.checkpoint import CheckpointError
-from engine.command import clean_exit, os_error_sentence, peak_memory_mb
+from engine.command import clean_exit, from_torchrun, os_error_sentence, peak_memory_mb
 from engine.config import ConfigError, load
 
 USER_ERRORS = (DataError, OptionError, CheckpointError, ConfigError)
-
-
-class Place(NamedTuple):
-    """Which of torchrun's processes this one is; alone: the first of one."""
-
-    rank: int
-    ranks: int
-    local_rank: int  # on this machine
-
-
-def from_torchrun() -> Place:
-    environment = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"} | os.environ
-    return Place(*(int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
 
 
 def main() -> None:

@@ -163,7 +163,7 @@ def test_losses_gradients_and_first_step_are_fomms(
     assert norm(case.generator) == pytest.approx(wanted["grad_norm"]["generator"], rel=tolerance.gradients)
     assert norm(case.detector) == pytest.approx(wanted["grad_norm"]["kp_detector"], rel=tolerance.gradients)
     assert all(p.grad is None for p in case.discriminator.parameters())  # the generator's losses do not train it
-    if (mode, dtype) != ("train", "float32"):  # there single values differ by up to 7e-2 (GOLDENS.md)
+    if (mode, dtype) != ("train", "float32"):  # there single values differ by up to 7e-2 in the original itself
         modules = {"generator": case.generator, "kp_detector": case.detector}
         for name, values in wanted["grads_small"].items():
             module, _, key = name.partition("/")
