@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from animation.models import TRAINED_BY
 from animation.options import AnimationOptions, OptionError
+from animation.weights import TRAINED_BY
 from datasets.clips import MANIFEST, Clip, load_manifest, load_pose_range
 from datasets.errors import DataError
 from datasets.face import mesh

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from animation.models import read_weights
+from animation.weights import read_weights
 from datasets.clips import load_manifest, mouth_boxes
 from datasets.errors import DataError
 from datasets.fomm import FommBatch, FommData, FommDataConfig

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from animation.models import read_weights
+from animation.weights import read_weights
 from datasets.errors import DataError
 from datasets.headpose import HeadPoseBatch, HeadPoseData, HeadPoseDataConfig
 from datasets.synthetic import SyntheticConfig, make_if_absent

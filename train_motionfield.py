@@ -26,7 +26,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from animation.models import load_models, read_weights
+from animation.models import load_models
+from animation.weights import read_weights
 from datasets.clips import Clip
 from datasets.errors import DataError
 from datasets.media.image import to_float

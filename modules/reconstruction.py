@@ -1,4 +1,4 @@
-"""How far a drawn picture is from the wanted one: the terms that stage one and the motion field's second phase share.
+"""How far a generated picture is from the wanted one: the losses that stage one and N_M's second phase share.
 
 Letters: B batch, C H W image.
 """
@@ -21,7 +21,7 @@ class ReconstructionWeights:
     pixel: float = 0.0
     gradient: float = 0.0
     ssim: float = 0.0
-    mouth: float = 0.0  # not a term: how much more than 1 the mouth's pixels weigh in the three above
+    mouth: float = 0.0  # not a loss: extra weight of the mouth's pixels in the three above
 
 
 def reconstruction_losses(
@@ -40,16 +40,16 @@ def reconstruction_losses(
     """
     levels = list(zip(pyramid(image_BCHW), pyramid(wanted_BCHW), strict=True))
     maps = [losses.region_weight(mouth_B4, *a.shape[-2:], weights.mouth) if weights.mouth else None for a, _ in levels]
-    found = {}
+    weighted = {}
     if weights.perceptual:
         terms = [losses.feature_l1(vgg(a), vgg(b)) for a, b in levels]
-        found["perceptual"] = weights.perceptual * torch.stack(terms).sum()
+        weighted["perceptual"] = weights.perceptual * torch.stack(terms).sum()
     if weights.pixel:
         terms = [losses.pixel_l1(a, b, w) for (a, b), w in zip(levels, maps, strict=True)]
-        found["pixel"] = weights.pixel * torch.stack(terms).sum()
+        weighted["pixel"] = weights.pixel * torch.stack(terms).sum()
     if weights.gradient:
         terms = [losses.gradient_l1(a, b, w) for (a, b), w in zip(levels, maps, strict=True)]
-        found["gradient"] = weights.gradient * torch.stack(terms).sum()
+        weighted["gradient"] = weights.gradient * torch.stack(terms).sum()
     if weights.ssim:
-        found["ssim"] = weights.ssim * losses.ssim_loss(image_BCHW, wanted_BCHW, maps[0])
-    return found
+        weighted["ssim"] = weights.ssim * losses.ssim_loss(image_BCHW, wanted_BCHW, maps[0])
+    return weighted

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from animation.generate import Animator
-from animation.models import NETWORKS, RUN_WEIGHTS, TRAINED_BY, load_models, read_weights
+from animation.models import load_models
 from animation.motion import relative_to_source
 from animation.options import AnimationOptions
+from animation.weights import NETWORKS, RUN_WEIGHTS, TRAINED_BY, read_weights
 from datasets.audio import is_silent
 from datasets.files import file_digest
 from evaluation import EvaluationError

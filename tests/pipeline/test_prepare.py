@@ -24,9 +24,10 @@ from datasets.pose import FOCAL_LENGTH
 from datasets.prepare.clip import Options
 from datasets.prepare.corpus import outcomes
 from datasets.prepare.sources import Source, Stretch, WholePicture
+from tests.extra_data import EXTRA_DATA
 
 ROOT = Path(__file__).parents[2]
-GRID = ROOT.parent / "shared" / "data" / "grid"
+GRID = EXTRA_DATA / "data" / "grid"
 FLASH_S = 0.8
 CSV_HEADER = "frame,face_id,timestamp,confidence,success,pose_Tx,pose_Ty,pose_Tz,pose_Rx,pose_Ry,pose_Rz"
 
@@ -357,9 +358,7 @@ def test_inspect_draws_a_sheet_and_finds_leaks(prepared, tmp_path, capsys):
     assert "identity one is in test and train and val" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(
-    not (GRID.is_dir() and available()), reason="needs GRID videos beside the checkout and `make pose-tools`"
-)
+@pytest.mark.skipif(not (GRID.is_dir() and available()), reason="needs optional clips of GRID and `make pose-tools`")
 def test_real_grid_clips(tmp_path):
     raw = tmp_path / "raw"
     for name in ("s1/bbaf2n.mp4", "s2/bbaf1n.mp4", "original/s1/bbaf2n.mpg"):
@@ -376,9 +375,7 @@ def test_real_grid_clips(tmp_path):
         assert np.abs(clip.pose()[:, :3]).max() < 0.4 and 230 < np.median(clip.pose()[:, 5]) < 330
 
 
-@pytest.mark.skipif(
-    not (GRID.is_dir() and available()), reason="needs GRID videos beside the checkout and `make pose-tools`"
-)
+@pytest.mark.skipif(not (GRID.is_dir() and available()), reason="needs optional clips of GRID and `make pose-tools`")
 def test_any_video_is_cut_into_spans_with_one_face(tmp_path):
     """Two sentences of two speakers in a row, at 30 fps, then two seconds without a face."""
     raw = tmp_path / "raw"

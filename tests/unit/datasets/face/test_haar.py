@@ -72,6 +72,6 @@ def test_of_two_faces_the_larger_is_taken(astronaut):
 
 
 @pytest.mark.parametrize("name", ["01_paint_256.jpg", "02_statue_256.jpg"])
-def test_pictures_framed_as_the_training_data_stay_whole(shared, name):
-    crop = crop_face(read_image(shared / "data" / "images" / name), "auto")
+def test_pictures_framed_as_the_training_data_stay_whole(extra_data, name):
+    crop = crop_face(read_image(extra_data / "data" / "images" / name), "auto")
     assert crop.box == (0, 0, 256, 256) and crop.notice is None

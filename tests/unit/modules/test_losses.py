@@ -82,8 +82,8 @@ def test_masked_l1_counts_each_sample_the_same() -> None:
 
 
 def test_heatmap_weight_holds_then_falls_in_a_line_to_zero() -> None:
-    found = [losses.heatmap_weight(step, hold_steps=10, decay_steps=4) for step in (0, 9, 10, 11, 12, 14, 1000)]
-    assert found == [1, 1, 1, 0.75, 0.5, 0, 0]
+    weights = [losses.heatmap_weight(step, hold_steps=10, decay_steps=4) for step in (0, 9, 10, 11, 12, 14, 1000)]
+    assert weights == [1, 1, 1, 0.75, 0.5, 0, 0]
     assert [losses.heatmap_weight(step, 10, 0) for step in (9, 10)] == [1, 0]
 
 
@@ -246,11 +246,11 @@ def test_weighted_losses_care_for_the_mouth() -> None:
 def test_reconstruction_losses_name_what_they_weigh() -> None:
     a, b = torch.rand(2, 2, 3, 32, 32).unbind(0)
     weights = ReconstructionWeights(perceptual=0, pixel=2, gradient=1, ssim=1)
-    found = reconstruction_losses(a, b, None, weights, ImagePyramid((1.0, 0.5)), None)
-    assert list(found) == ["pixel", "gradient", "ssim"]
+    weighted = reconstruction_losses(a, b, None, weights, ImagePyramid((1.0, 0.5)), None)
+    assert list(weighted) == ["pixel", "gradient", "ssim"]
     small = ImagePyramid((0.5,))
     wanted = 2 * (losses.pixel_l1(a, b) + losses.pixel_l1(small(a)[0], small(b)[0]))
-    assert found["pixel"] == pytest.approx(wanted.item())
+    assert weighted["pixel"] == pytest.approx(wanted.item())
 
 
 def test_liveliness_measures() -> None:

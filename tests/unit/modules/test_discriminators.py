@@ -1,7 +1,6 @@
 """Discriminators: FOMM's key names, what they see, gradients."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,17 +12,18 @@ from modules.discriminators import (
     PoseDiscriminatorConfig,
 )
 from modules.perceptual import VggConfig, VggFeatures
+from tests.extra_data import EXTRA_DATA, WHY_SKIPPED
 
-REFERENCE = Path(__file__).parents[2].parent / "shared" / "reference"
+REFERENCE = EXTRA_DATA / "reference"
 
 
-@pytest.mark.skipif(not REFERENCE.exists(), reason=f"{REFERENCE} is not on this machine")
+@pytest.mark.skipif(not REFERENCE.exists(), reason=WHY_SKIPPED)
 @pytest.mark.parametrize(("name", "spectral", "keypoints"), [("vox", True, 0), ("vox_adv", False, 10)])
 def test_state_dictionaries_are_fomms(name: str, spectral: bool, keypoints: int) -> None:
     manifest = json.loads((REFERENCE / f"fomm_{name}_manifest.json").read_text())["discriminator"]
     network = MultiScaleDiscriminator(ImageDiscriminatorConfig(spectral_norm=spectral, keypoints=keypoints))
-    found = {key: list(value.shape) for key, value in network.state_dict().items()}
-    assert found == {key: shape for key, shape, _ in manifest}
+    shapes = {key: list(value.shape) for key, value in network.state_dict().items()}
+    assert shapes == {key: shape for key, shape, _ in manifest}
 
 
 def test_image_discriminator_maps_and_features() -> None:
@@ -67,6 +67,6 @@ def test_vgg_equals_torchvisions() -> None:
     ours.load_state_dict({f"features.{k}": v for k, v in reference.state_dict().items() if int(k.split(".")[0]) < 12})
     image = torch.rand(1, 3, 32, 32)
     normalised = (image - ours.mean) / ours.std
-    found = ours(image)
-    assert torch.allclose(found[0], reference[:2](normalised), atol=1e-6)
-    assert torch.allclose(found[1], reference[:12](normalised), atol=1e-5)
+    activations = ours(image)
+    assert torch.allclose(activations[0], reference[:2](normalised), atol=1e-6)
+    assert torch.allclose(activations[1], reference[:12](normalised), atol=1e-5)

@@ -1,19 +1,14 @@
-"""A small model with random weights: shows that the whole chain runs where no trained weights are at hand.
+"""A small model with random weights, for tests of everything around the networks.
 
-    python -m animation.untrained small.safetensors
-
-It is no talking head: the picture is carried through (source skip) and sways with what the random networks make of the sound.
+It is no talking head: the picture is carried through (source skip) and sways with what random networks make of the
+sound.
 """
-
-import argparse
-from pathlib import Path
 
 import torch
 
-from animation.models import NETWORKS
+from animation.weights import NETWORKS
 from datasets.pose import RELEASED_RANGE
-from engine.checkpoint import Weights, save_weights
-from engine.command import clean_exit
+from engine.checkpoint import Weights
 from engine.config import to_dict
 from modules.head_motion_predictor import HeadMotionPredictorConfig
 from modules.image_generator import DenseMotionConfig, ImageGeneratorConfig
@@ -60,18 +55,3 @@ def untrained_weights(image_size: int = 128, num_keypoints: int = 10, seed: int 
             network_class, _ = NETWORKS[component]
             weights.states[component] = network_class(config).state_dict()
     return weights
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("output", type=Path, help="file to write, e.g. small.safetensors")
-    parser.add_argument("--image-size", type=int, default=128, choices=(64, 128, 256))
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    with clean_exit():
-        save_weights(arguments.output, untrained_weights(arguments.image_size, seed=arguments.seed))
-        print(f"{arguments.output}: untrained weights, for trying out the chain only")
-
-
-if __name__ == "__main__":
-    main()
