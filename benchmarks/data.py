@@ -2,8 +2,9 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.data --prepared data/grid [--raw RAW/grid]
 
-One process, one thread. Loaders are timed in processor time, so that other work on the machine counts little, on files that
-are in memory; preparing is timed by the clock (the face mesh is another process), step by step, on a few raw videos.
+One process, one thread. Loaders are timed in processor time, so that other work on the machine counts little, on files
+that are in memory. Preparing is timed by the clock (the face mesh is another process), step by step, on a few raw
+videos.
 """
 
 import argparse
@@ -112,9 +113,8 @@ def preparing(root: Path, number: int) -> None:
     print(f"\n| preparing, one core, {len(videos)} videos, {frames_total} frames | ms a frame | share |\n|---|---|---|")
     for name, value in seconds.items():
         print(f"| {name} | {1000 * value / frames_total:.2f} | {value / whole:.0%} |")
-    print(
-        f"| all | {1000 * whole / frames_total:.2f} | {frames_total / whole:.0f} frames/s, {len(videos) / whole:.2f} clips/s |"
-    )
+    rates = f"{frames_total / whole:.0f} frames/s, {len(videos) / whole:.2f} clips/s"
+    print(f"| all | {1000 * whole / frames_total:.2f} | {rates} |")
 
 
 def main() -> None:

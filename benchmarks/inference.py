@@ -140,8 +140,8 @@ def bench_rendering(models: Models, arguments: argparse.Namespace) -> None:
         difference = np.abs(frames.astype(int) - expected.astype(int)).max()
         name = f"{precision}{' compiled' if compiled else ''}, batch {arguments.batch_size}"
         print(
-            f"| {name} | {1e3 * took:.1f} | {1 / took:.1f} |"
-            f" {reference_s / took:.2f} | {gflop:.1f} | {gflop / took:.0f} | {difference} | {psnr(frames, expected):.1f} |"
+            f"| {name} | {1e3 * took:.1f} | {1 / took:.1f} | {reference_s / took:.2f} |"
+            f" {gflop:.1f} | {gflop / took:.0f} | {difference} | {psnr(frames, expected):.1f} |"
         )
 
 

@@ -1,11 +1,12 @@
 """How well the built-in head-pose estimator agrees with OpenFace.
 
-    python -m benchmarks.pose_agreement ../shared/data/openface
+    python -m benchmarks.pose_agreement VIDEOS
 
-Every video with an OpenFace CSV beside it is cropped as `datasets.prepare` crops (one square, 256x256, 25 fps), both poses
-are brought into the released camera of that crop, and each axis is compared: correlation, mean absolute error, and the
-mean difference. The face model's scale, tilt and origin were fitted on the two videos of data/openface; so a second table
-shows the error when tilt and distance are fitted on all the other videos instead.
+Every video of the folder with an OpenFace CSV beside it is cropped as `datasets.prepare` crops (one square, 256x256,
+25 fps), both poses are brought into the released camera of that crop, and each axis is compared: correlation, mean
+absolute error, and mean difference. The face model's scale, tilt and origin were fitted on two videos
+(default.wmv, changeLighting.wmv); so a second table shows the error when tilt and distance are fitted on all the
+other videos instead.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """Head motion predictor N_H (Sec. 3.2, Eqs. 1-2, Fig. 3).
 
-Letters: B batch, T video frame (25 fps), A audio window in a frame (4), F audio feature (41), E embedding, P pose value (6).
+Letters: B batch, T video frame (25 fps), A audio window in a frame (4), F audio feature (41), E embedding,
+P pose value (6).
 """
 
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ class AudioEncoder(nn.Module):
 
 
 class MotionState(NamedTuple):
-    """What step i hands to step i + 1: h_i (LSTM hidden and cell state) and e_i; `reference_BE` is e_0 (used w/o SET)."""
+    """What step i hands to step i + 1: h_i (LSTM hidden and cell state), e_i, and e_0 (`reference_BE`, for w/o SET)."""
 
     hidden: tuple[Tensor, Tensor] | None  # None: zeros
     embedding_BE: Tensor

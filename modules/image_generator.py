@@ -28,8 +28,8 @@ class DenseMotionConfig:
     block_expansion: int = 64
     max_features: int = 1024
     num_blocks: int = 5
-    # Ours, off in the paper: how strongly a pixel is held to the keypoints next to it. Masks learned from a few people
-    # alone give the lips of a face unlike theirs to the wrong keypoints, and the mouth stays shut.
+    # Ours, off in the paper: how strongly each pixel prefers the motion of the keypoints next to it. Masks learned from
+    # a few people assign the lips of other faces to the wrong keypoints, and the mouth stays shut.
     keypoint_prior: float = 0.0
 
 
@@ -44,15 +44,15 @@ class ImageGeneratorConfig:
     num_down_blocks: int = 2
     num_bottleneck_blocks: int = 6
     dense_motion: DenseMotionConfig = DenseMotionConfig()
-    # Sampling convention of the warps. The grids put -1 and 1 on the corner pixels' centres, which is align_corners=True;
-    # the released weights were trained and are used with False, where equal keypoints shrink the picture by 64/63.
+    # Sampling convention of the warps. The grids put -1 and 1 on the corner pixels' centres: align_corners=True. The
+    # released weights were trained and are used with False, where equal keypoints shrink the picture by 64/63.
     align_corners: bool = False
     # How [0, 1] becomes 8 bits: the released program truncates; rounding is right.
     truncate_frames: bool = False
     # Ours, off in the paper: output = m * generated + (1 - m) * warped source, so that visible pixels stay sharp.
     source_skip: bool = False
-    # Ours, off in the paper: what paints sees where the driving and the source keypoints are, much as in Siarohin et al. 2019a,
-    # and not only features moved by them. Else a mouth that opens is lips grown thick: nothing tells it from thick lips.
+    # Ours, off in the paper: N_I also sees maps of the driving and the source keypoints, much as in Siarohin et al.
+    # 2019a. Without them it sees only moved features, and cannot tell an opening mouth from thicker lips.
     keypoint_maps: bool = False
 
 

@@ -1,4 +1,4 @@
-"""Keypoints with Jacobians: the sparse motion representation of Siarohin et al. 2019b that the paper builds on (Sec. 3.3).
+"""Keypoints with Jacobians: the sparse motion of Siarohin et al. 2019b that the paper builds on (Sec. 3.3).
 
 Letters: B batch, K keypoint, H W picture, digits literal. Positions are (x, y) in [-1, 1]; -1 and 1 are the centres of
 the corner pixels.

@@ -30,7 +30,7 @@ def pixel_l1(image_BCHW: Tensor, wanted_BCHW: Tensor, weight_B1HW: Tensor | None
 
 
 def gradient_l1(image_BCHW: Tensor, wanted_BCHW: Tensor, weight_B1HW: Tensor | None = None) -> Tensor:
-    """Mean absolute difference of horizontal and vertical pixel differences (ours, after `design/PILOT.md`): edges."""
+    """Mean absolute difference of horizontal and vertical pixel differences (ours): keeps edges sharp."""
     difference = image_BCHW - wanted_BCHW
     across, down = difference.diff(dim=-1).abs(), difference.diff(dim=-2).abs()
     if weight_B1HW is None:
@@ -65,7 +65,7 @@ def ssim_map(image_BCHW: Tensor, wanted_BCHW: Tensor) -> Tensor:
 
 
 def region_weight(box_B4: Tensor, height: int, width: int, extra: float) -> Tensor:
-    """Weight of each pixel: 1, rising to 1 + `extra` in a Gaussian bump (ours: lips are few pixels, PILOT.md).
+    """Weight of each pixel: 1, rising to 1 + `extra` in a Gaussian bump (ours: a mouth is few pixels).
 
     Args:
         box_B4: (left, top, right, bottom) in [-1, 1]; the bump's sigma is half the box each way. An empty box (all 0)
@@ -89,10 +89,10 @@ LIPS = 4  # keypoints that can be tied to the mouth: its left and right corner i
 def lip_points(box_B4: Tensor, turn_B: Tensor, gain: float = 1.0) -> Tensor:
     """Corners of a mouth and the middles of its lips, [B, 4, 2] in [-1, 1], from its box (left, top, right, bottom).
 
-    The box stands askew by `turn_B` (radians, clockwise in the picture). It is 1.5 mouths wide, and one mouth's width plus
-    the opening high (`datasets.clips.mouth_boxes`); an eighth of the width is taken for half the thickness of both lips, so
-    that the points of a closed mouth don't coincide. With a `gain` the points of the lips part so many times as far as the
-    lips do.
+    The box is turned by `turn_B` (radians, clockwise in the picture). It is 1.5 mouths wide, and one mouth's width plus
+    the opening high (`mouth_boxes` in datasets). Half the thickness of both lips is taken as an eighth of the mouth's
+    width, so that the two points of a closed mouth differ. With a `gain` of 3, the points part three times as far
+    as the lips do.
     """
     centre_B2 = (box_B4[:, :2] + box_B4[:, 2:]) / 2
     width_B = (box_B4[:, 2] - box_B4[:, 0]) / 1.5
@@ -148,7 +148,7 @@ def lip_motion_loss(position_BTK2: Tensor, wanted_BTK2: Tensor, valid_BT: Tensor
 
 
 def equivariance_position(keypoints_BK2: Tensor, transformed_BK2: Tensor, warp: RandomWarp) -> Tensor:
-    """|p - W(p')|: keypoints of a warped picture, warped back, are those of the picture (FOMM Eq. 9; L_eq^P of Eq. 7)."""
+    """|p - W(p')|: keypoints of a warped picture, warped back, are the picture's (FOMM Eq. 9; L_eq^P of Eq. 7)."""
     return (keypoints_BK2 - warp.points(transformed_BK2)).abs().mean()
 
 

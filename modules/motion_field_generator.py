@@ -1,4 +1,4 @@
-"""Motion field generator N_M (Sec. 3.3, Fig. 4): image, head pose boxes and audio of a window -> keypoints of its frames.
+"""Motion field generator N_M (Sec. 3.3, Fig. 4): image, pose boxes and audio of a window -> keypoints of its frames.
 
 Two heads: the paper's finds each keypoint anew in every frame (a heatmap whose mean is the position); ours moves the
 reference picture's own keypoints (`relative_head`), which takes far less data and training.
@@ -45,7 +45,7 @@ class MotionFieldGeneratorConfig:
     block_expansion: int = 32
     max_features: int = 512
     num_blocks: int = 5
-    # What follows the last audio frame inside a window: "edge" repeats it (ours), "zeros" is what the released program does.
+    # After the last audio frame of a clip, a window is filled by repeating it ("edge", ours) or with zeros (released).
     audio_padding: Literal["edge", "zeros"] = "edge"
     box_value: float = 255.0  # of a line in the pose picture: the paper says "binary", the released model reads 0/255
     # Ours, off in the paper: predict how the reference's keypoints (N_D's) move, read off Hourglass-3D around each of
@@ -88,7 +88,7 @@ class Reference(NamedTuple):
 
 
 def box_moments(map_BTMM: Tensor) -> Tensor:
-    """Where a pose box lies and how it is spread: mean x, y, and covariance xx, yy, xy of its lines -> [B, T, 5], float32.
+    """Where a pose box lies and how it is spread: mean x, y, covariance xx, yy, xy of its lines -> [B, T, 5] float32.
 
     Coordinates are those of keypoints, [-1, 1]. Shift, distance and roll of the head are plain in them, turns less so.
     """
@@ -126,7 +126,7 @@ class RelativeHead(nn.Module):
     def forward(
         self, features_BCTHW: Tensor, audio_BT2HW: Tensor, pose_BTMM: Tensor, pose_B1MM: Tensor, reference: Keypoints
     ) -> MotionField:
-        """Args: the maps that Hourglass-3D has seen, the reference's box last; the reference's keypoints, as N_D finds them."""
+        """Args: the maps that Hourglass-3D has seen, the reference's box last; the reference's keypoints by N_D."""
         height, width = features_BCTHW.shape[-2:]
         around_BKHW = gaussian_heatmaps(reference.position_BK2, height, width)
         around_BKHW = around_BKHW / around_BKHW.sum((-2, -1), keepdim=True)

@@ -18,7 +18,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def small_weights():
-    """Maker of a small untrained model of all four networks: small_weights(image_size=128, num_keypoints=10, seed=0)."""
+    """Maker of a small untrained model of all networks: small_weights(image_size=128, num_keypoints=10, seed=0)."""
     from animation.untrained import untrained_weights
 
     return untrained_weights

@@ -1,4 +1,4 @@
-"""evaluate.py itself on a small synthetic corpus and untrained networks: what it writes, resuming, ranks, others' videos."""
+"""evaluate.py itself on a small synthetic corpus and untrained networks: output, resuming, ranks, others' videos."""
 
 import functools
 import json
@@ -42,7 +42,7 @@ def numbers(output: Path) -> dict:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory, small_weights):
-    """corpus/ with two training clips of two people (0.8 s, 64x64), model.safetensors, and networks of two ablations."""
+    """corpus/ with two training clips of two people (0.8 s, 64x64), model.safetensors, networks of two ablations."""
     folder = tmp_path_factory.mktemp("evaluate")
     make_corpus(folder / "corpus", clips=4, seed=3, speakers=4, duration_s=0.8, size=64, workers=1)
     assert len({clip.row.identity for clip in load_manifest(folder / "corpus", "train")}) == 2
@@ -223,7 +223,7 @@ def test_mistakes_are_one_sentence(files, tmp_path, capsys):
 
 @pytest.fixture(scope="module")
 def foreign(files):
-    """generated/: the true frames of both clips, one larger and longer than its reference, and a stem without reference."""
+    """generated/: the true frames of both clips, one larger and longer than its reference, and a stem without one."""
     folder = files / "foreign"
     for number, clip in enumerate(load_manifest(files / "corpus", "train")):
         frames = clip.read_frames(range(clip.frames), 64 if number == 0 else 96)

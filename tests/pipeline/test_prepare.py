@@ -39,7 +39,7 @@ def make_video(
     seed: int = 0,
     flash_s: float = FLASH_S,
 ) -> None:
-    """A grey noise video with one white frame, and noise with one click, at the same moment. fps None: changing rate."""
+    """A grey noise video with a white frame, and noise with a click, at the same moment. fps None: changing rate."""
     random = np.random.default_rng(seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     step = 1 / (fps or 30)
@@ -281,7 +281,7 @@ def test_openface_itself_is_run_on_the_crops(tmp_path):
 
 
 def test_the_listed_offset_moves_the_sound(tmp_path):
-    """Offset -5: the sound lies five frames later in the file, so the click is heard five frames earlier in the clip."""
+    """Offset -5: the sound lies five frames later in the file, so the click comes five frames earlier in the clip."""
     raw = tmp_path / "raw"
     make_video(raw / "id10001/vid/vid#00001#100-140.mp4", seconds=2.0)
     make_csv(tmp_path / "poses", "vid#00001#100-140")

@@ -12,7 +12,7 @@ RATE = SAMPLE_RATE
 
 
 def voice(seconds: float, seed: int = 0) -> np.ndarray:
-    """int16 [N]: pulses of a wandering pitch with pauses and a little noise; something like speech to a pitch finder."""
+    """int16 [N]: pulses of a wandering pitch with pauses and a little noise; like speech to a pitch finder."""
     samples = round(seconds * RATE)
     time_s = np.arange(samples) / RATE
     phase = np.cumsum(130 + 40 * np.sin(2 * np.pi * 0.7 * time_s)) / RATE

@@ -1,4 +1,4 @@
-"""CSIM against values by hand, the ArcFace layout and alignment, and files that are checked before they are believed."""
+"""CSIM against values by hand, the ArcFace layout and alignment, and files that are checked before use."""
 
 import hashlib
 

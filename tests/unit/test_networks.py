@@ -147,7 +147,7 @@ def test_head_motion_in_chunks_equals_the_whole(transition):
 
 
 def test_spatial_embedding_transition_feeds_the_last_embedding_back():
-    """Eq. 1: cutting e_{i-1} out of step i must change the poses, and only with SET does e_0 reach them through steps."""
+    """Eq. 1: cutting e_{i-1} out of step i changes the poses, and only with SET does e_0 reach them through steps."""
     torch.manual_seed(0)
     predictor = HeadMotionPredictor(SMALL_HEAD).eval()
     audio = torch.randn(1, 3, 4, 41)

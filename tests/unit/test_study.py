@@ -136,7 +136,7 @@ def test_table_3_by_hand(made, tmp_path):
     }
     assert table["audio2head"] == {"1": 0, "2": 0, "3": 0.25, "4": 0.5, "5": 0.25, "natural": 0.75, "mean": 4}
     assert table["makeittalk"] == {"1": 0.25, "2": 0.5, "3": 0, "4": 0.25, "5": 0, "natural": 0.25, "mean": 2.25}
-    # With two participants a resample holds p1 twice, one of each or p2 twice: the ends are the participants' own means.
+    # With two participants a resample holds p1 twice, one of each or p2 twice: the ends are the participants' means.
     assert result["methods"]["audio2head"]["mean"]["interval"] == [3.5, 4.5]
     assert result["methods"]["makeittalk"]["natural"]["interval"] == [0, 0.5]
     text = (tmp_path / "out" / "study.md").read_text()

@@ -18,7 +18,7 @@ from datasets.media.video_reader import VideoReader, frames_of
 
 
 def moving(frames: int, height: int = 64, width: int = 64) -> np.ndarray:
-    """uint8 [N, H, W, 3]: smooth colours, brightness rising from frame to frame, so that each can be told by its mean."""
+    """uint8 [N, H, W, 3]: smooth colours, brightness rising from frame to frame, so that the mean tells each."""
     y, x = np.mgrid[0:height, 0:width] / (height + width)
     picture = np.stack([80 + 60 * x, 100 + 40 * y, 90 + 30 * (x + y)], axis=-1)
     return np.stack([picture + 60 * i / max(1, frames) for i in range(frames)]).astype(np.uint8)
