@@ -1,12 +1,12 @@
 """Head pose from a face mesh: rigid alignment of all 468 points with a face model in millimetres.
 
-The mesh is a weak-perspective picture of the face: pixels = scale * R * model + place. The similarity is solved in closed
-form (Procrustes); then the pinhole camera gives the distance, f / scale, and the rotation is turned from the line of sight
-to the camera's axis, without which a head beside the picture's middle seems to look aside (yaw against OpenFace:
-correlation 0.40 without, 0.99 with, on data/openface/default).
+The mesh is a weak-perspective picture of the face: pixels = scale * R * model + place. The similarity is solved in
+closed form (Procrustes); then the pinhole camera gives the distance, f / scale. The rotation is turned from the line of
+sight to the camera's axis. Without this a head beside the picture's middle seems to look aside: on one moving video the
+correlation with OpenFace's yaw is 0.40 without and 0.99 with it.
 
 The model (`face_model.csv`) is the symmetric mean mesh of 12 GRID speakers (CC BY 4.0). Its scale, its origin and its
-frontal tilt are OpenFace's, fitted on the two videos in data/openface: see `benchmarks/pose_agreement.py`.
+frontal tilt are OpenFace's, fitted on two videos of one man: see `benchmarks/pose_agreement.py`.
 Axes as OpenFace's: x right, y down, z away from the camera; rotation as Euler angles, R = Rx(rx) Ry(ry) Rz(rz).
 
 Letters: T video frame, P pose value (rx, ry, rz in rad, tx, ty, tz in mm).

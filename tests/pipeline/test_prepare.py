@@ -357,7 +357,7 @@ def test_inspect_draws_a_sheet_and_finds_leaks(prepared, tmp_path, capsys):
     assert "identity one is in test and train and val" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not (GRID.is_dir() and available()), reason="needs ../shared/data/grid and `make pose-tools`")
+@pytest.mark.skipif(not (GRID.is_dir() and available()), reason="needs raw GRID videos and `make pose-tools`")
 def test_real_grid_clips(tmp_path):
     raw = tmp_path / "raw"
     for name in ("s1/bbaf2n.mp4", "s2/bbaf1n.mp4", "original/s1/bbaf2n.mpg"):
@@ -374,7 +374,7 @@ def test_real_grid_clips(tmp_path):
         assert np.abs(clip.pose()[:, :3]).max() < 0.4 and 230 < np.median(clip.pose()[:, 5]) < 330
 
 
-@pytest.mark.skipif(not (GRID.is_dir() and available()), reason="needs ../shared/data/grid and `make pose-tools`")
+@pytest.mark.skipif(not (GRID.is_dir() and available()), reason="needs raw GRID videos and `make pose-tools`")
 def test_any_video_is_cut_into_spans_with_one_face(tmp_path):
     """Two sentences of two speakers in a row, at 30 fps, then two seconds without a face."""
     raw = tmp_path / "raw"
