@@ -1,4 +1,4 @@
-"""The training scripts themselves, run as a user runs them, on the synthetic corpus and with the tiny configurations."""
+"""The training scripts themselves, run as a user runs them, on the synthetic corpus and in tiny configurations."""
 
 import json
 import os
