@@ -3,7 +3,8 @@
     OMP_NUM_THREADS=1 python -m benchmarks.data --prepared data/grid [--raw RAW/grid]
 
 One process, one thread. Loaders are timed in processor time, so that other work on the machine counts little, on files
-that are in memory; preparing is timed by the clock (the face mesh is another process), step by step, on a few raw videos.
+that are in memory. Preparing is timed by the clock (the face mesh is another process), step by step, on a few raw
+videos.
 """
 
 import argparse

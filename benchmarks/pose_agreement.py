@@ -2,10 +2,10 @@
 
     python -m benchmarks.pose_agreement FOLDER
 
-Every video of the folder with an OpenFace CSV beside it is cropped as `datasets.prepare` crops (one square, 256x256, 25
-fps), both poses are brought into the released camera of that crop, and each axis is compared: correlation, mean absolute
-error, and the mean difference. The face model's scale, tilt and origin were fitted on such videos; so a second table
-shows the error when tilt and distance are fitted on all the other videos instead.
+Every video of the folder with an OpenFace CSV beside it is cropped as `datasets.prepare` crops (one square, 256x256,
+25 fps), both poses are brought into the released camera of that crop, and each axis is compared: correlation, mean
+absolute error, and the mean difference. The face model's scale, tilt and origin were fitted on such videos; so a second
+table shows the error when tilt and distance are fitted on all the other videos instead.
 """
 
 import argparse

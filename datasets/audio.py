@@ -1,8 +1,10 @@
 """Audio features: 16 kHz mono samples -> the 4 x 41 features of each video frame (Sec. 3.1 and the released code).
 
-Axes: N samples, R feature rows (one each 10 ms), T video frames (25 a second), A rows a video frame (4), F features (41).
+Letters: N samples, R feature rows (one each 10 ms), T video frames (25 a second), A rows a video frame (4),
+F features (41).
 
-Columns of a row: 0-12 MFCC, 13-38 log mel filterbank, 39 F0 in Hz (unvoiced rows filled in), 40 voiced flag (1 = voiced).
+Columns of a row: 0-12 MFCC, 13-38 log mel filterbank, 39 F0 in Hz (unvoiced rows filled in), 40 voiced flag
+(1 = voiced).
 
 Memory does not grow with the length, apart from the feature array: samples of a long file lie in a temporary file
 (`datasets.media.sound`), the spectrum is computed piece by piece, and F0 beyond `WHOLE_F0_S` in overlapping pieces.
@@ -92,7 +94,7 @@ def is_silent(pcm: Samples) -> bool:
 
 
 def fill_unvoiced(f0_R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(F0 without holes, voiced flag 0/1): zeros are filled linearly between voiced rows, outside them by the nearest."""
+    """(F0 without holes, voiced flag 0/1): zeros between voiced rows are filled linearly, others by the nearest row."""
     voiced_R = f0_R > 0
     rows = np.arange(len(f0_R))
     filled_R = np.interp(rows, rows[voiced_R], f0_R[voiced_R]) if voiced_R.any() else np.zeros_like(f0_R)
@@ -137,7 +139,8 @@ def _f0(wave: Any, samples: int) -> np.ndarray:
     """F0 in Hz each 10 ms, 0 where unvoiced, float64 [samples // 160 + 1] (WORLD Harvest, Morise 2017).
 
     Beyond `WHOLE_F0_S`, pieces with margins are found on all cores (Harvest runs without Python's lock). Harvest halves
-    the rate on a grid that depends on whether the length is odd; pieces keep the whole's parity, or every fifth row moves.
+    the rate on a grid that depends on whether the length is odd; pieces keep the whole's parity, or every fifth row
+    would move.
     """
     import pyworld
 

@@ -134,7 +134,7 @@ class Item(NamedTuple):
     jacobian_TK22: Tensor
     heatmap_TKHW: Tensor  # as it is stored, see `decode_heatmap`; empty where heatmaps count no more
     clip: int
-    index: int
+    index: int  # type: ignore[assignment]  # the item's number n; hides tuple.index
 
 
 class Windows(Dataset):
@@ -151,5 +151,6 @@ class Windows(Dataset):
     def __getitem__(self, n: int) -> Item:
         window = self.data[n]
         rows = np.minimum(window.start + np.arange(len(window.valid_T)), self.last[window.clip])
-        targets = self.store.read(self.names[window.clip], rows, heatmaps=n < self.heatmaps_until)
-        return Item(window, *(torch.from_numpy(array) for array in targets), clip=window.clip, index=n)
+        targets = self.store.read(self.names[window.clip], rows.tolist(), heatmaps=n < self.heatmaps_until)
+        position_TK2, jacobian_TK22, heatmap_TKHW = map(torch.from_numpy, targets)
+        return Item(window, position_TK2, jacobian_TK22, heatmap_TKHW, clip=window.clip, index=n)
