@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 
 import train_headpose
-from datasets.headpose import clamped
+from datasets.headpose import HeadPoseBatch
+from datasets.sampling import clamped
 from modules.discriminators import PoseDiscriminator, PoseDiscriminatorConfig
 from modules.head_motion_predictor import HeadMotionPredictor, HeadMotionPredictorConfig
 
@@ -38,7 +39,8 @@ def shown(frames: int, seed: int) -> train_headpose.Prediction:
     valid_BT = (torch.arange(1, WINDOW + 1) < frames).expand(16, -1)
     weights = train_headpose.WeightConfig(ssim=0, adversarial=0)
     losses = train_headpose.PredictorLosses(OtherTakes(torch.from_numpy(other_BTP)), weights, None, first_row=0)
-    return losses(None, None, torch.from_numpy(real_BTP), valid_BT, None)
+    batch = HeadPoseBatch(None, None, torch.from_numpy(real_BTP), valid_BT, clip=0, index=0)
+    return losses(batch, None)
 
 
 def discriminator_loss(frames: int) -> float:
