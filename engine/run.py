@@ -37,6 +37,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from engine import config as configs
+from engine import device
 from engine.batch_norm import synchronise_batch_norm
 from engine.checkpoint import CheckpointError, Weights, atomic_path
 from engine.loading import Batches, Order
@@ -146,7 +147,7 @@ class Run:
         if self.settings.device == "cuda" and not torch.cuda.is_available():
             raise configs.ConfigError("run.device is cuda, but torch sees no GPU here; use run.device=cpu")
         on_gpu = self.settings.device != "cpu" and torch.cuda.is_available()
-        self.has_bf16 = torch.cuda.is_bf16_supported() if on_gpu else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        self.has_bf16 = device.computes_bf16(torch.device("cuda" if on_gpu else "cpu"))
         self.precision = self.settings.precision
         if self.precision == "auto":
             self.precision = "bf16" if self.has_bf16 else "fp32"
@@ -158,6 +159,7 @@ class Run:
             kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
         )
         self.device, self.is_main = self.accelerator.device, self.accelerator.is_main_process
+        device.use(self.device)
         self.step = 0  # the update in progress, counted from 1; before the first: updates done
         self.best: Best | None = None
         self._modules: list[nn.Module] = []
