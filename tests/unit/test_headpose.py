@@ -1,6 +1,7 @@
 """Stage two's losses: what its discriminator is shown."""
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -77,11 +78,12 @@ def test_past_the_end_a_sequence_holds_its_own_last_pose() -> None:
     assert pose_BTP.grad[0, :, 0].tolist() == [1, 1, 1, 0, 0, 0]  # the held rows hand nothing back
 
 
-def test_the_recurrence_stays_in_float32_under_autocast() -> None:
-    config = HeadMotionPredictorConfig(embedding=8, resnet_width=4, resnet_depths=(1, 1))
+@pytest.mark.parametrize("transition", [True, False])
+def test_the_recurrence_stays_in_float32_under_autocast(transition: bool) -> None:
+    config = HeadMotionPredictorConfig(8, 2, 4, (1, 1), spatial_embedding_transition=transition)
     predictor = HeadMotionPredictor(config).eval()
     seen = []
-    predictor.lstm.register_forward_hook(lambda lstm, given, result: seen.append(result[0].dtype))
+    predictor.output.register_forward_hook(lambda output, given, result: seen.extend([given[0].dtype, result.dtype]))
     with torch.autocast("cpu", torch.bfloat16):
         pose_BTP = predictor(torch.rand(1, 3, 64, 64), torch.rand(1, 3, 4, 41))
     assert pose_BTP.dtype == torch.float32
