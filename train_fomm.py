@@ -169,7 +169,7 @@ class GeneratorLosses(nn.Module):
         if weights.adversarial:
             terms |= adversarial_losses(discriminator, image_BCHW, driving_BCHW, driving.position_BK2, weights)
         if self.train_detector and (weights.equivariance_position or weights.equivariance_jacobian):
-            transformed = self.detector(warp.image(driving_BCHW)).keypoints
+            transformed = self.detector(warp.image(driving_BCHW, self.generator.align_corners)).keypoints
             terms["equivariance_position"] = weights.equivariance_position * losses.equivariance_position(
                 driving.position_BK2, transformed.position_BK2, warp
             )

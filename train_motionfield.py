@@ -221,7 +221,7 @@ class PixelLosses(nn.Module):
         terms |= reconstruction_losses(image_NCHW, wanted_NCHW, mouth_N4, config, pyramid, vgg)
         # L_eq of a network that sees sound and not the frame: FOMM's formula with the predicted keypoints in the place
         # of the driving frame's. What N_D finds in the warped frame, warped back, must be what N_M predicted.
-        transformed = stage_one.detector(warp.image(wanted_NCHW)).keypoints
+        transformed = stage_one.detector(warp.image(wanted_NCHW, stage_one.generator.align_corners)).keypoints
         terms["equivariance_position"] = config.equivariance_position * losses.equivariance_position(
             driving.position_BK2, transformed.position_BK2, warp
         )
