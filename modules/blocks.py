@@ -95,22 +95,25 @@ def downsampling_kernels(network: nn.Module) -> dict[str, Tensor]:
     return {f"{name}.weight": part.weight for name, part in modules if isinstance(part, AntiAliasDownsample)}
 
 
-TWO_PASSES = 13  # taps (a quarter's); half size has 5, for which one pass is faster (measured on a CPU)
-
-
 class AntiAliasDownsample(nn.Module):
     """Gaussian blur, then every (1/scale)-th pixel starting with the first (Siarohin et al. 2019b).
 
     The kernel has sigma (1/scale - 1) / 2 and 2 round(4 sigma) + 1 taps; borders are zero padded. The released files
     hold it as a buffer `weight` [C, 1, k, k], one copy a channel; it is a constant, so only the first copy is applied.
-    A Gaussian is the product of its row and its column: large kernels run as two passes, with 2 k taps and not k * k.
     Computed in the buffer's type (float32) under autocast: the losses compare pictures that went through it.
 
-    Raises: ValueError unless 1/scale is a whole number.
+    Args:
+        separable: run as rows and then columns, with 2 k taps and not k * k. For losses: a Gaussian is the product of
+            the two, but the stored kernel is it only to 1e-8, and released networks are followed more closely. So is
+            anything in float64.
+
+    Raises:
+        ValueError: 1/scale is no whole number.
     """
 
-    def __init__(self, channels: int, scale: float):
+    def __init__(self, channels: int, scale: float, separable: bool = False):
         super().__init__()
+        self.separable = separable
         self.stride = round(1 / scale)
         if abs(self.stride * scale - 1) > 1e-6:
             raise ValueError(f"downsampling scale must be 1/n with a whole n, found {scale}")
@@ -129,7 +132,7 @@ class AntiAliasDownsample(nn.Module):
         kernel, stride, margin = self.weight[:1], self.stride, self.taps // 2
         with torch.autocast(image_BCHW.device.type, enabled=False):
             image = image_BCHW.to(kernel.dtype)
-            if self.taps < TWO_PASSES:
+            if not self.separable or kernel.dtype == torch.float64:
                 kernel = kernel.expand(channels, -1, -1, -1)
                 return F.conv2d(image, kernel, stride=stride, padding=margin, groups=channels)
             line = kernel.sum(2, keepdim=True).expand(channels, -1, -1, -1)  # (C, 1, 1, k)
