@@ -24,12 +24,13 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, set_seed
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -46,7 +47,11 @@ from engine.run_folder import Best, RunFolder, State
 logger = logging.getLogger(__name__)
 
 REPEAT_S = 5.0  # a signal that comes again so soon is the same wish: torchrun and a batch system both pass it on
+# How long a rank waits for another before both end; NCCL's ten minutes are too few for who computes more targets of stage
+# three than the others, or validates alone.
+PATIENCE = timedelta(hours=2)
 LOOK_S = 2.0  # how often ranks tell each other whether one was asked to stop; torchrun kills 30 s after the signal
+NAN_S = 5.0  # how often losses and gradients on a GPU are looked at; looking costs a wait for it
 ON_HOST = ("index", "clip")  # fields of a batch that name its items: they stay on the CPU
 
 
@@ -155,11 +160,17 @@ class Run:
             cpu=not on_gpu,  # with "auto" too: Accelerate would otherwise start one run for each process
             mixed_precision="no" if self.precision == "fp32" else self.precision,
             gradient_accumulation_steps=self.settings.accumulate,
-            # Buffers are equal on all ranks already: BatchNorm is synchronised.
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
+            # Buffers need no broadcast: BatchNorm is synchronised, so they are equal on all ranks already.
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
+                InitProcessGroupKwargs(timeout=PATIENCE),
+            ],
         )
         self.device, self.is_main = self.accelerator.device, self.accelerator.is_main_process
         device.use(self.device)
+        torch.backends.cudnn.benchmark = (
+            True  # shapes are the same in every step: try its algorithms once, take the best
+        )
         self.step = 0  # the update in progress, counted from 1; before the first: updates done
         self.best: Best | None = None
         self._modules: list[nn.Module] = []
@@ -173,6 +184,7 @@ class Run:
         self._norms: dict[str, Tensor] = {}
         self._record: dict[str, float] = {}
         self._pending: list[_Pending] = []
+        self._looked_for_nan_at = 0.0
         self._clock = _Clock()
         self._asked_to_stop_at: float | None = None
         self._looked_at: tuple[int, float] | None = None  # step and time at which ranks last spoke of stopping
@@ -256,7 +268,7 @@ class Run:
         """
         module = self._to_device(module)
         if self.accelerator.num_processes > 1:
-            module = synchronise_batch_norm(module)
+            module = synchronise_batch_norm(module, traceable=self.settings.compile)
         placed = self.accelerator.prepare(module)
         if self.settings.compile:
             module.compile()
@@ -389,7 +401,7 @@ class Run:
 
         Raises:
             RunError: a loss or the gradient is not finite. On a CPU at once and before the weights change, on a GPU
-                when the losses are next looked at; no checkpoint is ever written from it.
+                some seconds later; no checkpoint is ever written from it.
         """
         for name, loss in losses.items():
             share = loss.detach().float() / self.settings.accumulate
@@ -476,6 +488,8 @@ class Run:
         if self._logs_now():
             self._check_finite()
             self._log(batch_size)
+        elif time.monotonic() - self._looked_for_nan_at > NAN_S:
+            self._check_finite()
         if self._bar is not None:
             self._bar.update()
         stop, done = self._must_stop(), self.step == self.settings.max_steps
@@ -505,6 +519,7 @@ class Run:
 
     def _check_finite(self) -> None:
         pending, self._pending = self._pending, []
+        self._looked_for_nan_at = time.monotonic()
         if not pending:
             return
         flat = [value.float().reshape(()) for entry in pending for value in entry.values.values()]
