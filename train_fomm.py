@@ -31,7 +31,7 @@ from engine.config import ConfigError, to_dict
 from engine.run import OptimConfig, Run, RunConfig, RunError
 from engine.vgg_weights import fill_vgg
 from modules import losses, measures
-from modules.discriminators import ImageDiscriminatorConfig, MultiScaleDiscriminator
+from modules.discriminators import ImageDiscriminatorConfig, MultiScaleDiscriminator, only_judging
 from modules.image_generator import ImageGenerator, ImageGeneratorConfig, Rendering, starting_state
 from modules.keypoint_detector import KeypointDetector, KeypointDetectorConfig
 from modules.perceptual import ImagePyramid, VggConfig, VggFeatures
@@ -200,10 +200,8 @@ def adversarial_losses(
     weights: WeightConfig,
 ) -> dict[str, Tensor]:
     """LSGAN and feature matching against a discriminator that is not trained here (FOMM's vox-adv)."""
-    discriminator.requires_grad_(False)
     fake = discriminator(image_BCHW, position_BK2.detach())
     real = discriminator(wanted_BCHW, position_BK2.detach())
-    discriminator.requires_grad_(True)
     pairs = list(zip(fake, real, strict=True))
     scores = [losses.lsgan_generator(f.score) for f, _ in pairs]
     terms = {"adversarial": weights.adversarial * torch.stack(scores).sum()}
@@ -319,8 +317,10 @@ def main(config: Config) -> None:
 
         batch: FommBatch
         for batch in run.batches(data, config.optim.batch_size):
+            batch = batch.floats()
             warp = random_warp(batch.index, config.run.seed, config.warp, run.device)
-            redrawn = generator_losses(batch, warp, discriminator)
+            with only_judging(discriminator):
+                redrawn = generator_losses(batch, warp, discriminator)
             run.update(generator_optim, redrawn.losses)
             if discriminator is not None:
                 shown = batch.driving_CHW, redrawn.image_BCHW, redrawn.position_BK2

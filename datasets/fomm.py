@@ -13,7 +13,6 @@ from torch.utils.data import Dataset
 
 from datasets.augment import ColorJitter, PlacementJitter
 from datasets.clips import load_manifest, mouth_boxes
-from datasets.media.image import to_float
 from datasets.sampling import choices, grouped, shuffled
 
 
@@ -40,7 +39,7 @@ class FommDataConfig:
 
 
 class FommBatch(NamedTuple):
-    """One pair. Pictures are RGB float32 [0, 1].
+    """One pair. Pictures are RGB uint8, a quarter of what float32 would be to copy; `floats` makes them [0, 1].
 
     The box of a mouth is (left, top, right, bottom) in [-1, 1], turned by `turn` about its centre; all 0 if unknown.
     """
@@ -52,6 +51,10 @@ class FommBatch(NamedTuple):
     turn: np.float32  # radians, clockwise
     clip: int  # row in the manifest
     index: int  # type: ignore[assignment]  # the item's number n; hides tuple.index
+
+    def floats(self) -> "FommBatch":
+        """The same with pictures in float32, [0, 1]; call it on the device."""
+        return self._replace(source_CHW=self.source_CHW.float() / 255, driving_CHW=self.driving_CHW.float() / 255)
 
 
 class FommData(Dataset):
@@ -86,6 +89,7 @@ class FommData(Dataset):
                 pictures_NHWC, mouths_N4 = pictures_NHWC[:, :, ::-1], mouths_N4[:, [2, 1, 0, 3]] * [-1, 1, -1, 1]
             pictures_NHWC = self.config.jitter(pictures_NHWC, random)
             pictures_NHWC, mouths_N4, turn = self.config.placement(pictures_NHWC, mouths_N4, random)
-        source_CHW, driving_CHW = to_float(pictures_NHWC)
+        pictures_NCHW = np.ascontiguousarray(pictures_NHWC.transpose(0, 3, 1, 2))
+        source_CHW, driving_CHW = torch.from_numpy(pictures_NCHW)
         source_4, driving_4 = torch.from_numpy(np.ascontiguousarray(mouths_N4, np.float32))
         return FommBatch(source_CHW, driving_CHW, source_4, driving_4, np.float32(turn), clip.index, n)
