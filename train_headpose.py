@@ -25,7 +25,7 @@ from engine.checkpoint import CheckpointError
 from engine.config import ConfigError, to_dict
 from engine.run import OptimConfig, Run, RunConfig, RunError
 from modules import losses, measures
-from modules.discriminators import PoseDiscriminator, PoseDiscriminatorConfig
+from modules.discriminators import PoseDiscriminator, PoseDiscriminatorConfig, only_judging
 from modules.head_motion_predictor import HeadMotionPredictor, HeadMotionPredictorConfig
 
 AXES = ("rx", "ry", "rz", "tx", "ty", "tz")
@@ -120,9 +120,7 @@ class PredictorLosses(nn.Module):
             terms["l1"] = weights.l1 * losses.masked_l1(predicted_BTP, wanted_BTP, valid_BT)
         if weights.adversarial:
             shown_BTP = held_past_end(predicted_BTP, valid_BT)
-            discriminator.requires_grad_(False)
             terms["adversarial"] = weights.adversarial * losses.lsgan_generator(discriminator(shown_BTP))
-            discriminator.requires_grad_(True)
         real_BTP = held_past_end(wanted_BTP, valid_BT)
         return Prediction(terms, held_past_end(predicted_BTP.detach(), valid_BT), real_BTP)
 
@@ -262,11 +260,12 @@ def main(config: Config) -> None:
         data = HeadPoseData(config.data, config.run.seed, config.image_size)
         validation = held_out(config, data)
 
-        predictor = HeadMotionPredictor(config.head_motion_predictor)
+        network_config = replace(config.head_motion_predictor, image_size=config.image_size)
+        predictor = HeadMotionPredictor(network_config)
         networks = {"head_motion_predictor": predictor}
         if config.initial_weights:
             read_weights([Path(config.initial_weights)]).load_into(networks, config.initial_weights)
-        settings = {"head_motion_predictor": config.head_motion_predictor, "pose_range": data.pose_range}
+        settings = {"head_motion_predictor": network_config, "pose_range": data.pose_range}
         run.export(networks, {name: to_dict(value) for name, value in settings.items()})
         first_row = config.head_motion_predictor.first_pose_row
         predictor_losses = run.place(PredictorLosses(predictor, config.weights, config.ssim, first_row))
@@ -280,7 +279,8 @@ def main(config: Config) -> None:
 
         batch: HeadPoseBatch
         for batch in run.batches(data, config.optim.batch_size):
-            predicted = predictor_losses(batch, discriminator)
+            with only_judging(discriminator):
+                predicted = predictor_losses(batch, discriminator)
             run.update(predictor_optim, predicted.losses)
             if discriminator is not None:
                 run.update(discriminator_optim, discriminator_losses(predicted.wanted_BTP, predicted.pose_BTP))

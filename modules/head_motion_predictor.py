@@ -23,6 +23,7 @@ class HeadMotionPredictorConfig:
     lstm_layers: int = 2
     resnet_width: int = 64  # 64 with these depths is ResNet-34
     resnet_depths: tuple[int, ...] = RESNET34
+    image_size: int = 0  # pixels, square, of the pictures it is trained with; 0: weights that do not tell
     spatial_embedding_transition: bool = True  # False: the paper's ablation "w/o SET" (Sec. 5.4)
     # Which row of the T+1 predicted poses frame 0 is drawn with. Eqs. 1-2 give frame i the pose decoded after hearing
     # audio i, i.e. row i + 1; the released inference draws frame i with row i (row 0: from the picture alone).

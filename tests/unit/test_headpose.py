@@ -80,7 +80,9 @@ def test_past_the_end_a_sequence_holds_its_own_last_pose() -> None:
 
 @pytest.mark.parametrize("transition", [True, False])
 def test_the_recurrence_stays_in_float32_under_autocast(transition: bool) -> None:
-    config = HeadMotionPredictorConfig(8, 2, 4, (1, 1), spatial_embedding_transition=transition)
+    config = HeadMotionPredictorConfig(
+        embedding=8, resnet_width=4, resnet_depths=(1, 1), spatial_embedding_transition=transition
+    )
     predictor = HeadMotionPredictor(config).eval()
     seen = []
     predictor.output.register_forward_hook(lambda output, given, result: seen.extend([given[0].dtype, result.dtype]))
