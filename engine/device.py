@@ -23,6 +23,6 @@ def computes_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-def float32_meaning(device: torch.device) -> str:
+def float32_meaning() -> str:
     """How float32 convolutions compute now, in a word: ieee or tf32."""
-    return "tf32" if device.type == "cuda" and torch.backends.cudnn.allow_tf32 else "ieee"
+    return "tf32" if torch.cuda.is_available() and torch.backends.cudnn.allow_tf32 else "ieee"

@@ -1,4 +1,4 @@
-"""engine.device: which GPU is current, what float32 means, whether bf16 pays; with a stand-in for a machine with GPUs."""
+"""engine.device, with a stand-in for a machine with GPUs: which one is current, float32, bf16."""
 
 from types import SimpleNamespace
 
@@ -28,9 +28,9 @@ def test_the_chosen_gpu_is_the_current_one(two_gpus: SimpleNamespace, option: st
 
 
 def test_float32_is_exact_on_a_gpu(two_gpus: SimpleNamespace) -> None:
-    assert device.float32_meaning(torch.device("cuda", 0)) == "tf32"  # torch's default
+    assert device.float32_meaning() == "tf32"  # torch's default
     AnimationOptions(device="cuda").chosen_device()
-    assert device.float32_meaning(torch.device("cuda", 0)) == "ieee"
+    assert device.float32_meaning() == "ieee"
 
 
 def test_imitated_bf16_is_not_chosen(two_gpus: SimpleNamespace) -> None:
