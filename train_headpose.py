@@ -91,6 +91,8 @@ class Config:
     def __post_init__(self) -> None:
         if self.weights.adversarial and self.data.window < self.discriminator.shortest:
             raise ValueError(f"data.window must be at least {self.discriminator.shortest} for the pose discriminator")
+        if self.head_motion_predictor.image_size not in (0, self.image_size):
+            raise ValueError("head_motion_predictor.image_size follows image_size: set that one")
 
 
 class Prediction(NamedTuple):
