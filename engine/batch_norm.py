@@ -1,7 +1,7 @@
 """BatchNorm over all ranks where torch's SyncBatchNorm does not serve: on CPUs, and inside a compiled network.
 
-SyncBatchNorm only works "with GPU modules", and it breaks a compiled graph at every norm. With the one below N ranks with
-a batch of B/N compute what one rank computes with B, on gloo too, and a network of it is one graph.
+SyncBatchNorm only works "with GPU modules", and it breaks a compiled graph at every norm. With the one below, N ranks
+with a batch of B/N compute what one rank computes with B, on gloo too, and a network of it is one graph.
 """
 
 from typing import Any

@@ -47,8 +47,8 @@ from engine.run_folder import Best, RunFolder, State
 logger = logging.getLogger(__name__)
 
 REPEAT_S = 5.0  # a signal that comes again so soon is the same wish: torchrun and a batch system both pass it on
-# How long a rank waits for another before both end; NCCL's ten minutes are too few for who computes more targets of stage
-# three than the others, or validates alone.
+# How long a rank waits for another before both end. NCCL's ten minutes are too few where one computes more targets of
+# stage three than the others, or validates alone.
 PATIENCE = timedelta(hours=2)
 LOOK_S = 2.0  # how often ranks tell each other whether one was asked to stop; torchrun kills 30 s after the signal
 NAN_S = 5.0  # how often losses and gradients on a GPU are looked at; looking costs a wait for it

@@ -1,4 +1,4 @@
-"""Every stage's losses, and the renderer, on a GPU that only pretends (`tests.fake_gpu`): all tensors meet on one device."""
+"""Every stage's losses, and the renderer, on a GPU that only pretends: all tensors meet on one device."""
 
 from collections.abc import Iterator
 from dataclasses import replace
