@@ -156,7 +156,7 @@ def measured(
     took = timed(work, device, least_s)
     rates = {
         "per_s": round(items / took, 2),
-        "gflop_per_s": round(gflop / took),
+        "gflop_per_s": round(gflop / took, 1),
         "peak_memory_gb": peak_memory_gb(device),
     }
     return rates

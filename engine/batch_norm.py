@@ -27,7 +27,8 @@ class _SumOverRanks(torch.autograd.Function):
 
 def _sum_over_ranks(value: Tensor) -> Tensor:
     # Unlike torch.distributed.all_reduce, which changes its argument, this one can be compiled.
-    return collectives.wait_tensor(collectives.all_reduce(value.contiguous(), "sum", dist.group.WORLD))
+    everybody = dist.distributed_c10d._get_default_group()
+    return collectives.wait_tensor(collectives.all_reduce(value.contiguous(), "sum", everybody))
 
 
 class RankBatchNorm(_BatchNorm):
