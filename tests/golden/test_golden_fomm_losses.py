@@ -215,8 +215,8 @@ def test_warp_and_its_closed_form_jacobian() -> None:
 
 def test_discriminator_map() -> None:
     case = Case("vox-256", "eval")
-    source, driving = frames()
+    batch = FommBatch(*frames(), None, None, None, clip=0, index=0)
     with torch.no_grad():
-        redrawn = case.generator_losses(source, driving, None, None, None, warp(), None)
+        redrawn = case.generator_losses(batch, warp(), None)
         score = case.discriminator(redrawn.image_BCHW, redrawn.position_BK2)[0].score
     assert score.numpy() == pytest.approx(inputs()["vox-256_eval_disc_prediction_map_generated"], abs=1e-4)
