@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from datasets.fomm import FommBatch
-from modules.discriminators import ImageDiscriminatorConfig, MultiScaleDiscriminator
+from modules.discriminators import ImageDiscriminatorConfig, MultiScaleDiscriminator, only_judging
 from modules.image_generator import ImageGenerator, ImageGeneratorConfig
 from modules.keypoint_detector import KeypointDetector, KeypointDetectorConfig
 from modules.perceptual import ImagePyramid, VggConfig, VggFeatures
@@ -123,7 +123,8 @@ class Case:
     def forward(self) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         source, driving = frames(self.dtype)
         batch = FommBatch(source, driving, None, None, None, clip=0, index=0)
-        redrawn = self.generator_losses(batch, warp(self.dtype), self.discriminator)
+        with only_judging(self.discriminator):
+            redrawn = self.generator_losses(batch, warp(self.dtype), self.discriminator)
         judged = self.discriminator_losses(driving, redrawn.image_BCHW, redrawn.position_BK2)
         return redrawn.losses, judged["discriminator"]
 
