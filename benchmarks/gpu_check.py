@@ -154,12 +154,11 @@ def measured(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     took = timed(work, device, least_s)
-    rates = {
+    return {
         "per_s": round(items / took, 2),
         "gflop_per_s": round(gflop / took, 1),
         "peak_memory_gb": peak_memory_gb(device),
     }
-    return rates
 
 
 def gflop_of(work: Callable[[], object]) -> float:

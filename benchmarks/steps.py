@@ -19,6 +19,7 @@ import train_motionfield
 from datasets.fomm import FommBatch
 from datasets.headpose import HeadPoseBatch
 from datasets.motionfield import Item, MotionFieldBatch
+from engine import device as devices
 from engine.config import load
 from modules.head_motion_predictor import HeadMotionPredictor
 from modules.image_generator import ImageGenerator
@@ -78,14 +79,7 @@ class Stage:
         return {name: term.detach() for name, term in terms.items()}
 
     def _place(self, module: nn.Module) -> nn.Module:
-        module = module.to(self.device)
-        if self.channels_last:
-            for part in module.modules():
-                if type(part) is nn.Conv2d:
-                    part.to(memory_format=torch.channels_last)
-                elif type(part) is nn.Conv3d:
-                    part.to(memory_format=torch.channels_last_3d)
-        return module
+        return devices.place(module, self.device, self.channels_last)
 
     def _frozen(self, module: nn.Module) -> nn.Module:
         return self._place(module).requires_grad_(False).eval()

@@ -1,6 +1,19 @@
-"""What holds for a device as a whole: which GPU is the process's own, what float32 means on it, whether bf16 pays."""
+"""Devices: how modules lie on one, which GPU is the process's own, what float32 means on it, whether bf16 pays."""
 
 import torch
+from torch import nn
+
+
+def place(module: nn.Module, device: torch.device, channels_last: bool) -> nn.Module:
+    """A module on a device; with `channels_last` its 2-D and 3-D convolutions have their weights in that layout."""
+    module = module.to(device)
+    if channels_last:
+        for part in module.modules():
+            if type(part) is nn.Conv2d:
+                part.to(memory_format=torch.channels_last)
+            elif type(part) is nn.Conv3d:
+                part.to(memory_format=torch.channels_last_3d)
+    return module
 
 
 def use(device: torch.device) -> None:

@@ -19,7 +19,6 @@ import math
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -41,6 +40,7 @@ from engine import config as configs
 from engine import device
 from engine.batch_norm import synchronise_batch_norm
 from engine.checkpoint import CheckpointError, Weights, atomic_path
+from engine.command import commit
 from engine.loading import Batches, Order
 from engine.run_folder import Best, RunFolder, State
 
@@ -168,9 +168,8 @@ class Run:
         )
         self.device, self.is_main = self.accelerator.device, self.accelerator.is_main_process
         device.use(self.device)
-        torch.backends.cudnn.benchmark = (
-            True  # shapes are the same in every step: try its algorithms once, take the best
-        )
+        # Shapes are the same in every step: cuDNN tries its algorithms once and keeps the best.
+        torch.backends.cudnn.benchmark = True
         self.step = 0  # the update in progress, counted from 1; before the first: updates done
         self.best: Best | None = None
         self._modules: list[nn.Module] = []
@@ -241,11 +240,8 @@ class Run:
         for handler in self._log_handlers:
             handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
             root.addHandler(handler)
-        commit = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent
-        )
         logger.info("command: %s", " ".join(sys.argv))
-        logger.info("commit %s, torch %s", commit.stdout.strip() or "unknown", torch.__version__)
+        logger.info("commit %s, torch %s", commit(), torch.__version__)
         logger.info(
             "stage %s on %d x %s, %s, seed %d",
             self.stage,
@@ -266,7 +262,7 @@ class Run:
 
         One forward a step: put the networks and losses of one optimizer into one module.
         """
-        module = self._to_device(module)
+        module = device.place(module, self.device, self.settings.channels_last)
         if self.accelerator.num_processes > 1:
             module = synchronise_batch_norm(module, traceable=self.settings.compile)
         placed = self.accelerator.prepare(module)
@@ -278,17 +274,7 @@ class Run:
 
     def freeze(self, module: nn.Module) -> nn.Module:
         """To the device, without gradients, in evaluation mode. For networks that only judge or guide."""
-        return self._to_device(module).requires_grad_(False).eval()
-
-    def _to_device(self, module: nn.Module) -> nn.Module:
-        module = module.to(self.device)
-        if self.settings.channels_last:
-            for part in module.modules():
-                if type(part) is nn.Conv2d:
-                    part.to(memory_format=torch.channels_last)
-                elif type(part) is nn.Conv3d:
-                    part.to(memory_format=torch.channels_last_3d)
-        return module
+        return device.place(module, self.device, self.settings.channels_last).requires_grad_(False).eval()
 
     def optimizer(self, module: nn.Module, optim: OptimConfig) -> Optimizer:
         """Adam over a placed module's trainable parameters; its learning rate follows `optim` step by step."""
