@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from animation.released import read_released
-from engine.checkpoint import CheckpointError, Weights, load_strict, load_weights
+from engine.checkpoint import CheckpointError, Weights, file_kind, load_strict, load_weights
 from engine.config import from_dict
 from modules.head_motion_predictor import HeadMotionPredictor, HeadMotionPredictorConfig
 from modules.image_generator import ImageGenerator, ImageGeneratorConfig
@@ -50,7 +50,7 @@ def _read_one(path: Path) -> Weights:
                 f"{path} is a folder without {RUN_WEIGHTS}; give a run folder of a finished or saved stage"
             )
         return load_weights(file)
-    return load_weights(path) if path.suffix == ".safetensors" else read_released(path)
+    return load_weights(path) if file_kind(path) == "safetensors" else read_released(path)
 
 
 def build_networks(weights: Weights, source: str) -> dict[str, nn.Module]:
