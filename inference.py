@@ -1,5 +1,6 @@
 """Make a talking-head video from one picture and one sound file (Fig. 2).
 
+    python inference.py --image FACE.jpg --audio SPEECH.wav            # the small demo model; FACE_SPEECH.mp4
     python inference.py --image FACE.jpg --audio SPEECH.wav --checkpoint audio2head.safetensors --output OUT.mp4
     python inference.py --pairs LIST.csv --checkpoint ...              # many; columns image,audio,output
     torchrun --nproc_per_node 4 inference.py --pairs LIST.csv ...      # the rows shared among four GPUs
@@ -9,6 +10,7 @@ Every output is marked as synthetic; `python -m datasets.provenance OUT.mp4` sho
 
 import argparse
 import csv
+import itertools
 import sys
 import time
 from dataclasses import fields
@@ -16,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from animation.generate import Animator, Job, Summary
+from animation.generate import Animator, Job, Summary, check_ending
 from animation.models import load_models
 from animation.options import AnimationOptions, OptionError, add_arguments, given
 from animation.progress import frame_bar
@@ -33,10 +35,14 @@ USER_ERRORS = (DataError, OptionError, CheckpointError, ConfigError)
 def main() -> None:
     arguments = parse_arguments()
     with clean_exit(*USER_ERRORS):
+        check_view(arguments)
         options = load(AnimationOptions, arguments.config, given(arguments))
         place = from_torchrun()
         jobs = read_pairs(arguments.pairs)[place.rank :: place.ranks] if arguments.pairs else [single_job(arguments)]
+        if not arguments.pairs:  # a list's rows are checked one by one
+            check_ending(jobs[0].output)
         models = load_models(checkpoints(arguments), options.chosen_device(place.local_rank), needed_networks(jobs))
+        options = load(AnimationOptions, arguments.config, given(arguments), below=models.animation)
         animator = Animator(models, options, signature(arguments))
         if arguments.pairs:
             sys.exit(run_pairs(animator, jobs, place.rank))
@@ -83,7 +89,7 @@ def print_summary(summary: Summary, animator: Animator, wall_s: float) -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     files = parser.add_argument_group("files")
-    files.add_argument("--image", type=Path, help="picture of one person: JPEG, PNG, WebP, BMP ...")
+    files.add_argument("--image", type=Path, help="picture of a person: JPEG, PNG, HEIC, WebP ..., or a video's first")
     files.add_argument("--audio", type=Path, help="speech: wav, mp3, flac, m4a, a video's sound track ...")
     files.add_argument(
         "--checkpoint",
@@ -92,21 +98,25 @@ def parse_arguments() -> argparse.Namespace:
         help="weights: .safetensors files, run folders of the training stages, or released .pth.tar files; "
         "several are merged, a later one wins (default: the small demo model of this project)",
     )
-    files.add_argument("--output", type=Path, help="mp4 to write")
+    files.add_argument(
+        "--output", type=Path, help="mp4 to write, or a short preview as gif (default: named after the inputs)"
+    )
     files.add_argument("--pairs", type=Path, help="CSV with the columns image,audio,output: one video a row")
     files.add_argument("--config", type=Path, help="YAML with the options below; the command line wins")
     files.add_argument("--frames-dir", type=Path, help="also write every frame as a PNG into this folder")
     files.add_argument("--save-motion", type=Path, help="also write head poses and keypoints to this .npz")
     files.add_argument("--motion", type=Path, help="render a saved motion (.npz); no audio networks are needed")
     files.add_argument(
-        "--head-pose", type=Path, help="drive with these head poses: .npz (head_pose [T,6]) or OpenFace .csv"
+        "--head-pose",
+        type=Path,
+        help="drive with these head poses: .npz (head_pose [T,6]), OpenFace .csv, or those of a video",
     )
     files.add_argument("--c2pa-cert", type=Path, help="PEM certificate chain: add a signed C2PA manifest")
     files.add_argument("--c2pa-key", type=Path, help="PEM private key of that certificate")
     add_arguments(parser.add_argument_group("options"))
     arguments = parser.parse_args()
-    if arguments.pairs is None and (arguments.image is None or arguments.output is None):
-        parser.error("give --image and --output (and --audio), or --pairs")
+    if arguments.pairs is None and arguments.image is None:
+        parser.error("give --image (and --audio), or --pairs")
     if arguments.pairs is not None:
         for name in (each.name for each in fields(Job)):
             if getattr(arguments, name) is not None:
@@ -119,7 +129,23 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def single_job(arguments: argparse.Namespace) -> Job:
-    return Job(**{each.name: getattr(arguments, each.name) for each in fields(Job)})
+    files = {each.name: getattr(arguments, each.name) for each in fields(Job)}
+    if files["output"] is None:
+        files["output"] = unused_name(f"{arguments.image.stem}_{(arguments.audio or arguments.motion).stem}")
+        print(f"note: no --output given: writing {files['output']}")
+    return Job(**files)
+
+
+def unused_name(stem: str) -> Path:
+    """STEM.mp4 in the current folder, or STEM_2.mp4 ... where that is there already."""
+    names = (Path(f"{stem}{'' if number == 1 else f'_{number}'}.mp4") for number in itertools.count(1))
+    return next(name for name in names if not name.exists())
+
+
+def check_view(arguments: argparse.Namespace) -> None:
+    """Raises OptionError where one of two options would be without effect."""
+    if arguments.view == "whole" and arguments.size == "native":
+        raise OptionError("--size native gives the networks' own square frames; leave it out for --view whole")
 
 
 def signature(arguments: argparse.Namespace) -> Signature | None:

@@ -1,6 +1,7 @@
 """How a video is generated, apart from which files: read from YAML (`--config`) and from the command line."""
 
 import argparse
+import re
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -8,6 +9,9 @@ import torch
 import yaml
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+SMALLEST_SIZE = 32  # pixels
+# Options that a checkpoint may carry, since they depend on what it was trained on.
+CARRIED = ("keypoint_mode", "expression_scale", "head_motion_scale")
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -29,9 +33,17 @@ class AnimationOptions:
     batch_size: int = option(0, "frames rendered at once; 0: 32 on a GPU, 1 on a CPU, where more brings nothing")
     compile: bool = option(False, "torch.compile the renderer: pays on long sound; needs a C++ compiler on a CPU")
     seed: int = option(0, "of torch; the networks use no randomness, so equal input gives equal frames whatever it is")
-    crop: Literal["auto", "none"] = option(
-        "auto", "find the face and frame it as in training, or take the whole picture"
+    crop: str = option(
+        "auto", "auto: find the face and frame it as in training; none: the whole picture; X,Y,W,H: this part, pixels"
     )
+    face: int = option(0, "of several faces take this one, numbered as the notice lists them; 0: the largest")
+    view: Literal["whole", "square"] = option(
+        "whole", "whole: the picture, moving where the networks look; square: only where they look"
+    )
+    size: int | Literal["native"] = option(
+        1280, "longest side of the video, pixels (nothing is enlarged); native: the networks' own square frames"
+    )
+    background: str = option("white", "colour behind a cut-out (a picture with alpha): a name or #RRGGBB")
     head_motion_scale: float = option(1.0, "make head motion about the first pose so many times as large")
     still: bool = option(False, "hold the head still, like a head motion scale of 0")
     expression_scale: float = option(1.0, "make the motion of lips and jaw so many times as large")
@@ -47,6 +59,22 @@ class AnimationOptions:
             raise ValueError(f"batch_size must be 0 (automatic) or more, found {self.batch_size}")
         if not 0 <= self.crf <= 51:
             raise ValueError(f"crf must be between 0 and 51, found {self.crf}")
+        if self.crop not in ("auto", "none") and self.crop_box is None:
+            raise ValueError(f"crop must be auto, none or X,Y,W,H (whole pixels), found {self.crop!r}")
+        if self.face < 0:
+            raise ValueError(f"face must be 0 (the largest) or a face's number from 1, found {self.face}")
+        if self.face and self.crop != "auto":
+            raise ValueError(f"face {self.face} and crop {self.crop} exclude each other; leave one out")
+        if self.size != "native" and self.size < SMALLEST_SIZE:
+            raise ValueError(f"size must be native or {SMALLEST_SIZE} pixels or more, found {self.size}")
+
+    @property
+    def crop_box(self) -> tuple[int, int, int, int] | None:
+        """x, y, width, height, where `crop` gives them."""
+        if not re.fullmatch(r"\d{1,6}(,\d{1,6}){3}", self.crop):
+            return None
+        x, y, width, height = map(int, self.crop.split(","))
+        return x, y, width, height
 
     def chosen_device(self, local_rank: int = 0) -> torch.device:
         """The device to use; under torchrun each rank takes its own GPU. Raises OptionError if it is not there."""
@@ -94,8 +122,14 @@ def add_arguments(parser: argparse._ArgumentGroup) -> None:
         if kind is bool:
             parser.add_argument(name, action="store_true", default=None, help=each.metadata["help"])
             continue
-        how = {"choices": get_args(kind)} if get_origin(kind) is Literal else {"type": kind}
+        how = {"type": kind if isinstance(kind, type) else _number_or_word}
+        if get_origin(kind) is Literal:
+            how = {"choices": get_args(kind)}
         parser.add_argument(name, **how, help=f"{each.metadata['help']} (default: {each.default})")
+
+
+def _number_or_word(text: str) -> int | str:
+    return int(text) if re.fullmatch(r"-?\d+", text) else text
 
 
 def given(arguments: argparse.Namespace) -> list[str]:

@@ -9,6 +9,7 @@ Letters: H W picture, N proposal, digits literal. Points are (x, y) in pixels, t
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +32,7 @@ MESH_PER_FACE = 1.5  # side of the mesh's square by the face's longer side, medi
 MOST_PROPOSALS = 12
 SAME_FACE = 0.3  # intersection over union
 SEARCH_SIDE = 2048  # larger pictures are searched at this size: a face then has its 40 pixels at least
+HALF_PIXEL = np.array([0.5, 0.5, 0.0])
 SMALLEST_TILE = 64  # pixels of the picture
 RIGHT_EYE, LEFT_EYE, MOUTH = (
     (33, 133),
@@ -44,32 +46,32 @@ class Face(NamedTuple):
 
     Attributes:
         box: left, top, right, bottom of the detector's box (brows to chin), whole pixels.
-        points_N2: the mesh, 468 points.
+        points_N3: the mesh, 468 points; z away from the camera on the scale of x.
         sure: the mesh's logit that it is a face, LEAST_MESH or more.
     """
 
     box: tuple[int, int, int, int]
-    points_N2: np.ndarray
+    points_N3: np.ndarray
     sure: float
 
     @property
     def eyes_22(self) -> np.ndarray:
         """Middle of the right eye (left in the picture) and of the left one."""
-        return np.stack([self.points_N2[list(corners)].mean(axis=0) for corners in (RIGHT_EYE, LEFT_EYE)])
+        return np.stack([self.points_N3[list(corners), :2].mean(axis=0) for corners in (RIGHT_EYE, LEFT_EYE)])
 
     @property
     def mouth_2(self) -> np.ndarray:
-        return self.points_N2[list(MOUTH)].mean(axis=0)
+        return self.points_N3[list(MOUTH), :2].mean(axis=0)
 
     @property
     def roll(self) -> float:
         """Radians, clockwise in the picture; 0 stands upright."""
-        return _roll(self.points_N2)
+        return _roll(self.points_N3)
 
     @property
     def upright_box(self) -> tuple[np.ndarray, np.ndarray]:
         """Centre (picture pixels) and width, height of the smallest box around the mesh that is turned by the roll."""
-        return _upright_box(self.points_N2)
+        return _upright_box(self.points_N3)
 
 
 def find_faces(image_HW3: np.ndarray) -> list[Face]:
@@ -94,9 +96,22 @@ def find_faces(image_HW3: np.ndarray) -> list[Face]:
     return [_scaled(face, scale) for face in faces] if scale < 1 else faces
 
 
+def follow_face(frames: Iterable[np.ndarray]) -> Iterator[Face | None]:
+    """The largest face of a video's first frame that has one, from frame to frame (RGB uint8); None where it is lost."""
+    face = None
+    for frame_HW3 in frames:
+        if face is not None:
+            centre_2, size_2 = face.upright_box
+            sure, points_N3 = _mesh(frame_HW3, centre_2, float(size_2.max()), face.roll)
+            face = Face(face.box, points_N3, sure) if sure >= LEAST_MESH else None
+        if face is None:
+            face = next(iter(find_faces(frame_HW3)), None)
+        yield face
+
+
 def _scaled(face: Face, scale: float) -> Face:
     left, top, right, bottom = (round(value / scale) for value in face.box)
-    return Face((left, top, right, bottom), (face.points_N2 + 0.5) / scale - 0.5, face.sure)
+    return Face((left, top, right, bottom), (face.points_N3 + HALF_PIXEL) / scale - HALF_PIXEL, face.sure)
 
 
 @cache
@@ -167,21 +182,21 @@ def _looked_at(image_HW3: np.ndarray, points_82: np.ndarray) -> Face | None:
     across_2 = points_82[3] - points_82[2]
     roll = float(np.arctan2(across_2[1], across_2[0]))
     centre_2, side = points_82[:2].mean(axis=0), float((points_82[1] - points_82[0]).max())
-    sure, mesh_N2 = _mesh(image_HW3, centre_2, side, roll)
+    sure, mesh_N3 = _mesh(image_HW3, centre_2, side, roll)
     if sure < UNSURE_MESH:
-        turned, turned_mesh_N2 = _mesh(image_HW3, centre_2, side, roll + np.pi)
+        turned, turned_mesh_N3 = _mesh(image_HW3, centre_2, side, roll + np.pi)
         if turned > max(sure, LEAST_MESH):
-            mesh_N2 = turned_mesh_N2
-    centre_2, size_2 = _upright_box(mesh_N2)
-    sure, mesh_N2 = _mesh(image_HW3, centre_2, float(size_2.max()), _roll(mesh_N2))
-    face = Face(tuple(np.rint(points_82[:2].ravel()).astype(int).tolist()), mesh_N2, sure)
+            mesh_N3 = turned_mesh_N3
+    centre_2, size_2 = _upright_box(mesh_N3)
+    sure, mesh_N3 = _mesh(image_HW3, centre_2, float(size_2.max()), _roll(mesh_N3))
+    face = Face(tuple(np.rint(points_82[:2].ravel()).astype(int).tolist()), mesh_N3, sure)
     landmarks_32 = np.vstack([face.eyes_22, face.mouth_2])
     inside = (landmarks_32 >= 0).all() and (landmarks_32 < image_HW3.shape[1::-1]).all()
     return face if sure >= LEAST_MESH and inside else None
 
 
 def _mesh(image_HW3: np.ndarray, centre_2: np.ndarray, side: float, roll: float) -> tuple[float, np.ndarray]:
-    """Logit of a face in this square, and its points [468, 2] in the picture."""
+    """Logit of a face in this square, and its points [468, 3] in the picture."""
     zoom = max(MESH_PER_FACE * side, 1.0) / MESH
     along, across = zoom * np.cos(roll), zoom * np.sin(roll)
     turn_22 = np.array([[along, -across], [across, along]])
@@ -190,7 +205,9 @@ def _mesh(image_HW3: np.ndarray, centre_2: np.ndarray, side: float, roll: float)
     network = _network("face_landmark.tflite")
     network.setInput(cv2.dnn.blobFromImage(crop, 1 / 255, (MESH, MESH)))
     logit, values = network.forward(["conv2d_31", "conv2d_21"])
-    return float(logit.ravel()[0]), values.reshape(-1, 3)[:, :2] @ turn_22.T + matrix_23[:, 2]
+    points_N3 = values.reshape(-1, 3)
+    place_N2 = points_N3[:, :2] @ turn_22.T + matrix_23[:, 2]
+    return float(logit.ravel()[0]), np.column_stack([place_N2, points_N3[:, 2] * zoom])
 
 
 def _shrunk_crop(image_HW3: np.ndarray, matrix_23: np.ndarray, size: int) -> np.ndarray:
@@ -204,15 +221,15 @@ def _shrunk_crop(image_HW3: np.ndarray, matrix_23: np.ndarray, size: int) -> np.
     return crop if finer == 1 else cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
 
 
-def _roll(points_N2: np.ndarray) -> float:
-    right_2, left_2 = (points_N2[list(corners)].mean(axis=0) for corners in (RIGHT_EYE, LEFT_EYE))
+def _roll(points_N3: np.ndarray) -> float:
+    right_2, left_2 = (points_N3[list(corners), :2].mean(axis=0) for corners in (RIGHT_EYE, LEFT_EYE))
     return float(np.arctan2(*(left_2 - right_2)[::-1]))
 
 
-def _upright_box(points_N2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    roll = _roll(points_N2)
+def _upright_box(points_N3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    roll = _roll(points_N3)
     turn_22 = np.array([[np.cos(roll), np.sin(roll)], [-np.sin(roll), np.cos(roll)]])
-    upright_N2 = points_N2 @ turn_22.T
+    upright_N2 = points_N3[:, :2] @ turn_22.T
     low_2, high_2 = upright_N2.min(axis=0), upright_N2.max(axis=0)
     return turn_22.T @ ((low_2 + high_2) / 2), high_2 - low_2
 

@@ -46,9 +46,14 @@ class Frame(NamedTuple):
         linear_22 = np.column_stack([self.right_2, self.down_2]) / size
         return np.column_stack([linear_22, np.array(self.corner_2) + linear_22 @ (0.5, 0.5)])
 
-    def scaled(self, factor: float) -> Frame:
-        """The same part of the picture when that is resized by `factor`."""
-        return self.stretched(factor, factor)
+    def to_square(self, size: int) -> np.ndarray:
+        """Pixel (x, y, 1) of the picture -> pixel of the small square, [2, 3]."""
+        return cv2.invertAffineTransform(self.matrix(size))
+
+    def upright(self) -> Frame:
+        """A square of the same middle and side that is not turned."""
+        middle_2 = np.array(self.corner_2) + (np.array(self.right_2) + np.array(self.down_2)) / 2
+        return Frame(tuple((middle_2 - self.side / 2).tolist()), (self.side, 0.0), (0.0, self.side))
 
     def stretched(self, x: float, y: float) -> Frame:
         """The same part of the picture when its width and height are resized by these factors."""

@@ -140,7 +140,7 @@ def test_the_full_row_is_what_inference_makes(files, whole, tmp_path):
 
     clip = load_manifest(files / "corpus", "train")[0]
     write_png(tmp_path / "face.png", clip.read_frames([0])[0])
-    options = AnimationOptions(device="cpu", crop="none")
+    options = AnimationOptions(device="cpu", crop="none", size="native")
     animator = Animator(load_models([files / "model.safetensors"], options.chosen_device()), options)
     job = Job(tmp_path / "face.png", tmp_path / "out.mp4", clip.folder / "audio.wav", save_motion=tmp_path / "m.npz")
     animator.animate(job)
