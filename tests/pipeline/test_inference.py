@@ -278,16 +278,16 @@ def test_a_checkpoint_carries_what_suits_it_and_the_user_wins(files, tmp_path, m
     options = ["--animation", "keypoint_mode=relative", "--animation", "head_motion_scale=0.0"]
     assert status_of(convert.main, *options, files / "model.safetensors", carrying) == 0
 
-    def motion(name, **changes):
+    def motion(name, *more):
         arguments = usual(files, tmp_path / f"{name}.mp4", checkpoint=carrying, save_motion=tmp_path / f"{name}.npz")
-        assert run(*arguments, *changes.pop("more", []), **changes) == 0
+        assert run(*arguments, *more) == 0
         return np.load(tmp_path / f"{name}.npz")
 
     carried = motion("carried")
     np.testing.assert_allclose(carried["keypoints"][0], carried["source_keypoints"], atol=1e-5)
     assert np.ptp(carried["head_pose"], axis=0).max() == 0
     (tmp_path / "o.yaml").write_text("head_motion_scale: 1.0\n")
-    own = motion("own", more=["--config", tmp_path / "o.yaml", "--keypoint-mode", "absolute"])
+    own = motion("own", "--config", tmp_path / "o.yaml", "--keypoint-mode", "absolute")
     assert np.ptp(own["head_pose"], axis=0).max() > 0
     assert np.abs(own["keypoints"][0] - own["source_keypoints"]).max() > 1e-3
     bad = ["--animation", "device=cpu", files / "model.safetensors", tmp_path / "bad.safetensors"]
