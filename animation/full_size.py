@@ -1,16 +1,16 @@
-"""Frames at the picture's own size: the photograph itself moved by N_I's motion field, with what N_I painted laid over it.
+"""Frames at the picture's own size: the photograph moved by N_I's motion field, with what N_I painted laid over it.
 
 N_I draws small squares; but its motion field says where every pixel comes from, and that is as true of the photograph.
 So the photograph is warped at its own size, and only what the network painted is enlarged (ours):
 
     frame = (1 - up(m)) * warp(photograph) + up(drawn - (1 - m) * warp(small square))
 
-m is the share that the network paints: `source_skip`'s mask where the weights have one (the second term is then what was
-painted, weighed by m: the frame is N_I's own mixture at full size), else 1 - occlusion. Measured on speakers that were in
-no training: docs/PICTURES.md.
+m is the share that the network paints: `source_skip`'s mask where the weights have one (the second term is then what
+was painted, weighed by m: the frame is N_I's own mixture at full size), else 1 - occlusion. docs/PICTURES.md has what
+was measured.
 
-Motion and painting fade to nothing towards those sides of the square beyond which the photograph goes on, so there is no
-seam: there and outside, the frame is the photograph to the bit.
+Motion and painting fade to nothing towards those sides of the square beyond which the photograph goes on, so there is
+no seam: there and outside, the frame is the photograph to the bit.
 
 Letters: B frame, S small square's side, n nodes of the motion field, H W photograph, digits literal.
 """
@@ -58,7 +58,7 @@ class Geometry:
     align_corners: bool
 
     def box(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """The part of a photograph [height, width] that the square can touch: left, top, right, bottom, whole pixels."""
+        """The part of a photograph that the square can touch: left, top, right, bottom, whole pixels."""
         edge = self.size - 0.5
         corners_43 = np.array([[-0.5, -0.5, 1], [edge, -0.5, 1], [edge, edge, 1], [-0.5, edge, 1]])
         corners_42 = corners_43 @ self.matrix_23.T
@@ -71,7 +71,7 @@ class Geometry:
         return cv2.invertAffineTransform(np.asarray(self.matrix_23, np.float64))
 
     def fading_sides(self, height: int, width: int) -> tuple[bool, bool, bool, bool]:
-        """Whether the photograph goes on beyond the square's left, top, right and bottom side (by more than half a pixel)."""
+        """Whether the photograph goes on beyond the left, top, right and bottom side, by half a pixel or more."""
         corners_43 = np.array([[0, 0, 1], [width - 1, 0, 1], [0, height - 1, 1], [width - 1, height - 1, 1]])
         corners_42 = corners_43 @ self.to_square().T
         (left, top), (right, bottom) = corners_42.min(axis=0), corners_42.max(axis=0)
@@ -86,7 +86,7 @@ class Geometry:
         return (index + 0.5) * self.size / nodes - 0.5
 
     def fade(self, places: np.ndarray, still: float, sides: tuple[bool, bool, bool, bool]) -> np.ndarray:
-        """[n, n] in [0, 1] at these places of both axes: 0 up to `still` pixels from a fading side, smoothly 1 inside."""
+        """[n, n] in [0, 1] at these places of both axes: 0 up to `still` pixels from a fading side, then smoothly 1."""
 
         def axis(first: bool, last: bool) -> np.ndarray:
             factor = np.ones(len(places))

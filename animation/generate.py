@@ -122,7 +122,7 @@ class Animator:
         return VideoWriter(job.output, sound=job.audio, crf=self.options.crf, **common)
 
     def _picture(self, path: Path, summary: Summary) -> tuple[Tensor, FullSize | None]:
-        """What the networks see, [1, 3, S, S] in [0, 1] on the device, and what turns their frames into full-size ones."""
+        """What the networks see, [1, 3, S, S] in [0, 1] on the device, and what makes their frames full-size ones."""
         options, config = self.options, self.models.image_config
         image_HW3, notices = read_source(path, options.background)
         mode = "none" if options.crop == "none" else "auto"

@@ -1,8 +1,8 @@
 """Finds the faces in a picture, upright or tilted, and says of each how sure it is that it is one.
 
 Two small networks by Google (Apache-2.0, unchanged from mediapipe 0.10.21, see NETWORKS.md), run by OpenCV: BlazeFace
-proposes faces on square tiles of the picture, and the face mesh looks at each proposal, turned upright. What the mesh does
-not take for a face is none; its 468 points give the roll to a fraction of a degree.
+proposes faces on square tiles of the picture, and the face mesh looks at each proposal, turned upright. What the mesh
+does not take for a face is none; its 468 points give the roll to a fraction of a degree.
 
 Letters: H W picture, N proposal, digits literal. Points are (x, y) in pixels, the first pixel's centre at (0, 0).
 """
@@ -75,7 +75,7 @@ class Face(NamedTuple):
 
 
 def find_faces(image_HW3: np.ndarray) -> list[Face]:
-    """The faces of an RGB picture uint8, largest first; of those cut off by its border only where eyes and mouth are inside.
+    """The faces of an RGB picture uint8, largest first; where one is cut off, its eyes and mouth must be inside.
 
     A face needs about a fortieth of the picture's longer side.
     """
@@ -97,7 +97,7 @@ def find_faces(image_HW3: np.ndarray) -> list[Face]:
 
 
 def follow_face(frames: Iterable[np.ndarray]) -> Iterator[Face | None]:
-    """The largest face of a video's first frame that has one, from frame to frame (RGB uint8); None where it is lost."""
+    """The largest face of the first frame that has one, through a video (RGB uint8); None where it is lost."""
     face = None
     for frame_HW3 in frames:
         if face is not None:

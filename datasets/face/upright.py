@@ -15,8 +15,8 @@ from datasets.errors import DataError
 from datasets.face.finder import Face, find_faces
 from datasets.media.image import resize_square
 
-# Where the mesh's box stands in the prepared clips (medians of 44 frames of 11 GRID clips and 41 of 6 VoxCeleb clips): its
-# height is 0.56 and 0.57 of the side, its centre at (0.50, 0.56) and (0.46, 0.49).
+# Where the mesh's box stands in the prepared clips (medians of 44 frames of 11 GRID clips and 41 of 6 VoxCeleb clips):
+# its height is 0.56 and 0.57 of the side, its centre at (0.50, 0.56) and (0.46, 0.49).
 SQUARE_PER_FACE = 1.77
 FACE_CENTRE = (0.5, 0.54)
 WHOLE_SHARE = 0.9  # a square this near to the picture's short side takes all of it: such a picture is framed already
@@ -124,8 +124,8 @@ def _listed(faces: list[Face]) -> str:
 def face_frame(face: Face, width: int, height: int) -> Frame:
     """The square about a face in a picture of this size, upright with the face.
 
-    It is moved into the picture and shrunk to the short side as if it were not turned; corners that stick out because it
-    is see the picture mirrored at its border.
+    It is moved into the picture and shrunk to the short side as if it were not turned; corners that stick out because
+    it is see the picture mirrored at its border.
     """
     roll = face.roll if abs(face.roll) > LEAST_ROLL else 0.0
     centre_2, (_, face_height) = face.upright_box

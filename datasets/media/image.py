@@ -31,10 +31,11 @@ CUT_OUT_SHARE = 0.005  # of the pixels hidden by alpha: from here on it is a cut
 
 
 def read_image(path: str | Path, background: str = "white") -> np.ndarray:
-    """Read JPEG, PNG, WebP, HEIC, AVIF, BMP, TIFF, GIF (first frame) ...: grey, palette, CMYK, 16 and 32 bits, EXIF rotation.
+    """Read JPEG, PNG, WebP, HEIC, AVIF, BMP, TIFF, GIF (first frame) ...
 
-    Colour profiles are followed: the result is sRGB. Alpha is dropped, as the released code does, unless it hides part
-    of the picture (a cut-out): that is laid on the background.
+    Grey, palette, CMYK, 16 and 32 bits are taken, EXIF rotation is applied. Colour profiles are followed: the result is
+    sRGB. Alpha is dropped, as the released code does, unless it hides part of the picture (a cut-out): that is laid on
+    the background.
 
     Args:
         background: a colour's name or "#RRGGBB".
