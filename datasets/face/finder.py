@@ -19,6 +19,8 @@ import numpy as np
 
 from datasets.errors import DataError
 
+Box = np.ndarray | tuple[int, int, int, int]  # left, top, right, bottom
+
 FOLDER = Path(__file__).parent
 TILE = 128  # pixels: BlazeFace's input
 MESH = 192  # pixels: the mesh's input
@@ -234,7 +236,7 @@ def _upright_box(points_N3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return turn_22.T @ ((low_2 + high_2) / 2), high_2 - low_2
 
 
-def _overlap(a: np.ndarray, b: np.ndarray) -> float:
+def _overlap(a: Box, b: Box) -> float:
     """Intersection over union of two boxes (left, top, right, bottom)."""
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     shared = max(0.0, width) * max(0.0, height)
