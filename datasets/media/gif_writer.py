@@ -18,6 +18,7 @@ from datasets.media.streams import FPS
 LONGEST_S = 10.0  # a GIF is several times as large as the video
 LARGEST_SIDE = 480  # pixels
 STEP = 2  # every second frame
+SAMPLED = 10  # frames that the palette is made of, about
 
 
 def in_few_colours(frames: list[np.ndarray]) -> np.ndarray:
@@ -27,7 +28,7 @@ def in_few_colours(frames: list[np.ndarray]) -> np.ndarray:
     """
     from PIL import Image
 
-    sample = np.concatenate([frames[0], frames[len(frames) // 2]])
+    sample = np.concatenate(frames[:: max(1, len(frames) // SAMPLED)])
     palette = Image.fromarray(sample).quantize(256, dither=Image.Dither.NONE)
     few = (Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames)
     return np.stack([np.asarray(frame.convert("RGB")) for frame in few])
