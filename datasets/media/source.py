@@ -10,6 +10,23 @@ from datasets.errors import DataError
 from datasets.media.image import read_image
 from datasets.media.video_reader import VideoReader
 
+# FFmpeg would also draw a text file as a film of letters, so the name must say that it is a video.
+VIDEO_ENDINGS = (
+    ".mp4",
+    ".m4v",
+    ".mov",
+    ".mkv",
+    ".webm",
+    ".avi",
+    ".mpg",
+    ".mpeg",
+    ".wmv",
+    ".flv",
+    ".3gp",
+    ".ts",
+    ".ogv",
+)
+
 
 def read_source(path: str | Path, background: str = "white") -> tuple[np.ndarray, list[str]]:
     """-> uint8 [H, W, 3] RGB, upright, and what the user should know about it.
@@ -20,6 +37,8 @@ def read_source(path: str | Path, background: str = "white") -> tuple[np.ndarray
     try:
         return read_image(path, background), []
     except DataError as no_picture:
+        if Path(path).suffix.lower() not in VIDEO_ENDINGS:
+            raise
         try:
             with VideoReader(path) as frames:
                 _, first_HW3 = next(iter(frames))

@@ -139,9 +139,10 @@ def test_the_first_frame_of_a_video_is_a_source(tmp_path):
     assert "first frame" in notices[0]
     write_png(tmp_path / "a.png", picture())
     assert read_source(tmp_path / "a.png")[1] == []
-    (tmp_path / "a.txt").write_text("neither")
-    with pytest.raises(DataError, match="not a picture"):
-        read_source(tmp_path / "a.txt")
+    for name in ("a.txt", "b.mp4"):
+        (tmp_path / name).write_text("neither\n" * 100)
+        with pytest.raises(DataError, match="not a picture"):
+            read_source(tmp_path / name)
 
 
 @pytest.mark.parametrize(("orientation", "corner"), [(3, (-1, -1)), (6, (0, -1)), (8, (-1, 0))])
