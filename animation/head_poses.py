@@ -19,6 +19,7 @@ from datasets.face.openface import read_csv
 from datasets.face.rigid_pose import fill_gaps, pose_of, smooth
 from datasets.face.upright import face_frame
 from datasets.files import read_npz
+from datasets.media.source import VIDEO_ENDINGS
 from datasets.media.streams import FPS
 from datasets.media.video_reader import frames_of
 from datasets.pose import BOX_SIZE
@@ -75,7 +76,7 @@ def read_head_pose(path: Path) -> np.ndarray:
     Raises:
         DataError: none of these, damaged, or no face in most frames of the video.
     """
-    if path.suffix.lower() not in (".csv", ".npz", ".npy"):
+    if path.suffix.lower() in VIDEO_ENDINGS:
         return _head_poses_in_video(path)
     if path.suffix.lower() == ".csv":
         track = read_csv(path)
