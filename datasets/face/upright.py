@@ -60,7 +60,11 @@ class Frame(NamedTuple):
         factor_2 = np.array([x, y])
         corner_2 = (np.array(self.corner_2) + 0.5) * factor_2 - 0.5
         vectors = (corner_2, np.array(self.right_2) * factor_2, np.array(self.down_2) * factor_2)
-        return Frame(*(tuple(float(value) for value in vector) for vector in vectors))
+        return Frame(*map(_pair, vectors))
+
+
+def _pair(vector_2: np.ndarray) -> tuple[float, float]:
+    return float(vector_2[0]), float(vector_2[1])
 
 
 class Framing(NamedTuple):
@@ -140,7 +144,7 @@ def face_frame(face: Face, width: int, height: int) -> Frame:
         side = round(side)
         middle_2 = np.rint(middle_2 - side / 2 + 0.5) + side / 2 - 0.5
     corner_2 = middle_2 - side / 2 * (across_2 + along_2)
-    return Frame(*(tuple(float(value) for value in vector) for vector in (corner_2, side * across_2, side * along_2)))
+    return Frame(*map(_pair, (corner_2, side * across_2, side * along_2)))
 
 
 def _boxed(box: tuple[int, int, int, int], width: int, height: int) -> Frame:

@@ -5,7 +5,10 @@ Frames are uint8 [H, W, 3], RGB; batches of them uint8 [N, H, W, 3].
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
+from types import TracebackType
+from typing import Any
 
 import cv2
 import numpy as np
@@ -62,8 +65,8 @@ class GifWriter:
         self._kept: list[np.ndarray] = []
 
     def __enter__(self) -> GifWriter:
-        self._beside = written_beside(self.path)
-        self._temporary = self._beside.__enter__()
+        self._stack = contextlib.ExitStack()
+        self._temporary = self._stack.enter_context(written_beside(self.path))
         return self
 
     @property
@@ -88,23 +91,26 @@ class GifWriter:
             return
         frames_NHW3, self._kept = in_few_colours(self._kept), []
         comment = "; ".join(f"{key}: {value}" for key, value in provenance.metadata().items())
+        options: dict[str, Any] = {
+            "is_batch": True,
+            "duration": round(1000 * STEP / self._fps),
+            "loop": 0,
+            "comment": comment.encode(),
+        }
         with imageio.v3.imopen(self._temporary, "w", plugin="pillow", extension=".gif") as file:
-            duration_ms = round(1000 * STEP / self._fps)
-            file.write(frames_NHW3, is_batch=True, duration=duration_ms, loop=0, comment=comment.encode())
+            file.write(frames_NHW3, **options)
 
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
-            if kind is None:
+            with self._stack:  # removes the temporary file after an error, else renames it
+                if error is not None:
+                    raise error
                 if self.frames == 0:
                     raise DataError(f"{self.path}: no frame to write; the sound or the motion is empty")
                 self.finish()
                 if self._signature is not None:
                     self._signature.sign(self._temporary)
-        except BaseException as error:
-            self._beside.__exit__(type(error), error, error.__traceback__)
-            if isinstance(error, OSError):
-                raise DataError(
-                    f"{self.path} cannot be written ({error.strerror or error}); free some space"
-                ) from error
-            raise
-        self._beside.__exit__(kind, *rest)
+        except OSError as full:
+            raise DataError(f"{self.path} cannot be written ({full.strerror or full}); free some space") from full

@@ -168,7 +168,7 @@ def _read_with_opencv(path: Path) -> np.ndarray | None:
     if image is None:
         return None
     if image.dtype == np.uint16:
-        image = image >> 8
+        image = image // 256
     elif image.dtype != np.uint8:
         image = _levels(image)
     return np.ascontiguousarray(image[..., ::-1], np.uint8)
