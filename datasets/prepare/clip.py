@@ -70,10 +70,13 @@ class Outcome:
 
     @staticmethod
     def from_json(line: str) -> "Outcome":
-        data = json.loads(line)
-        return Outcome(
-            data["source"], [ClipRow(**row) for row in data["rows"]], [tuple(item) for item in data["rejected"]]
-        )
+        """Raises ValueError for a line that is damaged."""
+        try:
+            data = json.loads(line)
+            rejected = [(str(id), str(reason)) for id, reason in data["rejected"]]
+            return Outcome(str(data["source"]), [ClipRow.of(row) for row in data["rows"]], rejected)
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"no line of a journal: {error!r}") from error
 
 
 def prepare_source(source: Source, root: Path, output: Path, options: Options) -> Outcome:
