@@ -269,6 +269,8 @@ def read_table(path: Path, what: str) -> tuple[list[str], list[tuple[int, dict[s
     if doubled := [name for name in columns if columns.count(name) > 1]:
         raise DataError(f"{path} has the column {doubled[0]!r} twice")
     for line, row in rows:
+        if any("\0" in cell for cells in row.values() for cell in cells):
+            raise DataError(f"{path}, line {line}: a zero byte, which text does not hold; the file is damaged")
         if None in row:
             raise DataError(f"{path}, line {line}: more values than columns; a value with a comma needs quotes")
     return columns, rows
