@@ -29,6 +29,7 @@ TRAINED_BY = {
     "motion_field_generator": "train_motionfield.py",
 }
 LARGEST_NUMBER = 8192  # in the configuration of a network: wider, deeper or larger there is none; ours
+SPARE_NUMBERS = 10**8  # of a network, 400 MB, that its file may lack: `load_strict` then says which; ours
 RUN_WEIGHTS = "weights.safetensors"
 DEMO_WEIGHTS = Path(__file__).resolve().parents[1] / "assets" / "demo.safetensors"  # docs/MODEL_CARD.md
 
@@ -76,17 +77,17 @@ def build_networks(weights: Weights, source: str) -> dict[str, nn.Module]:
 
 @contextlib.contextmanager
 def _no_larger_than(numbers: int, source: str) -> Iterator[None]:
-    """Raises CheckpointError as soon as a network that is built in the block has clearly more parameters than that.
+    """Raises CheckpointError as soon as a network that is built in the block has far more parameters than that.
 
     A damaged configuration can ask for any: it is stopped before their memory is touched.
     """
-    left = 2 * numbers + 1000
+    left = 2 * numbers + SPARE_NUMBERS
 
     def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
         nonlocal left
         left -= parameter.numel() if parameter is not None else 0
         if left < 0:
-            raise CheckpointError(f"{source}: its configuration wants more than the {numbers} numbers in the file")
+            raise CheckpointError(f"{source}: its configuration wants far more than the {numbers} numbers there")
 
     hook = register_module_parameter_registration_hook(count)
     try:

@@ -146,7 +146,7 @@ class Clip:
         try:
             with wave.open(str(path)) as file:
                 return np.frombuffer(file.readframes(file.getnframes()), np.int16)
-        except (OSError, EOFError, ValueError, wave.Error) as error:
+        except (OSError, EOFError, ValueError, RuntimeError, wave.Error) as error:
             raise DataError(f"{path}: cannot be read: {error}; prepare the clip again") from error
 
     def _array(self, name: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -180,7 +180,7 @@ def file_digest(path: str | Path) -> str:
 
 NPZ_BYTES = 2**30  # the largest .npz that is unpacked: a motion of about 10 hours
 # What zipfile and numpy raise inside damaged files; a header that lies about its sizes can ask for any memory.
-_DAMAGED = (
+DAMAGED = (
     OSError,
     ValueError,
     EOFError,
@@ -221,7 +221,7 @@ def read_npz(path: Path, what: str) -> dict[str, np.ndarray]:
                     arrays[name] = array.astype(np.float32)
     except DataError:
         raise
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise DataError(f"{path} is not a readable .npz file of numbers (damaged, or of another kind)") from error
     for name, array in arrays.items():
         if not np.isfinite(array).all():
@@ -234,7 +234,7 @@ def read_array(path: Path, what: str) -> np.ndarray:
     path = require_file(path, what)
     try:  # mapped first: a header that promises more than there is asks for no memory
         return np.array(np.load(path, mmap_mode="r", allow_pickle=False))
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise DataError(f"{path} is not a readable .npy file of {what} (damaged, or of another kind)") from error
 
 

@@ -51,7 +51,8 @@ class Store:
         except FileNotFoundError:
             return None
         except ValidationError as error:
-            raise EvaluationError(f"{path} is no result of a clip ({error}); delete it and start again") from error
+            reason = error.errors(include_url=False)[0]["msg"]
+            raise EvaluationError(f"{path} is no result of a clip ({reason}); delete it and start again") from error
         different = [name for name in made_with | result.made_with if made_with.get(name) != result.made_with.get(name)]
         if different:
             name = different[0]

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import warnings
 import zipfile
 from collections.abc import Callable
 from typing import Any
@@ -203,7 +204,8 @@ def _member(random: np.random.Generator, content: bytes, other: bytes) -> bytes:
             way = (*OF_ANY, _word)[random.integers(len(OF_ANY) + 1)]
             members[chosen] = (name, way(random, inner, members[random.integers(len(members))][1]))
     packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", kind) as archive:
+    with zipfile.ZipFile(packed, "w", kind) as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a name that is there twice
         for name, inner in members:
             archive.writestr(zipfile.ZipInfo(name), inner, kind)
     return packed.getvalue()

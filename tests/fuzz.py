@@ -444,7 +444,8 @@ def _read_all(reader: Reader, seed: int, at: Any, end: int, hears: Any) -> None:
         temporary.mkdir()
         tempfile.tempdir = str(temporary)
         open_before = len(os.listdir("/proc/self/fd"))
-        while at.value < end:
+        failures = 0
+        while at.value < end and failures < FAILURES:
             name, content = case_of(reader, seed, at.value)
             folder = Path(home, str(at.value))
             path = folder / name
@@ -452,6 +453,7 @@ def _read_all(reader: Reader, seed: int, at: Any, end: int, hears: Any) -> None:
             path.write_bytes(content)
             if failure := _failure(reader, path):
                 hears.send(f"case {at.value}: {failure}")
+                failures += 1
             left = [each for each in folder.rglob(".*") if each.name != ".lock"] + list(temporary.iterdir())
             if left:
                 hears.send(f"case {at.value}: left behind: {left[0].name}")
