@@ -72,7 +72,7 @@ class AnimationOptions:
 
     def __post_init__(self) -> None:
         for each in fields(self):
-            least, most = each.metadata["least"], each.metadata["most"]
+            least, most = each.metadata.get("least"), each.metadata.get("most")  # a subclass's own field has none
             value = getattr(self, each.name)
             if least is not None and not least <= value <= most:  # false for NaN, too
                 raise ValueError(f"{each.name} must be from {least} to {most}, found {value}")

@@ -10,7 +10,6 @@ frames, so that a window does not unpack a whole clip. Decoded, a heatmap is off
 Letters: F frame of a clip, T frame of a window, N frame, K keypoint, H W heatmap or picture, C colour.
 """
 
-import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -23,7 +22,7 @@ from torch.utils.data import Dataset
 
 from datasets.clips import Clip
 from datasets.errors import DataError
-from datasets.files import written_beside
+from datasets.files import DAMAGED, written_beside
 
 BLOCK = 32  # frames
 
@@ -82,7 +81,7 @@ class TargetStore:
         try:
             with np.load(path) as file:
                 return "heatmap_0" in file
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        except DAMAGED:
             return False
 
     def fill(
@@ -145,7 +144,7 @@ class TargetStore:
                     blocks = {block: file[f"heatmap_{block}"] for block in np.unique(rows // BLOCK)}
                     heatmap = np.stack([blocks[row // BLOCK][row % BLOCK] for row in rows])
                 return Targets(file["position"][rows], file["jacobian"][rows], heatmap)
-        except (OSError, KeyError, IndexError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        except (*DAMAGED, IndexError) as error:
             raise DataError(
                 f"{self.path(clip_id)}: cannot be read ({error}); delete it, it is computed again when training starts"
             ) from error
