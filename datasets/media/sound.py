@@ -27,6 +27,7 @@ MIXABLE = frozenset(
     "hexagonal 6.1 6.1(back) 6.1(front) 7.0 7.0(front) 7.1 7.1(wide) 7.1(wide-side) octagonal".split()
 )
 MOST_UNNAMED_CHANNELS = 8  # of a layout without a name: up to here FFmpeg has one in mind for each count
+MOST_PLANES = 7  # that PyAV 18 makes a frame of
 OPPOSITE_POWER = 0.01  # of the louder of two channels: a mono mix that is this faint has cancelled itself out; ours
 
 
@@ -198,7 +199,7 @@ def sound_frames(frames: Iterator[Any], levels: Levels, channel: int | None = No
             levels.count(planes_CN)
             if channel is not None:
                 frame = _with_planes(frame, planes_CN[channel : channel + 1], "mono")
-            elif not mixable:
+            elif not mixable or (damaged_CN.any() and len(planes_CN) > MOST_PLANES):
                 frame = _with_planes(frame, planes_CN.mean(axis=0, keepdims=True), "mono")
             elif damaged_CN.any():
                 frame = _with_planes(frame, planes_CN, frame.layout.name)
