@@ -8,6 +8,7 @@
     PREPARED/clips/ID/features.npy   [T, 4, 41] float32, `datasets.audio.features` of audio.wav
     PREPARED/clips/ID/pose.npy       [T, 6] float32, rad and mm in the camera of `datasets.pose`
     PREPARED/clips/ID/mouth.npy      [T, 4] float32, mouth centre x, y, width and opening in pixels of a 256x256 frame
+    PREPARED/clips/ID/eyes.npy       [T, 2, 4] float32, the same of both eyes and their lids, the left one in the picture first
     PREPARED/clips/ID/clip.json      this clip's row of the manifest
 
 A clip's folder is written beside its place and renamed, so that a folder under `clips/` is always whole.
@@ -132,6 +133,15 @@ class Clip:
     def mouth(self) -> np.ndarray:
         """Mouth centre x, y, width and opening (inner lips) [T, 4] float32, pixels of a 256x256 frame; NaN if unknown."""
         return self._array("mouth.npy", (self.frames, 4))
+
+    def eyes(self) -> np.ndarray:
+        """Centre x, y, width and opening of both eyes [T, 2, 4] float32, the left one in the picture first, else as `mouth`.
+
+        All NaN in a corpus that was prepared before eyes were measured.
+        """
+        if not (self.folder / "eyes.npy").is_file():
+            return np.full((self.frames, 2, 4), np.nan, np.float32)
+        return self._array("eyes.npy", (self.frames, 2, 4))
 
     def pcm(self) -> np.ndarray:
         """Sound, int16 mono 16 kHz; as long as the frames plus FEATURE_TAIL_SAMPLES."""
@@ -271,6 +281,7 @@ def write_clip(
     offset_s: float = 0.0,
     pose_source: str,
     pose_success: float = 1.0,
+    eyes_T24: np.ndarray | None = None,
     extra: dict[str, np.ndarray] | None = None,
 ) -> Row:
     """Write one clip's folder, whole or not at all.
@@ -279,6 +290,7 @@ def write_clip(
         frames: square uint8 RGB pictures [H, W, 3] of one size, T of them.
         pcm: int16 [>= T * 640], the sound from frame 0 on.
         features_TAF, pose_TP, mouth_T4: T rows each.
+        eyes_T24: T rows, too; None: not measured.
         extra: further arrays, saved together as truth.npz.
 
     Returns: the clip's row of the manifest. A folder that is already there stays and its row is returned.
@@ -300,6 +312,8 @@ def write_clip(
     np.save(partial / "features.npy", features_TAF.astype(np.float32))
     np.save(partial / "pose.npy", pose_TP.astype(np.float32))
     np.save(partial / "mouth.npy", mouth_T4.astype(np.float32))
+    if eyes_T24 is not None:
+        np.save(partial / "eyes.npy", eyes_T24.astype(np.float32))
     if extra:
         np.savez(partial / "truth.npz", **extra)
     row = Row(

@@ -11,7 +11,7 @@ import sys
 import mediapipe
 import numpy as np
 
-MAX_FACES = 8
+MAX_FACES, POINTS = 8, 468
 
 
 def boxes(detector, picture_HW3: np.ndarray) -> np.ndarray:
@@ -28,8 +28,9 @@ def mesh(detector, picture_HW3: np.ndarray) -> np.ndarray:
     height, width = picture_HW3.shape[:2]
     faces = detector.process(picture_HW3).multi_face_landmarks
     if not faces:
-        return np.full((468, 3), np.nan, np.float32)
-    return np.float32([(point.x * width, point.y * height, point.z * width) for point in faces[0].landmark])
+        return np.full((POINTS, 3), np.nan, np.float32)
+    points = faces[0].landmark[:POINTS]  # the ten behind them are the irises
+    return np.float32([(point.x * width, point.y * height, point.z * width) for point in points])
 
 
 def main() -> None:
@@ -47,7 +48,8 @@ def main() -> None:
                     detector.close()
                 detector = None
             if words[0] == "mesh":
-                measure, detector = mesh, solutions.face_mesh.FaceMesh(max_num_faces=1)
+                # refined: the plain mesh hardly sees lids close, and lips by half (docs/DATA.md)
+                measure, detector = mesh, solutions.face_mesh.FaceMesh(max_num_faces=1, refine_landmarks=True)
             elif detector is None:
                 measure = boxes
                 detector = solutions.face_detection.FaceDetection(model_selection=1, min_detection_confidence=0.5)

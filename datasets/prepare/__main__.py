@@ -53,7 +53,7 @@ from datasets.clips import (
 )
 from datasets.errors import DataError
 from datasets.face.haar import find_faces
-from datasets.face.mesh import EstimatorError, LandmarkFinder, available, mouth_of
+from datasets.face.mesh import EstimatorError, LandmarkFinder, available, eyes_of, mouth_of
 from datasets.face.openface import default_camera, read_csv, run_feature_extraction
 from datasets.face.rigid_pose import fill_gaps, pose_of, smooth, to_other_camera
 from datasets.media.video_reader import frames_of
@@ -77,6 +77,7 @@ MAX_POSE_GAP = (
     12  # frames (about half a second) without a measured pose that are interpolated; longer ones cut the clip
 )
 MIN_POSE_SUCCESS = 0.7
+FRAMINGS = ("corpus", "whole")
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -89,6 +90,7 @@ class Options:
         margin: side of the crop in heights of the face (brows to chin).
         min_frames, max_frames: length of a clip.
         min_face: height of a face in the source, pixels.
+        framing: corpus (as the corpus' adapter says), or whole: the clips are cropped already and stay as they are.
         pose: landmarks, openface-csv or openface.
         openface_csv: folder of CSV files named like the videos, for openface-csv.
         openface_program: FeatureExtraction, for openface.
@@ -99,6 +101,7 @@ class Options:
     min_frames: int = 64
     max_frames: int = 1024
     min_face: int = 64
+    framing: str = "corpus"
     pose: str = "landmarks"
     openface_csv: str = ""
     openface_program: str = "FeatureExtraction"
@@ -128,6 +131,8 @@ def prepare_source(source: Source, root: Path, output: Path, options: Options) -
     """Every clip of one file. Bad input becomes a rejection, never an exception."""
     rows, rejected = [], []
     for stretch in source.stretches:
+        if options.framing == "whole":
+            stretch = replace(stretch, framing=WholePicture())
         if not isinstance(stretch.framing, FaceTracks) and (row := existing_row(output, stretch.id)):
             rows.append(row)
             continue
@@ -206,7 +211,7 @@ def _prepare_clip(
     if len(frames) < options.min_frames:
         raise DataError(f"too short: {len(frames)} frames with sound, wanted at least {options.min_frames}")
 
-    pose_TP, mouth_T4 = _pose(source.path, frames, start_s, square, options)
+    pose_TP, mouth_T4, eyes_T24 = _pose(source.path, frames, start_s, square, options)
     found_T = np.isfinite(pose_TP).all(axis=1)
     first, last = _usable(found_T)
     if last - first < options.min_frames or found_T[first:last].mean() < MIN_POSE_SUCCESS:
@@ -236,6 +241,7 @@ def _prepare_clip(
         features_TAF=features(sound),
         pose_TP=smooth(fill_gaps(pose_TP[keep])),
         mouth_T4=mouth_T4[keep],
+        eyes_T24=eyes_T24[keep],
         source=source.path.relative_to(root).as_posix(),
         start_s=start_s,
         crop=f"{square.x} {square.y} {square.side}",
@@ -247,23 +253,23 @@ def _prepare_clip(
 
 def _pose(
     path: Path, frames: list[np.ndarray], start_s: float, square: Square, options: Options
-) -> tuple[np.ndarray, np.ndarray]:
-    """Head poses [T, 6] and mouths [T, 4] of a clip's square frames, NaN where not found."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Head poses [T, 6], mouths [T, 4] and eyes [T, 2, 4] of a clip's square frames, NaN where not found."""
     scale = BOX_SIZE / frames[0].shape[0]
     mesh_TN3 = _finder().meshes(frames) * np.float32(scale) if available() else np.full((len(frames), 468, 3), np.nan)
-    mouth_T4 = mouth_of(mesh_TN3)
+    mouth_T4, eyes_T24 = mouth_of(mesh_TN3), eyes_of(mesh_TN3)
     if options.pose == "openface":
-        return run_feature_extraction(options.openface_program, frames), mouth_T4
+        return run_feature_extraction(options.openface_program, frames), mouth_T4, eyes_T24
     if options.pose == "openface-csv":
         track = read_csv(_csv_of(path, Path(options.openface_csv)))
         focal, centre = default_camera(*_picture_size(path))
         pose_TP = track.at(start_s + np.arange(len(frames)) / FPS)
-        return to_other_camera(pose_TP, focal, centre, square[:2], BOX_SIZE / square.side), mouth_T4
+        return to_other_camera(pose_TP, focal, centre, square[:2], BOX_SIZE / square.side), mouth_T4, eyes_T24
     pose_TP = np.full((len(frames), 6), np.nan)
     found_T = np.isfinite(mesh_TN3).all(axis=(1, 2))
     if found_T.any():
         pose_TP[found_T] = pose_of(mesh_TN3[found_T])
-    return pose_TP, mouth_T4
+    return pose_TP, mouth_T4, eyes_T24
 
 
 def _csv_of(path: Path, folder: Path) -> Path:
@@ -432,10 +438,10 @@ def _write_pose_range(output: Path, fixed_range: bool) -> None:
 
 def _check_settings(output: Path, options: Options) -> None:
     path = output / "settings.json"
-    wanted = asdict(options)
+    wanted, standard = asdict(options), asdict(Options())  # options are newer than some corpora
     if path.is_file():
         found = json.loads(path.read_text())
-        if different := sorted(name for name in wanted if found.get(name) != wanted[name]):
+        if different := sorted(name for name in wanted if found.get(name, standard[name]) != wanted[name]):
             name = different[0]
             raise DataError(
                 f"{output} was begun with {name} = {found.get(name)!r}, not {wanted[name]!r}; "
@@ -505,6 +511,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--output", type=Path, required=True, help="the prepared corpus; the same command continues it")
     add("--size", type=int, default=Options.size, help="height and width of the frames, pixels (default 256)")
     add("--margin", type=float, default=Options.margin, help="side of the crop in face heights (default 1.85)")
+    add("--framing", choices=FRAMINGS, default="corpus", help="whole: clips are cropped already, keep them as they are")
     add("--min-frames", type=int, help="shortest clip (default: by corpus)")
     add("--max-frames", type=int, default=Options.max_frames, help="longest clip (default 1024)")
     add("--min-face", type=int, default=Options.min_face, help="lowest face in the source, pixels (default 64)")
@@ -550,6 +557,7 @@ def main(arguments: list[str] | None = None) -> None:
         min_frames=args.min_frames or corpus.MIN_FRAMES,
         max_frames=args.max_frames,
         min_face=args.min_face,
+        framing=args.framing,
         pose=args.pose,
         openface_csv=args.openface_csv,
         openface_program=args.openface_program,
