@@ -11,31 +11,41 @@ The same command resumes. See docs/TRAINING.md.
 Letters: B batch, C H W image.
 """
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import default_collate
+from tqdm import tqdm
 
-from animation.models import read_weights
+from animation.models import component_config, read_weights
 from datasets.clips import load_manifest
 from datasets.errors import DataError
 from datasets.fomm import FommBatch, FommData, FommDataConfig, mouth_boxes, to_float
 from datasets.sampling import choices
 from datasets.synthetic import SyntheticConfig, make_if_absent
 from engine import command, pictures
-from engine.checkpoint import CheckpointError
+from engine.checkpoint import CheckpointError, load_strict
 from engine.config import ConfigError, to_dict
 from engine.run import OptimConfig, Run, RunConfig, RunError
 from modules import losses, measures
+from modules.added_keypoints import old_places, widened
 from modules.blocks import downsampling_kernels
 from modules.discriminators import ImageDiscriminatorConfig, MultiScaleDiscriminator
 from modules.image_generator import ImageGenerator, ImageGeneratorConfig, Rendering, added_parts
 from modules.keypoint_detector import KeypointDetector, KeypointDetectorConfig
+from modules.keypoints import Keypoints
+from modules.part_reader import PartReaderConfig, PartReaders, openings, parts_of, shaken
 from modules.perceptual import ImagePyramid, VggConfig, VggError, VggFeatures, load_vgg
 from modules.random_warp import RandomWarp, RandomWarpConfig, random_warp
-from modules.reconstruction import ReconstructionWeights, reconstruction_losses
+from modules.reconstruction import ReconstructionWeights, pixel_weight, reconstruction_losses
+
+logger = logging.getLogger(__name__)
+
+READER_LR = 1e-3  # at the first of `part_reader.first_steps`, falling to 0
 
 
 @dataclass(frozen=True)
@@ -45,19 +55,43 @@ class WeightConfig(ReconstructionWeights):
     Defaults are FOMM's vox-256. Its vox-adv adds adversarial 1 (and then feature_matching and discriminator count).
     `lips` and `lip_shape` are ours: they tie the last four keypoints to the mouth, which keypoints of small trainings
     otherwise leave out. `lip_gain`, not a weight: how many times as far as the lips their keypoints part. Lips open by
-    a pixel or two of 128, half a cell of a small network's maps. `painted` (ours too) asks what N_I paints to be right
+    a pixel or two of 128, half a cell of a small network's maps. `lids`, `lid_shape` and `lid_gain` are the same for four
+    keypoints before them and the lids of both eyes. `painted` (ours too) asks what N_I paints to be right
     before `source_skip` mixes it with the warped source: otherwise it exaggerates, and its share stays small.
+    `opening` and `opening_features` (ours) ask that mouth and eyes are as far open as in the driving frame, by what
+    `modules.part_reader` reads there; `reader` is the weight of that network's own training. `kept` (ours) holds the free
+    keypoints and all Jacobians to those of the N_D of initial_weights, while a new N_D, of another size or with more
+    keypoints, learns from it; the Jacobians of keypoints that one lacks are held to the identity.
+    Where no loss needs the drawn picture, N_I is not run: N_D then learns alone.
     """
 
     equivariance_position: float = 10.0
     equivariance_jacobian: float = 10.0
     lips: float = 0.0
     lip_shape: float = 0.0
-    painted: float = 0.0
     lip_gain: float = 1.0
+    lids: float = 0.0
+    lid_shape: float = 0.0
+    lid_gain: float = 1.0
+    kept: float = 0.0
+    painted: float = 0.0
+    opening: float = 0.0
+    opening_features: float = 0.0
+    reader: float = 1.0
     adversarial: float = 0.0
     feature_matching: float = 10.0
     discriminator: float = 1.0
+
+    @property
+    def draws(self) -> bool:
+        """Whether any loss needs N_I's picture."""
+        terms = (self.perceptual, self.pixel, self.gradient, self.ssim, self.painted, self.adversarial)
+        return any(terms) or self.reads
+
+    @property
+    def reads(self) -> bool:
+        """Whether any loss needs the readers of mouths and eyes."""
+        return bool(self.opening or self.opening_features)
 
 
 @dataclass(frozen=True)
@@ -85,6 +119,7 @@ class Config:
     keypoint_detector: KeypointDetectorConfig = KeypointDetectorConfig()
     image_generator: ImageGeneratorConfig = ImageGeneratorConfig()
     discriminator: ImageDiscriminatorConfig = ImageDiscriminatorConfig()
+    part_reader: PartReaderConfig = PartReaderConfig()  # ours; read only with weights.opening or opening_features
     warp: RandomWarpConfig = RandomWarpConfig()
     vgg: VggConfig = VggConfig()
     pyramid: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125)  # scales of the reconstruction losses (FOMM)
@@ -108,13 +143,18 @@ class Config:
             raise ValueError(
                 f"weights.lips and lip_shape take {losses.LIPS} keypoints; keypoint_detector.num_keypoints must be more"
             )
+        tied = losses.LIPS + losses.LIDS
+        if (self.weights.lids or self.weights.lid_shape) and self.keypoint_detector.num_keypoints <= tied:
+            raise ValueError(f"weights.lids and lid_shape want more than {tied} keypoints, of which {tied} are tied")
+        if self.weights.kept and not (self.initial_weights and self.train_detector):
+            raise ValueError("weights.kept needs train_detector and initial_weights, whose keypoints are kept")
 
 
 class Reconstruction(NamedTuple):
     """What the generator's losses leave for the discriminator's and for the log."""
 
     losses: dict[str, Tensor]
-    image_BCHW: Tensor
+    image_BCHW: Tensor | None  # None where N_D learns alone
     position_BK2: Tensor  # of the driving keypoints
 
 
@@ -129,47 +169,42 @@ class GeneratorLosses(nn.Module):
         pyramid: ImagePyramid,
         vgg: VggFeatures | None,
         train_detector: bool = True,
+        teacher: KeypointDetector | None = None,
     ) -> None:
         super().__init__()
         self.detector, self.generator, self.weights = detector, generator, weights
         self.train_detector = train_detector
         self.detector.requires_grad_(train_detector)
-        self.frozen = (pyramid, vgg)  # in a tuple: not trained, so not part of the state
+        self.generator.requires_grad_(weights.draws)
+        self.frozen = (pyramid, vgg, teacher)  # in a tuple: not trained, so not part of the state
         self.train()
 
     def train(self, mode: bool = True) -> "GeneratorLosses":
         super().train(mode)
         self.detector.train(mode and self.train_detector)
+        self.generator.train(mode and self.weights.draws)
         return self
 
     def forward(
         self,
-        source_BCHW: Tensor,
-        driving_BCHW: Tensor,
-        source_mouth_B4: Tensor,
-        driving_mouth_B4: Tensor,
-        turn_B: Tensor,
+        batch: FommBatch,
         warp: RandomWarp,
-        discriminator: MultiScaleDiscriminator | None,
+        discriminator: MultiScaleDiscriminator | None = None,
+        readers: PartReaders | None = None,
     ) -> Reconstruction:
         weights = self.weights
-        pyramid, vgg = self.frozen
+        source_BCHW, driving_BCHW = batch.source_CHW, batch.driving_CHW
         source = self.detector(source_BCHW).keypoints
         driving = self.detector(driving_BCHW).keypoints
-        rendering: Rendering = self.generator(source_BCHW, driving, source)
-        image_BCHW = rendering.image_BCHW
-        found = reconstruction_losses(image_BCHW, driving_BCHW, driving_mouth_B4, weights, pyramid, vgg)
-        if weights.painted:
-            weight_B1HW = losses.region_weight(driving_mouth_B4, *image_BCHW.shape[-2:], weights.mouth)
-            parts = rendering.painted_BCHW, driving_BCHW, weight_B1HW
-            found["painted"] = weights.painted * (losses.pixel_l1(*parts) + losses.gradient_l1(*parts))
-        if self.train_detector and (weights.lips or weights.lip_shape):
-            found |= lip_losses(
-                torch.cat([source.position_BK2, driving.position_BK2]),
-                torch.cat([source_mouth_B4, driving_mouth_B4]),
-                turn_B.repeat(2),
-                weights,
-            )
+        image_BCHW, found = None, {}
+        if weights.draws:
+            rendering: Rendering = self.generator(source_BCHW, driving, source)
+            image_BCHW = rendering.image_BCHW
+            found |= self._picture_losses(rendering, batch)
+        if weights.reads:
+            found |= opening_losses(readers, image_BCHW, batch, weights)
+        if self.train_detector:
+            found |= self._tied_losses(Keypoints.cat([source, driving]), batch)
         if weights.adversarial:
             found |= adversarial_losses(discriminator, image_BCHW, driving_BCHW, driving.position_BK2, weights)
         if self.train_detector and (weights.equivariance_position or weights.equivariance_jacobian):
@@ -183,17 +218,123 @@ class GeneratorLosses(nn.Module):
                 )
         return Reconstruction(found, image_BCHW, driving.position_BK2)
 
+    def _picture_losses(self, rendering: Rendering, batch: FommBatch) -> dict[str, Tensor]:
+        weights = self.weights
+        pyramid, vgg, _ = self.frozen
+        driving_BCHW, mouth_B4, eyes_B24 = batch.driving_CHW, batch.driving_mouth_4, batch.driving_eyes_24
+        found = reconstruction_losses(rendering.image_BCHW, driving_BCHW, mouth_B4, weights, pyramid, vgg, eyes_B24)
+        if weights.painted:
+            weight_B1HW = pixel_weight(mouth_B4, eyes_B24, *driving_BCHW.shape[-2:], weights)
+            parts = rendering.painted_BCHW, driving_BCHW, weight_B1HW
+            found["painted"] = weights.painted * (losses.pixel_l1(*parts) + losses.gradient_l1(*parts))
+        return found
+
+    def _tied_losses(self, keypoints: Keypoints, batch: FommBatch) -> dict[str, Tensor]:
+        """Of the source's keypoints, then the driving frame's."""
+        weights, turn_B, found = self.weights, batch.turn.repeat(2), {}
+        if weights.lips or weights.lip_shape:
+            mouth_B4 = torch.cat([batch.source_mouth_4, batch.driving_mouth_4])
+            found |= lip_losses(keypoints.position_BK2, mouth_B4, turn_B, weights)
+        if weights.lids or weights.lid_shape:
+            eyes_B24 = torch.cat([batch.source_eyes_24, batch.driving_eyes_24])
+            found |= lid_losses(keypoints.position_BK2, eyes_B24, turn_B, weights)
+        if weights.kept:
+            with torch.no_grad():
+                wanted = self.frozen[2](torch.cat([batch.source_CHW, batch.driving_CHW])).keypoints
+            found["kept"] = weights.kept * kept_l1(keypoints, wanted, lips_too=not weights.lips)
+        return found
+
 
 def lip_losses(position_BK2: Tensor, mouth_B4: Tensor, turn_B: Tensor, weights: WeightConfig) -> dict[str, Tensor]:
     """What ties four keypoints to the mouth: where they are, and how far apart (ours)."""
     points_B42 = losses.lip_points(mouth_B4, turn_B, weights.lip_gain)
-    known_B = (mouth_B4[:, 2] > mouth_B4[:, 0]).to(position_BK2)
+    known_B = _known(mouth_B4)
     found = {}
     if weights.lips:
-        found["lips"] = weights.lips * losses.lip_l1(position_BK2, points_B42, known_B)
+        found["lips"] = weights.lips * losses.place_l1(position_BK2[:, -losses.LIPS :], points_B42, known_B)
     if weights.lip_shape:
         found["lip_shape"] = weights.lip_shape * losses.lip_shape_l1(position_BK2, points_B42, known_B)
     return found
+
+
+def lid_losses(position_BK2: Tensor, eyes_B24: Tensor, turn_B: Tensor, weights: WeightConfig) -> dict[str, Tensor]:
+    """The same for four keypoints and the eyes (ours)."""
+    points_B42 = losses.lid_points(eyes_B24, turn_B, weights.lid_gain)
+    known_B = _known(eyes_B24[:, 0])
+    found = {}
+    if weights.lids:
+        lids_B42 = position_BK2[:, -losses.LIPS - losses.LIDS : -losses.LIPS]
+        found["lids"] = weights.lids * losses.place_l1(lids_B42, points_B42, known_B)
+    if weights.lid_shape:
+        found["lid_shape"] = weights.lid_shape * losses.lid_shape_l1(position_BK2, points_B42, known_B)
+    return found
+
+
+def _known(box_B4: Tensor) -> Tensor:
+    """1 where a box is not empty, 0 where the place of its part is not known."""
+    return (box_B4[:, 2] > box_B4[:, 0]).to(box_B4)
+
+
+def kept_l1(keypoints: Keypoints, wanted: Keypoints, lips_too: bool) -> Tensor:
+    """How far keypoints are from those of another N_D, which may lack some before the last LIPS (ours).
+
+    `lips_too`: the positions of the last LIPS count; Jacobians always do, those that the other lacks against the identity.
+    """
+    new, old = keypoints.position_BK2.shape[1], wanted.position_BK2.shape[1]
+    places = old_places(old, new)
+    counted = places if lips_too else places[: -losses.LIPS]
+    found = (keypoints.position_BK2[:, counted] - wanted.position_BK2[:, : len(counted)]).abs().mean()
+    if keypoints.jacobian_BK22 is not None:
+        jacobian_BK22 = torch.eye(2, device=found.device).expand_as(keypoints.jacobian_BK22).clone()
+        jacobian_BK22[:, places] = wanted.jacobian_BK22
+        found = found + (keypoints.jacobian_BK22 - jacobian_BK22).abs().mean()
+    return found
+
+
+def opening_losses(
+    readers: PartReaders, image_BCHW: Tensor, batch: FommBatch, weights: WeightConfig
+) -> dict[str, Tensor]:
+    """How differently readers, which are not trained here, read the drawn and the driving frame's mouth and eyes (ours)."""
+    boxes_B34 = driving_boxes(batch)
+    readers.requires_grad_(False)
+    drawn = readers(image_BCHW, boxes_B34, batch.turn)
+    with torch.no_grad():
+        true = readers(batch.driving_CHW, boxes_B34, batch.turn)
+    readers.requires_grad_(True)
+    found = {}
+    for part, reading in drawn.items():
+        known_N = _known(parts_of(boxes_B34, part))
+        if weights.opening:
+            off_N = (reading.opening_N - true[part].opening_N).abs() * known_N
+            found[f"opening_{part}"] = weights.opening * off_N.mean()
+        if weights.opening_features:
+            found[f"features_{part}"] = weights.opening_features * losses.feature_l1(reading.features, true[part].features)
+    return found
+
+
+def driving_boxes(batch: FommBatch) -> Tensor:
+    """The driving frame's mouth and eyes, [B, 3, 4]."""
+    return torch.cat([batch.driving_mouth_4[:, None], batch.driving_eyes_24], dim=1)
+
+
+class ReaderLosses(nn.Module):
+    """The readers of mouths and eyes with what trains them: true frames."""
+
+    def __init__(self, readers: PartReaders, weight: float) -> None:
+        super().__init__()
+        self.readers, self.weight = readers, weight
+
+    def forward(self, batch: FommBatch, seed: int) -> dict[str, Tensor]:
+        chance = torch.Generator().manual_seed(seed)
+        pictures_BCHW = torch.cat([batch.source_CHW, batch.driving_CHW])
+        source_B34 = torch.cat([batch.source_mouth_4[:, None], batch.source_eyes_24], dim=1)
+        boxes_B34 = torch.cat([source_B34, driving_boxes(batch)])
+        looked_at_B34 = shaken(boxes_B34, self.readers.config.shake, chance)
+        found = {}
+        for part, reading in self.readers(pictures_BCHW, looked_at_B34, batch.turn.repeat(2)).items():
+            opening_N, known_N = openings(parts_of(boxes_B34, part))
+            found[f"reader_{part}"] = self.weight * ((reading.opening_N - opening_N).abs() * known_N).mean()
+        return found
 
 
 def adversarial_losses(
@@ -230,6 +371,23 @@ class DiscriminatorLosses(nn.Module):
         real = self.discriminator(real_BCHW, position_BK2)
         terms = [losses.lsgan_discriminator(r.score, f.score) for r, f in zip(real, fake, strict=True)]
         return {"discriminator": self.weights.discriminator * torch.stack(terms).sum()}
+
+
+def teach_readers(readers: PartReaders, data: FommData, batch_size: int, device: torch.device) -> None:
+    """The first steps of readers, on true frames alone: before that they can say nothing about drawn ones."""
+    steps, learner = readers.config.first_steps, ReaderLosses(readers, weight=1.0)
+    adam = torch.optim.Adam(readers.parameters(), lr=READER_LR)
+    found: dict[str, Tensor] = {}
+    for step in tqdm(range(steps), desc="readers", disable=None, unit="step"):
+        batch = default_collate([data[n] for n in range(step * batch_size, (step + 1) * batch_size)])
+        moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch._asdict().items()}
+        found = learner(FommBatch(**moved), step)
+        sum(found.values()).backward()
+        for group in adam.param_groups:
+            group["lr"] = READER_LR * (1 - step / steps)
+        adam.step()
+        adam.zero_grad()
+    logger.info("readers are off by %s of a part's width", {name: round(float(off), 3) for name, off in found.items()})
 
 
 class HeldOut(NamedTuple):
@@ -301,17 +459,26 @@ def main(config: Config) -> None:
 
         detector, generator = KeypointDetector(config.keypoint_detector), ImageGenerator(config.image_generator)
         networks = {"keypoint_detector": detector, "image_generator": generator}
+        teacher = None
         if config.initial_weights:
             weights = read_weights([Path(config.initial_weights)])
+            had = component_config(weights, "keypoint_detector", KeypointDetectorConfig)
+            if config.weights.kept:
+                teacher = KeypointDetector(had)
+                load_strict(teacher, weights.states["keypoint_detector"], config.initial_weights)
+                teacher = run.freeze(teacher)
             for name in networks.keys() & weights.states.keys():
-                # scale_factor may differ, and source_skip and keypoint_maps may be new
+                # scale_factor may differ, source_skip, keypoint_maps and some keypoints may be new
                 own = added_parts(networks[name])
                 weights.states[name] = own | weights.states[name] | downsampling_kernels(networks[name])
+                counts = had.num_keypoints, config.keypoint_detector.num_keypoints
+                if counts[0] < counts[1]:
+                    weights.states[name] = widened(name, weights.states[name], networks[name].state_dict(), *counts)
             weights.load_into(networks, config.initial_weights)
         run.export(networks, {name: to_dict(getattr(config, name)) for name in networks})
         pyramid = run.freeze(ImagePyramid(config.pyramid))
         vgg = run.freeze(load_vgg(config.vgg)) if config.weights.perceptual else None
-        module = GeneratorLosses(detector, generator, config.weights, pyramid, vgg, config.train_detector)
+        module = GeneratorLosses(detector, generator, config.weights, pyramid, vgg, config.train_detector, teacher)
         generator_losses = run.place(module)
         generator_optim = run.optimizer(generator_losses, config.optim)
         discriminator = None
@@ -319,18 +486,24 @@ def main(config: Config) -> None:
             discriminator = MultiScaleDiscriminator(config.discriminator)
             discriminator_losses = run.place(DiscriminatorLosses(discriminator, config.weights))
             discriminator_optim = run.optimizer(discriminator_losses, config.optim)
-        run.resume()
+        readers = None
+        if config.weights.reads:
+            readers = PartReaders(config.part_reader)
+            reader_losses = run.place(ReaderLosses(readers, config.weights.reader))
+            reader_optim = run.optimizer(reader_losses, config.optim)
+        if not run.resume() and readers is not None:
+            teach_readers(readers, data, config.optim.batch_size, run.device)
 
         batch: FommBatch
         for batch in run.batches(data, config.optim.batch_size):
-            source, driving = batch.source_CHW, batch.driving_CHW
             warp = random_warp(batch.index, config.run.seed, config.warp, run.device)
-            mouths = batch.source_mouth_4, batch.driving_mouth_4
-            redrawn = generator_losses(source, driving, *mouths, batch.turn, warp, discriminator)
+            redrawn = generator_losses(batch, warp, discriminator, readers)
             run.update(generator_optim, redrawn.losses)
+            if readers is not None:
+                run.update(reader_optim, reader_losses(batch, int(batch.index[0])))
             if discriminator is not None:
                 fake, position = redrawn.image_BCHW.detach(), redrawn.position_BK2.detach()
-                run.update(discriminator_optim, discriminator_losses(driving, fake, position))
+                run.update(discriminator_optim, discriminator_losses(batch.driving_CHW, fake, position))
             if run.is_main and run.completes(config.run.validate_every):
                 with run.evaluating() as trained:
                     found = validate(trained, pairs, config.validation.batch_size, run.device)

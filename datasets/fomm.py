@@ -28,6 +28,7 @@ class FommDataConfig:
     jitter, placement: how far colours, and place and size of the face (ours, off in the paper's settings), are varied.
     drawn: a pair is the widest and the least open mouth of so many random frames (ours; FOMM takes any two). Mouths are
         closed most of the time, and a generator that mostly sees closed ones learns open ones late.
+    by_eyes: share of the pairs that are the widest and the least open eyes of the drawn instead (ours).
     size: of the pictures, pixels; the training script sets it, like seed, from its own configuration.
     """
 
@@ -40,6 +41,7 @@ class FommDataConfig:
     jitter: ColorJitter = ColorJitter()
     placement: PlacementJitter = PlacementJitter()
     drawn: int = 2
+    by_eyes: float = 0.0
     size: int = 256
 
     def __post_init__(self) -> None:
@@ -47,17 +49,22 @@ class FommDataConfig:
             raise ValueError(f"repeats is {self.repeats}, wanted at least 1")
         if self.drawn < 2:
             raise ValueError(f"drawn is {self.drawn}, wanted at least 2, of which a pair can be made")
+        if not 0 <= self.by_eyes <= 1:
+            raise ValueError(f"by_eyes is {self.by_eyes}, wanted a share from 0 to 1")
 
 
 class FommBatch(NamedTuple):
     """One pair. Pictures are RGB float32 [0, 1]; `source_mouth_4` and `driving_mouth_4` are the mouth's box
-    (left, top, right, bottom) in [-1, 1], all 0 where it is not known, askew by `turn` (radians) about its centre; `clip`
-    is the row in the manifest, `index` n."""
+    (left, top, right, bottom) in [-1, 1], all 0 where it is not known, askew by `turn` (radians) about its centre;
+    `source_eyes_24` and `driving_eyes_24` are those of the eyes, the left one in the picture first; `clip` is the row in
+    the manifest, `index` n."""
 
     source_CHW: Tensor
     driving_CHW: Tensor
     source_mouth_4: Tensor
     driving_mouth_4: Tensor
+    source_eyes_24: Tensor
+    driving_eyes_24: Tensor
     turn: np.float32
     clip: int
     index: int
@@ -77,22 +84,28 @@ class FommData(Dataset):
         random = choices(self.config.seed, n)
         group = self.groups[shuffled(self.config.seed, n, len(self)) % len(self.groups)]
         clip = group[random.integers(len(group))]
-        mouth_T4 = clip.mouth()
+        mouth_T4, eyes_T24 = clip.mouth(), clip.eyes()
         drawn = random.integers(clip.frames, size=self.config.drawn)  # with replacement, as FOMM
-        drawn = drawn[np.argsort(np.nan_to_num(mouth_T4[drawn, 3]), kind="stable")]  # an unknown mouth counts as closed
+        by_eyes = self.config.by_eyes and random.random() < self.config.by_eyes
+        opening_T = eyes_T24[..., 3].sum(1) if by_eyes else mouth_T4[:, 3]
+        drawn = drawn[np.argsort(np.nan_to_num(opening_T[drawn]), kind="stable")]  # an unknown one counts as closed
         pair = np.sort(drawn[[0, -1]])  # in order: as FOMM
         pictures_NHWC = clip.read_frames(pair, self.config.size)
-        mouths_N4, turn = mouth_boxes(mouth_T4[pair]), 0.0
+        parts_N34 = np.concatenate([mouth_T4[pair, None], eyes_T24[pair]], axis=1)  # the mouth and both eyes
+        boxes_N34, turn = mouth_boxes(parts_N34), 0.0
         if self.config.augment:
             if random.random() < 0.5:
-                pictures_NHWC, mouths_N4 = pictures_NHWC[::-1], mouths_N4[::-1]
+                pictures_NHWC, boxes_N34 = pictures_NHWC[::-1], boxes_N34[::-1]
             elif random.random() < 0.5:
-                pictures_NHWC, mouths_N4 = pictures_NHWC[:, :, ::-1], mouths_N4[:, [2, 1, 0, 3]] * [-1, 1, -1, 1]
+                pictures_NHWC = pictures_NHWC[:, :, ::-1]
+                boxes_N34 = boxes_N34[:, [0, 2, 1]][..., [2, 1, 0, 3]] * [-1, 1, -1, 1]
             pictures_NHWC = self.config.jitter(pictures_NHWC, random)
-            pictures_NHWC, mouths_N4, turn = self.config.placement(pictures_NHWC, mouths_N4, random)
+            pictures_NHWC, boxes_M4, turn = self.config.placement(pictures_NHWC, boxes_N34.reshape(-1, 4), random)
+            boxes_N34 = boxes_M4.reshape(boxes_N34.shape)
         source_CHW, driving_CHW = to_float(pictures_NHWC)
-        source_4, driving_4 = torch.from_numpy(np.ascontiguousarray(mouths_N4, np.float32))
-        return FommBatch(source_CHW, driving_CHW, source_4, driving_4, np.float32(turn), clip.index, n)
+        boxes_N34 = torch.from_numpy(np.ascontiguousarray(boxes_N34, np.float32))
+        mouths, eyes = boxes_N34[:, 0], boxes_N34[:, 1:]
+        return FommBatch(source_CHW, driving_CHW, *mouths, *eyes, np.float32(turn), clip.index, n)
 
 
 def to_float(frames_NHWC: np.ndarray) -> Tensor:
@@ -101,11 +114,11 @@ def to_float(frames_NHWC: np.ndarray) -> Tensor:
 
 
 def mouth_boxes(mouth_N4: np.ndarray) -> np.ndarray:
-    """Mouth centre, width and opening (pixels of 256) -> box (left, top, right, bottom) in [-1, 1]; 0 if unknown.
+    """Centre, width and opening [..., 4] (pixels of 256) -> box (left, top, right, bottom) in [-1, 1]; 0 if unknown.
 
-    The box is 1.5 mouths wide and as high as one mouth's width plus the opening: lips and some chin.
+    The box is 1.5 mouths wide and as high as one mouth's width plus the opening: lips and some chin. Eyes likewise.
     """
-    x, y, width, opening = mouth_N4.T
+    x, y, width, opening = np.moveaxis(mouth_N4, -1, 0)
     half_width, half_height = 0.75 * width, (width + opening) / 2
-    box = np.stack([x - half_width, y - half_height, x + half_width, y + half_height], axis=1)
-    return np.nan_to_num((box + 0.5) / 128 - 1, nan=0.0) * np.isfinite(mouth_N4).all(axis=1, keepdims=True)
+    box = np.stack([x - half_width, y - half_height, x + half_width, y + half_height], axis=-1)
+    return np.nan_to_num((box + 0.5) / 128 - 1, nan=0.0) * np.isfinite(mouth_N4).all(axis=-1, keepdims=True)

@@ -84,12 +84,13 @@ def region_weight(box_B4: Tensor, height: int, width: int, extra: float) -> Tens
 
 
 LIPS = 4  # keypoints that can be tied to the mouth: its left and right corner in the picture, upper and lower lip
+LIDS = 4  # that can be tied to the eyes, before those: upper and lower lid of the left eye in the picture, then of the right
 
 
 def lip_points(box_B4: Tensor, turn_B: Tensor, gain: float = 1.0) -> Tensor:
     """Corners of a mouth and the middles of its lips, [B, 4, 2] in [-1, 1], from its box (left, top, right, bottom).
 
-    The box stands askew by `turn_B` (radians, clockwise in the picture). It is 1.5 mouths wide, and one mouth's width plus
+    Of an eye it gives the corners and the middles of the lids. The box stands askew by `turn_B` (radians, clockwise in the picture). It is 1.5 mouths wide, and one mouth's width plus
     the opening high (`datasets.fomm.mouth_boxes`); an eighth of the width is taken for half the thickness of both lips, so
     that the points of a closed mouth don't coincide. With a `gain` the points of the lips part so many times as far as the
     lips do.
@@ -105,29 +106,46 @@ def lip_points(box_B4: Tensor, turn_B: Tensor, gain: float = 1.0) -> Tensor:
     return centre_B2[:, None] + turned_B42
 
 
-def lip_l1(position_BK2: Tensor, points_B42: Tensor, known_B: Tensor) -> Tensor:
-    """How far the last four keypoints are from the corners of the mouth and its lips (ours; FOMM's are free).
+def lid_points(box_B24: Tensor, turn_B: Tensor, gain: float = 1.0) -> Tensor:
+    """The middles of the lids, [B, 4, 2] in [-1, 1], from the boxes of both eyes; as `lip_points`, in the order of LIDS."""
+    return torch.cat([lip_points(box_B24[:, eye], turn_B, gain)[:, 2:] for eye in (0, 1)], dim=1)
 
-    Mean over the batch, to which a mouth whose place is not known adds 0.
+
+def place_l1(position_B42: Tensor, points_B42: Tensor, known_B: Tensor) -> Tensor:
+    """How far four keypoints are from the lips or lids that they are tied to (ours; FOMM's are free).
+
+    Mean over the batch, to which a mouth or an eye whose place is not known adds 0.
     """
-    return ((position_BK2[:, -LIPS:] - points_B42).abs().mean((1, 2)) * known_B).mean()
+    return ((position_B42 - points_B42).abs().mean((1, 2)) * known_B).mean()
 
 
 def lip_shape_l1(position_BK2: Tensor, points_B42: Tensor, known_B: Tensor) -> Tensor:
     """How far opening and width of the mouth are from the wanted ones, in units of 0.05 (ours).
 
-    An opening is some hundredths of the picture, less than the error of a place that `lip_l1` leaves: by itself that
+    An opening is some hundredths of the picture, less than the error of a place that `place_l1` leaves: by itself that
     term teaches keypoints which open half as far as the lips.
     """
     difference_B2 = (lip_motion(position_BK2) - lip_motion(points_B42)).abs()
     return (difference_B2.mean(1) * known_B).mean()
 
 
+def lid_shape_l1(position_BK2: Tensor, points_B42: Tensor, known_B: Tensor) -> Tensor:
+    """How far both eyes' openings are from the wanted ones, in units of 0.05; for the reason of `lip_shape_l1` (ours)."""
+    difference_B2 = (lid_motion(position_BK2[:, -LIPS - LIDS : -LIPS]) - lid_motion(points_B42)).abs()
+    return (difference_B2.mean(1) * known_B).mean()
+
+
+def lid_motion(position_42: Tensor) -> Tensor:
+    """How far the lids of each eye are apart, in units of 0.05: [..., 4, 2] -> [..., 2]."""
+    apart = position_42[..., 1::2, :] - position_42[..., ::2, :]
+    return (apart.square().sum(-1) + 1e-12).sqrt() / LIP_UNIT
+
+
 LIP_UNIT = 0.05  # of [-1, 1]: some three deviations of a speaking mouth's opening where a face fills the picture
 
 
 def lip_motion(position_K2: Tensor) -> Tensor:
-    """How far lips and corners that `lip_l1` has tied are apart, in units of 0.05: [..., K, 2] -> [..., 2].
+    """How far lips and corners that `place_l1` has tied are apart, in units of 0.05: [..., K, 2] -> [..., 2].
 
     Width is the corners' distance, opening the lips' distance at right angles to it, so a tilted head changes neither.
     """
