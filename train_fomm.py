@@ -59,7 +59,8 @@ class WeightConfig(ReconstructionWeights):
     keypoints before them and the lids of both eyes. `painted` (ours too) asks what N_I paints to be right
     before `source_skip` mixes it with the warped source: otherwise it exaggerates, and its share stays small.
     `opening` and `opening_features` (ours) ask that mouth and eyes are as far open as in the driving frame, by what
-    `modules.part_reader` reads there; `reader` is the weight of that network's own training. `kept` (ours) holds the free
+    `modules.part_reader` reads there, `realness` that they look like a true frame's (LSGAN on these crops alone); `reader`
+    is the weight of that network's own training. `kept` (ours) holds the free
     keypoints and all Jacobians to those of the N_D of initial_weights, while a new N_D, of another size or with more
     keypoints, learns from it; the Jacobians of keypoints that one lacks are held to the identity.
     Where no loss needs the drawn picture, N_I is not run: N_D then learns alone.
@@ -77,6 +78,7 @@ class WeightConfig(ReconstructionWeights):
     painted: float = 0.0
     opening: float = 0.0
     opening_features: float = 0.0
+    realness: float = 0.0
     reader: float = 1.0
     adversarial: float = 0.0
     feature_matching: float = 10.0
@@ -91,7 +93,7 @@ class WeightConfig(ReconstructionWeights):
     @property
     def reads(self) -> bool:
         """Whether any loss needs the readers of mouths and eyes."""
-        return bool(self.opening or self.opening_features)
+        return bool(self.opening or self.opening_features or self.realness)
 
 
 @dataclass(frozen=True)
@@ -241,7 +243,7 @@ class GeneratorLosses(nn.Module):
         if weights.kept:
             with torch.no_grad():
                 wanted = self.frozen[2](torch.cat([batch.source_CHW, batch.driving_CHW])).keypoints
-            found["kept"] = weights.kept * kept_l1(keypoints, wanted, lips_too=not weights.lips)
+            found["kept"] = weights.kept * kept_l1(keypoints, wanted, weights)
         return found
 
 
@@ -275,15 +277,19 @@ def _known(box_B4: Tensor) -> Tensor:
     return (box_B4[:, 2] > box_B4[:, 0]).to(box_B4)
 
 
-def kept_l1(keypoints: Keypoints, wanted: Keypoints, lips_too: bool) -> Tensor:
+def kept_l1(keypoints: Keypoints, wanted: Keypoints, weights: WeightConfig) -> Tensor:
     """How far keypoints are from those of another N_D, which may lack some before the last LIPS (ours).
 
-    `lips_too`: the positions of the last LIPS count; Jacobians always do, those that the other lacks against the identity.
+    Positions that are tied to lips or lids do not count; Jacobians do, those that the other lacks against the identity.
     """
     new, old = keypoints.position_BK2.shape[1], wanted.position_BK2.shape[1]
     places = old_places(old, new)
-    counted = places if lips_too else places[: -losses.LIPS]
-    found = (keypoints.position_BK2[:, counted] - wanted.position_BK2[:, : len(counted)]).abs().mean()
+    tied = {*range(new - losses.LIPS, new)} if weights.lips else set()
+    if weights.lids:
+        tied |= {*range(new - losses.LIPS - losses.LIDS, new - losses.LIPS)}
+    free = [(place, at) for at, place in enumerate(places) if place not in tied]
+    place, at = map(list, zip(*free, strict=True))
+    found = (keypoints.position_BK2[:, place] - wanted.position_BK2[:, at]).abs().mean()
     if keypoints.jacobian_BK22 is not None:
         jacobian_BK22 = torch.eye(2, device=found.device).expand_as(keypoints.jacobian_BK22).clone()
         jacobian_BK22[:, places] = wanted.jacobian_BK22
@@ -308,7 +314,11 @@ def opening_losses(
             off_N = (reading.opening_N - true[part].opening_N).abs() * known_N
             found[f"opening_{part}"] = weights.opening * off_N.mean()
         if weights.opening_features:
-            found[f"features_{part}"] = weights.opening_features * losses.feature_l1(reading.features, true[part].features)
+            found[f"features_{part}"] = weights.opening_features * losses.feature_l1(
+                reading.features, true[part].features
+            )
+        if weights.realness:
+            found[f"realness_{part}"] = weights.realness * losses.lsgan_generator(reading.score)
     return found
 
 
@@ -318,22 +328,26 @@ def driving_boxes(batch: FommBatch) -> Tensor:
 
 
 class ReaderLosses(nn.Module):
-    """The readers of mouths and eyes with what trains them: true frames."""
+    """The readers of mouths and eyes with what trains them: true frames, and drawn ones if they judge."""
 
     def __init__(self, readers: PartReaders, weight: float) -> None:
         super().__init__()
         self.readers, self.weight = readers, weight
 
-    def forward(self, batch: FommBatch, seed: int) -> dict[str, Tensor]:
+    def forward(self, batch: FommBatch, seed: int, drawn_BCHW: Tensor | None = None) -> dict[str, Tensor]:
         chance = torch.Generator().manual_seed(seed)
         pictures_BCHW = torch.cat([batch.source_CHW, batch.driving_CHW])
         source_B34 = torch.cat([batch.source_mouth_4[:, None], batch.source_eyes_24], dim=1)
         boxes_B34 = torch.cat([source_B34, driving_boxes(batch)])
         looked_at_B34 = shaken(boxes_B34, self.readers.config.shake, chance)
+        true = self.readers(pictures_BCHW, looked_at_B34, batch.turn.repeat(2))
         found = {}
-        for part, reading in self.readers(pictures_BCHW, looked_at_B34, batch.turn.repeat(2)).items():
+        for part, reading in true.items():
             opening_N, known_N = openings(parts_of(boxes_B34, part))
             found[f"reader_{part}"] = self.weight * ((reading.opening_N - opening_N).abs() * known_N).mean()
+        if drawn_BCHW is not None:
+            for part, drawn in self.readers(drawn_BCHW, looked_at_B34[len(drawn_BCHW) :], batch.turn).items():
+                found[f"judge_{part}"] = self.weight * losses.lsgan_discriminator(true[part].score, drawn.score)
         return found
 
 
@@ -488,7 +502,7 @@ def main(config: Config) -> None:
             discriminator_optim = run.optimizer(discriminator_losses, config.optim)
         readers = None
         if config.weights.reads:
-            readers = PartReaders(config.part_reader)
+            readers = PartReaders(config.part_reader, judges=config.weights.realness > 0)
             reader_losses = run.place(ReaderLosses(readers, config.weights.reader))
             reader_optim = run.optimizer(reader_losses, config.optim)
         if not run.resume() and readers is not None:
@@ -500,7 +514,8 @@ def main(config: Config) -> None:
             redrawn = generator_losses(batch, warp, discriminator, readers)
             run.update(generator_optim, redrawn.losses)
             if readers is not None:
-                run.update(reader_optim, reader_losses(batch, int(batch.index[0])))
+                drawn = redrawn.image_BCHW.detach() if readers.judges else None
+                run.update(reader_optim, reader_losses(batch, int(batch.index[0]), drawn))
             if discriminator is not None:
                 fake, position = redrawn.image_BCHW.detach(), redrawn.position_BK2.detach()
                 run.update(discriminator_optim, discriminator_losses(batch.driving_CHW, fake, position))

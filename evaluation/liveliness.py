@@ -256,6 +256,30 @@ def mouth_opening(mesh_TN3: np.ndarray) -> np.ndarray:
     return mouth_of(mesh_TN3)[:, 3] / np.linalg.norm(mesh_TN3[:, left] - mesh_TN3[:, right], axis=1)
 
 
+class Amount(NamedTuple):
+    """How far something moves, and how far it is open in the mean, both by the truth's."""
+
+    deviation: float
+    mean: float
+
+
+def amount(value_T: np.ndarray, true_T: np.ndarray) -> Amount:
+    """Standard deviation and mean over the frames where both are known, by the truth's; a correlation tells neither.
+
+    NaN for fewer than three such frames, or if the truth stands still but for rounding.
+    """
+    known_T = np.isfinite(value_T) & np.isfinite(true_T)
+    value_T, true_T = value_T[known_T].astype(np.float64), true_T[known_T].astype(np.float64)
+    if len(true_T) < 3 or _constant(true_T[:, None])[0]:
+        return Amount(NAN, NAN)
+    return Amount(float(value_T.std() / true_T.std()), float(value_T.mean() / true_T.mean()))
+
+
+def least_open(ratio_T: np.ndarray) -> float:
+    """The lowest eye aspect ratio of a video by its median: a blink that closes the eyes gets below 0.5; NaN without a face."""
+    return float(np.nanmin(ratio_T) / np.nanmedian(ratio_T)) if np.isfinite(ratio_T).any() else NAN
+
+
 # ---- background
 
 # Left, top, right, bottom, as shares of width or height: hair, ears and chin; ours, looked at on GRID clips.

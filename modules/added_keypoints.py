@@ -28,6 +28,7 @@ def widened(component: str, state: dict[str, Tensor], own: dict[str, Tensor], ol
         component: keypoint_detector or image_generator; of another the state is returned as it is.
     """
     places = old_places(old, new)
+    state = {name: value.to(own[name].dtype) for name, value in state.items() if name in own}  # files may keep 16 bits
     if component == "keypoint_detector":
         return state | _detector(state, own, places)
     return state | _generator(state, own, places, new) if component == "image_generator" else state

@@ -90,10 +90,10 @@ LIDS = 4  # that can be tied to the eyes, before those: upper and lower lid of t
 def lip_points(box_B4: Tensor, turn_B: Tensor, gain: float = 1.0) -> Tensor:
     """Corners of a mouth and the middles of its lips, [B, 4, 2] in [-1, 1], from its box (left, top, right, bottom).
 
-    Of an eye it gives the corners and the middles of the lids. The box stands askew by `turn_B` (radians, clockwise in the picture). It is 1.5 mouths wide, and one mouth's width plus
-    the opening high (`datasets.fomm.mouth_boxes`); an eighth of the width is taken for half the thickness of both lips, so
-    that the points of a closed mouth don't coincide. With a `gain` the points of the lips part so many times as far as the
-    lips do.
+    Of an eye it gives the corners and the middles of the lids. The box stands askew by `turn_B` (radians, clockwise in the
+    picture). It is 1.5 mouths wide, and one mouth's width plus the opening high (`datasets.fomm.mouth_boxes`); an eighth of
+    the width is taken for half the thickness of both lips, so that the points of a closed mouth don't coincide. With a
+    `gain` the points of the lips part so many times as far as the lips do.
     """
     centre_B2 = (box_B4[:, :2] + box_B4[:, 2:]) / 2
     width_B = (box_B4[:, 2] - box_B4[:, 0]) / 1.5

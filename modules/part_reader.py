@@ -7,6 +7,7 @@ be those of the true frame. It goes on learning all the time, so that a generato
 Letters: B batch, C H W image, N part (the mouth of each picture, then left eyes, then right eyes).
 """
 
+import itertools
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -42,15 +43,18 @@ class PartReaderConfig:
     first_steps: int = 600
 
     def __post_init__(self) -> None:
-        if self.num_blocks < 1 or self.crop % 2**self.num_blocks:
-            raise ValueError(f"part_reader.crop must be divisible by 2^num_blocks, found {self.crop}")
+        if self.num_blocks < 2 or self.crop % 2**self.num_blocks:
+            raise ValueError(
+                f"part_reader wants two or more blocks and a crop divisible by 2^num_blocks, found {self.crop}"
+            )
 
 
 class Reading(NamedTuple):
-    """Opening by width [N], and the outputs of the convolutions."""
+    """Opening by width [N], the outputs of the convolutions, and a map of scores."""
 
     opening_N: Tensor
     features: list[Tensor]
+    score: Tensor | None  # how much like a true frame's each patch is; None of a reader that does not judge
 
 
 def crops(image_BCHW: Tensor, box_B4: Tensor, turn_B: Tensor, size: int, view: float) -> Tensor:
@@ -79,13 +83,14 @@ def openings(box_B4: Tensor) -> tuple[Tensor, Tensor]:
 class PartReader(nn.Module):
     """Crops [N, 3, H, W] in [0, 1] -> a Reading."""
 
-    def __init__(self, config: PartReaderConfig) -> None:
+    def __init__(self, config: PartReaderConfig, judges: bool) -> None:
         super().__init__()
         widths = [3] + [min(config.max_width, config.width * 2**i) for i in range(config.num_blocks)]
         self.blocks = nn.ModuleList(
-            nn.Conv2d(before, after, 4, stride=2, padding=1) for before, after in zip(widths, widths[1:], strict=False)
+            nn.Conv2d(before, after, 4, stride=2, padding=1) for before, after in itertools.pairwise(widths)
         )
         self.opening = nn.Linear(widths[-1] * (config.crop // 2**config.num_blocks) ** 2, 1)
+        self.score = nn.Conv2d(widths[-2], 1, 3, padding=1) if judges else None
 
     def forward(self, crop_NCHW: Tensor) -> Reading:
         x = (crop_NCHW - 0.5) * 4
@@ -93,24 +98,23 @@ class PartReader(nn.Module):
         for block in self.blocks:
             x = F.leaky_relu(block(x), LEAKY_SLOPE)
             features.append(x)
-        return Reading(self.opening(x.flatten(1))[:, 0].float(), features)
+        score = None if self.score is None else self.score(features[-2])
+        return Reading(self.opening(x.flatten(1))[:, 0].float(), features, score)
 
 
 class PartReaders(nn.Module):
-    """One reader for mouths, one for both eyes."""
+    """One reader for mouths, one for both eyes; with `judges` they tell true crops from drawn ones, too."""
 
-    def __init__(self, config: PartReaderConfig) -> None:
+    def __init__(self, config: PartReaderConfig, judges: bool = False) -> None:
         super().__init__()
-        self.config = config
-        self.readers = nn.ModuleDict({part: PartReader(config) for part in PARTS})
+        self.config, self.judges = config, judges
+        self.readers = nn.ModuleDict({part: PartReader(config, judges) for part in PARTS})
 
     def forward(self, image_BCHW: Tensor, boxes_B34: Tensor, turn_B: Tensor) -> dict[str, Reading]:
         """Read the mouth and the eyes of pictures in [0, 1]; `boxes_B34` are those of the mouth and the two eyes."""
         found = {}
         for part, which in zip(PARTS, ([0], [1, 2]), strict=True):
-            cut = [
-                crops(image_BCHW, boxes_B34[:, n], turn_B, self.config.crop, self.config.view) for n in which
-            ]
+            cut = [crops(image_BCHW, boxes_B34[:, n], turn_B, self.config.crop, self.config.view) for n in which]
             found[part] = self.readers[part](torch.cat(cut))
         return found
 
