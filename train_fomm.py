@@ -401,7 +401,7 @@ def teach_readers(readers: PartReaders, data: FommData, batch_size: int, device:
             group["lr"] = READER_LR * (1 - step / steps)
         adam.step()
         adam.zero_grad()
-    logger.info("readers are off by %s of a part's width", {name: round(float(off), 3) for name, off in found.items()})
+    logger.info("readers are off by %s of a part's width", {name: round(off.item(), 3) for name, off in found.items()})
 
 
 class HeldOut(NamedTuple):

@@ -141,6 +141,51 @@ def test_mirrored_pairs_mirror_the_mouth(corpus):
     assert 5 < flipped < 30  # about a quarter
 
 
+def with_eyes(corpus, folder):
+    """A copy of a corpus whose left eyes (in the picture) open with the number of the frame; right ones stay half open."""
+    shutil.copytree(corpus, folder)
+    for clip in load_manifest(folder):
+        opening_T = np.arange(clip.frames) / clip.frames * 10
+        left = np.stack(
+            [np.full_like(opening_T, 90), np.full_like(opening_T, 100), np.full_like(opening_T, 30), opening_T]
+        )
+        right = left.copy()
+        right[0], right[3] = 170, 5
+        np.save(clip.folder / "eyes.npy", np.stack([left.T, right.T], axis=1).astype(np.float32))
+    return folder
+
+
+def test_a_corpus_without_eyes_has_unknown_ones(corpus, tmp_path):
+    assert np.isnan(load_manifest(corpus)[0].eyes()).all()
+    assert (FommData(FommDataConfig(str(corpus), size=64))[0].source_eyes_24 == 0).all()
+    clip = load_manifest(with_eyes(corpus, tmp_path / "eyes"))[0]
+    assert clip.eyes().shape == (clip.frames, 2, 4) and np.isfinite(clip.eyes()).all()
+
+
+def test_pairs_by_eyes_set_closed_ones_against_open_ones(corpus, tmp_path):
+    folder = str(with_eyes(corpus, tmp_path / "eyes"))
+
+    def differences(by_eyes: float) -> float:
+        data = FommData(FommDataConfig(folder, size=64, augment=False, repeats=40, drawn=5, by_eyes=by_eyes))
+        boxes_P24 = np.stack([[data[n].source_eyes_24[0], data[n].driving_eyes_24[0]] for n in range(60)])
+        return np.abs(np.diff(boxes_P24[..., 3] - boxes_P24[..., 1])).mean()
+
+    assert differences(1.0) > 1.3 * differences(0.0)
+
+
+def test_mirrored_pairs_exchange_the_eyes(corpus, tmp_path):
+    folder = str(with_eyes(corpus, tmp_path / "eyes"))
+    data = FommData(FommDataConfig(folder, size=64, repeats=40))
+    plain = FommData(FommDataConfig(folder, size=64, repeats=40, augment=False))
+    mirror = torch.tensor([-1, 1, -1, 1.0])
+    flipped = sum(
+        torch.allclose(data[n].source_eyes_24, plain[n].source_eyes_24[[1, 0]][:, [2, 1, 0, 3]] * mirror, atol=1e-6)
+        for n in range(60)
+    )
+    assert 5 < flipped < 30  # about a quarter, as mouths
+    assert all(data[n].source_eyes_24[0, 0] < data[n].source_eyes_24[1, 0] for n in range(60))  # left stays left
+
+
 def test_jitter_treats_a_pair_alike_and_keeps_its_bounds():
     grey = np.full((2, 8, 8, 3), 100, np.uint8)
     random = np.random.default_rng(0)

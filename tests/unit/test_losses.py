@@ -11,7 +11,7 @@ from modules import losses, measures
 from modules.keypoints import Keypoints
 from modules.perceptual import ImagePyramid
 from modules.random_warp import RandomWarp, RandomWarpConfig, random_warp
-from modules.reconstruction import ReconstructionWeights, reconstruction_losses
+from modules.reconstruction import ReconstructionWeights, pixel_weight, reconstruction_losses
 
 C1, C2 = 0.01**2, 0.03**2
 
@@ -189,10 +189,40 @@ def test_lip_points_open_with_the_mouth_and_unknown_mouths_do_not_count() -> Non
     assert ((wider[:, 3] - wider[:, 2])[:2, 1] * 128).tolist() == pytest.approx([12, 12 + 3 * 16], abs=1e-3)
     known = torch.tensor([1.0, 1, 0])
     keypoints = torch.cat([torch.rand(3, 6, 2), points], dim=1)
-    assert losses.lip_l1(keypoints, points, known) == 0 and losses.lip_shape_l1(keypoints, points, known) == 0
+    lips = keypoints[:, -losses.LIPS :]
+    assert losses.place_l1(lips, points, known) == 0 and losses.lip_shape_l1(keypoints, points, known) == 0
     keypoints[:, -1, 1] += 0.4  # of the last lip alone
-    assert losses.lip_l1(keypoints, points, known) == pytest.approx(2 / 3 * 0.4 / 8)
+    assert losses.place_l1(lips, points, known) == pytest.approx(2 / 3 * 0.4 / 8)
     assert losses.lip_shape_l1(keypoints, points, known) == pytest.approx(2 / 3 * 0.4 / losses.LIP_UNIT / 2)
+
+
+def test_lid_points_and_their_distances() -> None:
+    eyes = np.array([[[90.0, 110, 28, 8], [166, 110, 28, 0]]])  # the right one in the picture is closed
+    box = torch.from_numpy(mouth_boxes(eyes)).float()
+    points = losses.lid_points(box, torch.zeros(1), gain=2.0)
+    assert (points[0, :, 0] * 128).tolist() == pytest.approx([-37.5, -37.5, 38.5, 38.5], abs=1e-3)
+    apart = points[:, 1::2] - points[:, ::2]
+    assert (apart[0, :, 1] * 128).tolist() == pytest.approx([7 + 2 * 8, 7], abs=1e-3)  # a quarter of the width always
+    tilted = losses.lid_motion(losses.lid_points(box, torch.full((1,), 0.4), gain=2.0))
+    assert torch.allclose(tilted, losses.lid_motion(points), atol=1e-5)
+    keypoints = torch.cat([torch.rand(1, 6, 2), points, torch.rand(1, 4, 2)], dim=1)
+    assert losses.lid_shape_l1(keypoints, points, torch.ones(1)) == 0
+    keypoints[:, 7, 1] += 0.1  # the lower lid of the left eye
+    assert losses.lid_shape_l1(keypoints, points, torch.ones(1)) == pytest.approx(0.1 / losses.LIP_UNIT / 2)
+    assert losses.lid_shape_l1(keypoints, points, torch.zeros(1)) == 0
+
+
+def test_pixels_of_mouth_and_eyes_weigh_more() -> None:
+    mouth, eyes = (
+        torch.tensor([[-0.2, 0.3, 0.2, 0.5]]),
+        torch.tensor([[[-0.5, -0.3, -0.3, -0.2], [0.3, -0.3, 0.5, -0.2]]]),
+    )
+    weights = ReconstructionWeights(mouth=4.0, eyes=2.0)
+    weight = pixel_weight(mouth, eyes, 65, 65, weights)[0, 0]
+    at = lambda x, y: weight[round((y + 1) * 32), round((x + 1) * 32)].item()  # noqa: E731
+    assert at(0, 0.4) == pytest.approx(5, abs=0.1) and at(-0.4, -0.25) == pytest.approx(3, abs=0.1)
+    assert at(0.4, -0.25) == pytest.approx(3, abs=0.1) and at(0.9, 0.9) == pytest.approx(1, abs=1e-2)
+    assert pixel_weight(mouth, eyes, 65, 65, ReconstructionWeights()) is None
 
 
 def test_lips_of_a_tilted_head() -> None:
