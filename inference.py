@@ -9,23 +9,22 @@ Every output is marked as synthetic; `python -m datasets.provenance OUT.mp4` sho
 
 import argparse
 import csv
-import os
 import sys
 import time
 from dataclasses import fields
 from pathlib import Path
 
 import torch
-import yaml
 
 from animation.generate import Animator, Job, Summary
-from animation.models import DEMO_WEIGHTS, NETWORKS, load_models
-from animation.options import AnimationOptions, OptionError
+from animation.models import load_models
+from animation.options import AnimationOptions, OptionError, add_arguments, given
 from animation.progress import frame_bar
+from animation.weights import DEMO_WEIGHTS, NETWORKS
 from datasets.errors import DataError
 from datasets.provenance import Signature
 from engine.checkpoint import CheckpointError
-from engine.command import clean_exit, os_error_sentence, peak_memory_mb
+from engine.command import clean_exit, from_torchrun, os_error_sentence, peak_memory_mb
 from engine.config import ConfigError, load
 
 USER_ERRORS = (DataError, OptionError, CheckpointError, ConfigError)
@@ -34,15 +33,13 @@ USER_ERRORS = (DataError, OptionError, CheckpointError, ConfigError)
 def main() -> None:
     arguments = parse_arguments()
     with clean_exit(*USER_ERRORS):
-        options = load(AnimationOptions, arguments.config, option_overrides(arguments))
-        rank, ranks = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        device = options.chosen_device(int(os.environ.get("LOCAL_RANK", 0)))
-        jobs = read_pairs(arguments.pairs)[rank::ranks] if arguments.pairs else [single_job(arguments)]
-        signature = Signature(arguments.c2pa_cert, arguments.c2pa_key) if arguments.c2pa_cert else None
-        models = load_models(checkpoints(arguments), device, needed_networks(jobs))
-        animator = Animator(models, options, signature)
+        options = load(AnimationOptions, arguments.config, given(arguments))
+        place = from_torchrun()
+        jobs = read_pairs(arguments.pairs)[place.rank :: place.ranks] if arguments.pairs else [single_job(arguments)]
+        models = load_models(checkpoints(arguments), options.chosen_device(place.local_rank), needed_networks(jobs))
+        animator = Animator(models, options, signature(arguments))
         if arguments.pairs:
-            sys.exit(run_pairs(animator, jobs, rank))
+            sys.exit(run_pairs(animator, jobs, place.rank))
         run(animator, jobs[0])
 
 
@@ -106,30 +103,14 @@ def parse_arguments() -> argparse.Namespace:
     )
     files.add_argument("--c2pa-cert", type=Path, help="PEM certificate chain: add a signed C2PA manifest")
     files.add_argument("--c2pa-key", type=Path, help="PEM private key of that certificate")
-    options = parser.add_argument_group("options (defaults in animation/options.py)")
-    options.add_argument("--device", help="auto, cpu, cuda, cuda:N or mps")
-    options.add_argument("--precision", choices=["auto", "fp32", "bf16", "fp16"], help="of the renderer's convolutions")
-    options.add_argument("--batch-size", type=int, help="frames rendered at once; 0: automatic")
-    options.add_argument("--compile", action="store_true", default=None, help="torch.compile the renderer")
-    options.add_argument("--seed", type=int, help="of torch; equal inputs give equal frames whatever it is")
-    options.add_argument("--crop", choices=["auto", "none"], help="find and frame the face, or take the whole picture")
-    options.add_argument("--head-motion-scale", type=float, help="head motion made so many times as large")
-    options.add_argument("--still", action="store_true", default=None, help="hold the head")
-    options.add_argument("--expression-scale", type=float, help="motion of lips and jaw made so many times as large")
-    options.add_argument("--keypoint-mode", choices=["absolute", "relative"], help="relative: against identity drift")
-    options.add_argument("--label", action="store_true", default=None, help='burn in a small "synthetic" label')
-    options.add_argument("--crf", type=int, help="video quality, 0 (lossless) to 51")
+    add_arguments(parser.add_argument_group("options"))
     arguments = parser.parse_args()
     if arguments.pairs is None and (arguments.image is None or arguments.output is None):
         parser.error("give --image and --output (and --audio), or --pairs")
     if arguments.pairs is not None:
-        given = [
-            name
-            for name in ("image", "audio", "output", "motion", "head_pose", "save_motion", "frames_dir")
-            if vars(arguments)[name]
-        ]
-        if given:
-            parser.error(f"--pairs takes its files from the list; leave out --{given[0].replace('_', '-')}")
+        for name in (each.name for each in fields(Job)):
+            if getattr(arguments, name) is not None:
+                parser.error(f"--pairs takes its files from the list; leave out --{name.replace('_', '-')}")
     if arguments.audio is None and arguments.motion is None and arguments.pairs is None:
         parser.error("give --audio (only --motion does without)")
     if (arguments.c2pa_cert is None) != (arguments.c2pa_key is None):
@@ -137,15 +118,12 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def option_overrides(arguments: argparse.Namespace) -> list[str]:
-    """Options given on the command line as `key=value` for engine.config."""
-    given = {field.name: getattr(arguments, field.name) for field in fields(AnimationOptions)}
-    return [f"{name}={yaml.safe_dump(value).splitlines()[0]}" for name, value in given.items() if value is not None]
-
-
 def single_job(arguments: argparse.Namespace) -> Job:
-    names = [field.name for field in fields(Job)]
-    return Job(**{name: getattr(arguments, name) for name in names})
+    return Job(**{each.name: getattr(arguments, each.name) for each in fields(Job)})
+
+
+def signature(arguments: argparse.Namespace) -> Signature | None:
+    return Signature(arguments.c2pa_cert, arguments.c2pa_key) if arguments.c2pa_cert else None
 
 
 def read_pairs(path: Path) -> list[Job]:
@@ -177,9 +155,7 @@ def checkpoints(arguments: argparse.Namespace) -> list[Path]:
     """Those given, or the small demo model that comes with this project."""
     if arguments.checkpoint:
         return arguments.checkpoint
-    print(
-        f"note: no --checkpoint given: using the small demo model {DEMO_WEIGHTS.name}, trained on a few people (128x128);"
-    )
+    print(f"note: no --checkpoint given: using the small demo model {DEMO_WEIGHTS.name} (128x128, a few people);")
     print("note: README.md, 'Weights', says how to get better ones or train your own")
     return [DEMO_WEIGHTS]
 

@@ -1,10 +1,10 @@
 """Stage 1: train the keypoint detector N_D and the image generator N_I on video, self-supervised (Sec. 3.1, 4.2).
 
-Losses and settings are those of Siarohin et al. 2019b ("FOMM"), which the paper follows: a driving frame is redrawn from
-a source frame of the same clip through the motion of their keypoints.
+Losses and settings are those of Siarohin et al. 2019b ("FOMM"), which the paper follows: a driving frame is redrawn
+from a source frame of the same clip through the motion of their keypoints.
 
     python train_fomm.py --config config/fomm_tiny.yaml                       # a smoke run, on synthetic clips
-    torchrun --nproc_per_node 4 train_fomm.py --config config/fomm_vox.yaml data.root=data/vox run.dir=runs/fomm
+    torchrun --nproc_per_node 4 train_fomm.py --config config/fomm_vox.yaml data.root=data/vox
 
 The same command resumes. See docs/TRAINING.md.
 
@@ -12,7 +12,7 @@ Letters: B batch, C H W image.
 """
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,25 +21,26 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 from tqdm import tqdm
 
-from animation.models import component_config, read_weights
-from datasets.clips import load_manifest
+from animation.weights import component_config, read_weights
+from datasets.clips import load_manifest, mouth_boxes
 from datasets.errors import DataError
-from datasets.fomm import FommBatch, FommData, FommDataConfig, mouth_boxes, to_float
+from datasets.fomm import FommBatch, FommData, FommDataConfig
+from datasets.media.image import to_float
 from datasets.sampling import choices
 from datasets.synthetic import SyntheticConfig, make_if_absent
 from engine import command, pictures
 from engine.checkpoint import CheckpointError, load_strict
 from engine.config import ConfigError, to_dict
 from engine.run import OptimConfig, Run, RunConfig, RunError
+from engine.vgg_weights import fill_vgg
 from modules import losses, measures
 from modules.added_keypoints import old_places, widened
-from modules.blocks import downsampling_kernels
 from modules.discriminators import ImageDiscriminatorConfig, MultiScaleDiscriminator
-from modules.image_generator import ImageGenerator, ImageGeneratorConfig, Rendering, added_parts
+from modules.image_generator import ImageGenerator, ImageGeneratorConfig, Rendering, starting_state
 from modules.keypoint_detector import KeypointDetector, KeypointDetectorConfig
 from modules.keypoints import Keypoints
 from modules.part_reader import PartReaderConfig, PartReaders, openings, parts_of, shaken
-from modules.perceptual import ImagePyramid, VggConfig, VggError, VggFeatures, load_vgg
+from modules.perceptual import ImagePyramid, VggConfig, VggFeatures
 from modules.random_warp import RandomWarp, RandomWarpConfig, random_warp
 from modules.reconstruction import ReconstructionWeights, pixel_weight, reconstruction_losses
 
@@ -52,41 +53,40 @@ READER_LR = 1e-3  # at the first of `part_reader.first_steps`, falling to 0
 class WeightConfig(ReconstructionWeights):
     """Weight of each loss, by the name under which it is logged; a loss of weight 0 is not computed.
 
-    Defaults are FOMM's vox-256. Its vox-adv adds adversarial 1 (and then feature_matching and discriminator count).
-    `lips` and `lip_shape` are ours: they tie the last four keypoints to the mouth, which keypoints of small trainings
-    otherwise leave out. `lip_gain`, not a weight: how many times as far as the lips their keypoints part. Lips open by
-    a pixel or two of 128, half a cell of a small network's maps. `lids`, `lid_shape` and `lid_gain` are the same for four
-    keypoints before them and the lids of both eyes. `painted` (ours too) asks what N_I paints to be right
-    before `source_skip` mixes it with the warped source: otherwise it exaggerates, and its share stays small.
-    `opening` and `opening_features` (ours) ask that mouth and eyes are as far open as in the driving frame, by what
-    `modules.part_reader` reads there, `realness` that they look like a true frame's (LSGAN on these crops alone); `reader`
-    is the weight of that network's own training. `kept` (ours) holds the free
-    keypoints and all Jacobians to those of the N_D of initial_weights, while a new N_D, of another size or with more
-    keypoints, learns from it; the Jacobians of keypoints that one lacks are held to the identity.
-    Where no loss needs the drawn picture, N_I is not run: N_D then learns alone.
+    Defaults are FOMM's vox-256.
     """
 
     equivariance_position: float = 10.0
     equivariance_jacobian: float = 10.0
+    # Ours: tie the last four keypoints to the mouth. In small trainings the keypoints otherwise leave it out.
     lips: float = 0.0
     lip_shape: float = 0.0
+    # How much further apart the lip keypoints are pulled than the lips are. Not a weight. Lips open by a pixel or two
+    # of 128, which is half a cell of a small network's maps.
     lip_gain: float = 1.0
+    # Ours: the same for the four keypoints before those, and the lids of both eyes.
     lids: float = 0.0
     lid_shape: float = 0.0
     lid_gain: float = 1.0
+    # Ours: hold the free keypoints and all Jacobians to those of the N_D of initial_weights, from which a new N_D, of
+    # another size or with more keypoints, learns them. Jacobians of keypoints that one lacks are held to the identity.
     kept: float = 0.0
+    # Ours: what N_I paints must be right by itself, before `source_skip` mixes it with the warped source. Otherwise the
+    # painting exaggerates, and its share in the mixture stays small.
     painted: float = 0.0
+    # Ours: mouth and eyes are as far open as in the driving frame, and show the same, by what `modules.part_reader`
+    # reads in them; `realness`: their crops look like true ones (LSGAN). `reader` weighs that network's own training.
     opening: float = 0.0
     opening_features: float = 0.0
     realness: float = 0.0
     reader: float = 1.0
-    adversarial: float = 0.0
+    adversarial: float = 0.0  # FOMM's vox-adv: 1. The two below count only then.
     feature_matching: float = 10.0
     discriminator: float = 1.0
 
     @property
     def draws(self) -> bool:
-        """Whether any loss needs N_I's picture."""
+        """Whether any loss needs N_I's picture; without one N_I is not run, and N_D learns alone."""
         terms = (self.perceptual, self.pixel, self.gradient, self.ssim, self.painted, self.adversarial)
         return any(terms) or self.reads
 
@@ -121,7 +121,7 @@ class Config:
     keypoint_detector: KeypointDetectorConfig = KeypointDetectorConfig()
     image_generator: ImageGeneratorConfig = ImageGeneratorConfig()
     discriminator: ImageDiscriminatorConfig = ImageDiscriminatorConfig()
-    part_reader: PartReaderConfig = PartReaderConfig()  # ours; read only with weights.opening or opening_features
+    part_reader: PartReaderConfig = PartReaderConfig()  # ours; read only where `weights.reads`
     warp: RandomWarpConfig = RandomWarpConfig()
     vgg: VggConfig = VggConfig()
     pyramid: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125)  # scales of the reconstruction losses (FOMM)
@@ -147,13 +147,13 @@ class Config:
             )
         tied = losses.LIPS + losses.LIDS
         if (self.weights.lids or self.weights.lid_shape) and self.keypoint_detector.num_keypoints <= tied:
-            raise ValueError(f"weights.lids and lid_shape want more than {tied} keypoints, of which {tied} are tied")
+            raise ValueError(f"weights.lids and lid_shape want more than {tied} keypoints, the lips' included")
         if self.weights.kept and not (self.initial_weights and self.train_detector):
             raise ValueError("weights.kept needs train_detector and initial_weights, whose keypoints are kept")
 
 
 class Reconstruction(NamedTuple):
-    """What the generator's losses leave for the discriminator's and for the log."""
+    """The generator's losses, and what the discriminator is shown, without gradients."""
 
     losses: dict[str, Tensor]
     image_BCHW: Tensor | None  # None where N_D learns alone
@@ -191,85 +191,85 @@ class GeneratorLosses(nn.Module):
         self,
         batch: FommBatch,
         warp: RandomWarp,
-        discriminator: MultiScaleDiscriminator | None = None,
+        discriminator: MultiScaleDiscriminator | None,
         readers: PartReaders | None = None,
     ) -> Reconstruction:
-        weights = self.weights
+        weights, terms, image_BCHW = self.weights, {}, None
         source_BCHW, driving_BCHW = batch.source_CHW, batch.driving_CHW
         source = self.detector(source_BCHW).keypoints
         driving = self.detector(driving_BCHW).keypoints
-        image_BCHW, found = None, {}
         if weights.draws:
             rendering: Rendering = self.generator(source_BCHW, driving, source)
             image_BCHW = rendering.image_BCHW
-            found |= self._picture_losses(rendering, batch)
+            terms |= self._picture_losses(rendering, batch)
         if weights.reads:
-            found |= opening_losses(readers, image_BCHW, batch, weights)
+            terms |= opening_losses(readers, image_BCHW, batch, weights)
         if self.train_detector:
-            found |= self._tied_losses(Keypoints.cat([source, driving]), batch)
+            terms |= self._tied_losses(Keypoints.cat([source, driving]), batch)
         if weights.adversarial:
-            found |= adversarial_losses(discriminator, image_BCHW, driving_BCHW, driving.position_BK2, weights)
+            terms |= adversarial_losses(discriminator, image_BCHW, driving_BCHW, driving.position_BK2, weights)
         if self.train_detector and (weights.equivariance_position or weights.equivariance_jacobian):
             transformed = self.detector(warp.image(driving_BCHW)).keypoints
-            found["equivariance_position"] = weights.equivariance_position * losses.equivariance_position(
+            terms["equivariance_position"] = weights.equivariance_position * losses.equivariance_position(
                 driving.position_BK2, transformed.position_BK2, warp
             )
             if weights.equivariance_jacobian and driving.jacobian_BK22 is not None:
-                found["equivariance_jacobian"] = weights.equivariance_jacobian * losses.equivariance_jacobian(
+                terms["equivariance_jacobian"] = weights.equivariance_jacobian * losses.equivariance_jacobian(
                     driving, transformed, warp
                 )
-        return Reconstruction(found, image_BCHW, driving.position_BK2)
+        drawn = None if image_BCHW is None else image_BCHW.detach()
+        return Reconstruction(terms, drawn, driving.position_BK2.detach())
 
     def _picture_losses(self, rendering: Rendering, batch: FommBatch) -> dict[str, Tensor]:
         weights = self.weights
         pyramid, vgg, _ = self.frozen
         driving_BCHW, mouth_B4, eyes_B24 = batch.driving_CHW, batch.driving_mouth_4, batch.driving_eyes_24
-        found = reconstruction_losses(rendering.image_BCHW, driving_BCHW, mouth_B4, weights, pyramid, vgg, eyes_B24)
+        terms = reconstruction_losses(rendering.image_BCHW, driving_BCHW, mouth_B4, weights, pyramid, vgg, eyes_B24)
         if weights.painted:
             weight_B1HW = pixel_weight(mouth_B4, eyes_B24, *driving_BCHW.shape[-2:], weights)
             parts = rendering.painted_BCHW, driving_BCHW, weight_B1HW
-            found["painted"] = weights.painted * (losses.pixel_l1(*parts) + losses.gradient_l1(*parts))
-        return found
+            terms["painted"] = weights.painted * (losses.pixel_l1(*parts) + losses.gradient_l1(*parts))
+        return terms
 
     def _tied_losses(self, keypoints: Keypoints, batch: FommBatch) -> dict[str, Tensor]:
-        """Of the source's keypoints, then the driving frame's."""
-        weights, turn_B, found = self.weights, batch.turn.repeat(2), {}
+        """What keypoints are tied to; `keypoints` are the source's, then the driving frame's."""
+        weights, terms = self.weights, {}
         if weights.lips or weights.lip_shape:
             mouth_B4 = torch.cat([batch.source_mouth_4, batch.driving_mouth_4])
-            found |= lip_losses(keypoints.position_BK2, mouth_B4, turn_B, weights)
+            terms |= lip_losses(keypoints.position_BK2, mouth_B4, batch.turn.repeat(2), weights)
         if weights.lids or weights.lid_shape:
             eyes_B24 = torch.cat([batch.source_eyes_24, batch.driving_eyes_24])
-            found |= lid_losses(keypoints.position_BK2, eyes_B24, turn_B, weights)
+            terms |= lid_losses(keypoints.position_BK2, eyes_B24, batch.turn.repeat(2), weights)
         if weights.kept:
             with torch.no_grad():
                 wanted = self.frozen[2](torch.cat([batch.source_CHW, batch.driving_CHW])).keypoints
-            found["kept"] = weights.kept * kept_l1(keypoints, wanted, weights)
-        return found
+            terms["kept"] = weights.kept * kept_l1(keypoints, wanted, weights)
+        return terms
 
 
 def lip_losses(position_BK2: Tensor, mouth_B4: Tensor, turn_B: Tensor, weights: WeightConfig) -> dict[str, Tensor]:
     """What ties four keypoints to the mouth: where they are, and how far apart (ours)."""
     points_B42 = losses.lip_points(mouth_B4, turn_B, weights.lip_gain)
     known_B = _known(mouth_B4)
-    found = {}
+    terms = {}
     if weights.lips:
-        found["lips"] = weights.lips * losses.place_l1(position_BK2[:, -losses.LIPS :], points_B42, known_B)
+        terms["lips"] = weights.lips * losses.place_l1(position_BK2[:, -losses.LIPS :], points_B42, known_B)
     if weights.lip_shape:
-        found["lip_shape"] = weights.lip_shape * losses.lip_shape_l1(position_BK2, points_B42, known_B)
-    return found
+        terms["lip_shape"] = weights.lip_shape * losses.lip_shape_l1(position_BK2, points_B42, known_B)
+    return terms
 
 
 def lid_losses(position_BK2: Tensor, eyes_B24: Tensor, turn_B: Tensor, weights: WeightConfig) -> dict[str, Tensor]:
     """The same for four keypoints and the eyes (ours)."""
     points_B42 = losses.lid_points(eyes_B24, turn_B, weights.lid_gain)
     known_B = _known(eyes_B24[:, 0])
-    found = {}
+    terms = {}
     if weights.lids:
         lids_B42 = position_BK2[:, -losses.LIPS - losses.LIDS : -losses.LIPS]
-        found["lids"] = weights.lids * losses.place_l1(lids_B42, points_B42, known_B)
+        terms["lids"] = weights.lids * losses.place_l1(lids_B42, points_B42, known_B)
     if weights.lid_shape:
-        found["lid_shape"] = weights.lid_shape * losses.lid_shape_l1(position_BK2, points_B42, known_B)
-    return found
+        terms["lid_shape"] = weights.lid_shape * losses.lid_shape_l1(position_BK2, points_B42, known_B)
+    return terms
 
 
 def _known(box_B4: Tensor) -> Tensor:
@@ -289,37 +289,36 @@ def kept_l1(keypoints: Keypoints, wanted: Keypoints, weights: WeightConfig) -> T
         tied |= {*range(new - losses.LIPS - losses.LIDS, new - losses.LIPS)}
     free = [(place, at) for at, place in enumerate(places) if place not in tied]
     place, at = map(list, zip(*free, strict=True))
-    found = (keypoints.position_BK2[:, place] - wanted.position_BK2[:, at]).abs().mean()
+    distance = (keypoints.position_BK2[:, place] - wanted.position_BK2[:, at]).abs().mean()
     if keypoints.jacobian_BK22 is not None:
-        jacobian_BK22 = torch.eye(2, device=found.device).expand_as(keypoints.jacobian_BK22).clone()
+        jacobian_BK22 = torch.eye(2, device=distance.device).expand_as(keypoints.jacobian_BK22).clone()
         jacobian_BK22[:, places] = wanted.jacobian_BK22
-        found = found + (keypoints.jacobian_BK22 - jacobian_BK22).abs().mean()
-    return found
+        distance = distance + (keypoints.jacobian_BK22 - jacobian_BK22).abs().mean()
+    return distance
 
 
 def opening_losses(
     readers: PartReaders, image_BCHW: Tensor, batch: FommBatch, weights: WeightConfig
 ) -> dict[str, Tensor]:
-    """How differently readers, which are not trained here, read the drawn and the driving frame's mouth and eyes (ours)."""
+    """How differently readers, not trained here, read mouth and eyes of the drawn and of the driving frame (ours)."""
     boxes_B34 = driving_boxes(batch)
     readers.requires_grad_(False)
     drawn = readers(image_BCHW, boxes_B34, batch.turn)
     with torch.no_grad():
         true = readers(batch.driving_CHW, boxes_B34, batch.turn)
     readers.requires_grad_(True)
-    found = {}
+    terms = {}
     for part, reading in drawn.items():
         known_N = _known(parts_of(boxes_B34, part))
         if weights.opening:
             off_N = (reading.opening_N - true[part].opening_N).abs() * known_N
-            found[f"opening_{part}"] = weights.opening * off_N.mean()
+            terms[f"opening_{part}"] = weights.opening * off_N.mean()
         if weights.opening_features:
-            found[f"features_{part}"] = weights.opening_features * losses.feature_l1(
-                reading.features, true[part].features
-            )
+            distance = losses.feature_l1(reading.features, true[part].features)
+            terms[f"features_{part}"] = weights.opening_features * distance
         if weights.realness:
-            found[f"realness_{part}"] = weights.realness * losses.lsgan_generator(reading.score)
-    return found
+            terms[f"realness_{part}"] = weights.realness * losses.lsgan_generator(reading.score)
+    return terms
 
 
 def driving_boxes(batch: FommBatch) -> Tensor:
@@ -341,14 +340,14 @@ class ReaderLosses(nn.Module):
         boxes_B34 = torch.cat([source_B34, driving_boxes(batch)])
         looked_at_B34 = shaken(boxes_B34, self.readers.config.shake, chance)
         true = self.readers(pictures_BCHW, looked_at_B34, batch.turn.repeat(2))
-        found = {}
+        terms = {}
         for part, reading in true.items():
             opening_N, known_N = openings(parts_of(boxes_B34, part))
-            found[f"reader_{part}"] = self.weight * ((reading.opening_N - opening_N).abs() * known_N).mean()
+            terms[f"reader_{part}"] = self.weight * ((reading.opening_N - opening_N).abs() * known_N).mean()
         if drawn_BCHW is not None:
             for part, drawn in self.readers(drawn_BCHW, looked_at_B34[len(drawn_BCHW) :], batch.turn).items():
-                found[f"judge_{part}"] = self.weight * losses.lsgan_discriminator(true[part].score, drawn.score)
-        return found
+                terms[f"judge_{part}"] = self.weight * losses.lsgan_discriminator(true[part].score, drawn.score)
+        return terms
 
 
 def adversarial_losses(
@@ -364,13 +363,12 @@ def adversarial_losses(
     real = discriminator(wanted_BCHW, position_BK2.detach())
     discriminator.requires_grad_(True)
     pairs = list(zip(fake, real, strict=True))
-    found = {
-        "adversarial": weights.adversarial * torch.stack([losses.lsgan_generator(f.score) for f, _ in pairs]).sum()
-    }
+    scores = [losses.lsgan_generator(f.score) for f, _ in pairs]
+    terms = {"adversarial": weights.adversarial * torch.stack(scores).sum()}
     if weights.feature_matching:
-        terms = [losses.feature_l1(f.features, r.features) for f, r in pairs]
-        found["feature_matching"] = weights.feature_matching * torch.stack(terms).sum()
-    return found
+        distances = [losses.feature_l1(f.features, r.features) for f, r in pairs]
+        terms["feature_matching"] = weights.feature_matching * torch.stack(distances).sum()
+    return terms
 
 
 class DiscriminatorLosses(nn.Module):
@@ -391,17 +389,17 @@ def teach_readers(readers: PartReaders, data: FommData, batch_size: int, device:
     """The first steps of readers, on true frames alone: before that they can say nothing about drawn ones."""
     steps, learner = readers.config.first_steps, ReaderLosses(readers, weight=1.0)
     adam = torch.optim.Adam(readers.parameters(), lr=READER_LR)
-    found: dict[str, Tensor] = {}
+    terms: dict[str, Tensor] = {}
     for step in tqdm(range(steps), desc="readers", disable=None, unit="step"):
         batch = default_collate([data[n] for n in range(step * batch_size, (step + 1) * batch_size)])
-        moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch._asdict().items()}
-        found = learner(FommBatch(**moved), step)
-        sum(found.values()).backward()
+        moved = {name: value.to(device) for name, value in batch._asdict().items()}
+        terms = learner(FommBatch(**moved), step)
+        torch.stack(list(terms.values())).sum().backward()
         for group in adam.param_groups:
             group["lr"] = READER_LR * (1 - step / steps)
         adam.step()
         adam.zero_grad()
-    logger.info("readers are off by %s of a part's width", {name: round(off.item(), 3) for name, off in found.items()})
+    logger.info("readers are off by %s of a part's width", {name: round(off.item(), 3) for name, off in terms.items()})
 
 
 class HeldOut(NamedTuple):
@@ -432,10 +430,10 @@ def redraw(networks: nn.ModuleDict, source_BCHW: Tensor, driving_BCHW: Tensor) -
     return networks["image_generator"](source_BCHW, driving, source)
 
 
-def validate(networks: nn.ModuleDict, pairs: HeldOut, batch_size: int, device: torch.device) -> dict[str, float]:
+def validate(networks: nn.ModuleDict, held_out: HeldOut, config: Config, device: torch.device) -> dict[str, float]:
     """Reconstruction of held-out frames (L1, PSNR, SSIM; PSNR of the mouth) beside repeating the source frame."""
     rows = []
-    for part in zip(*(t.to(device).split(batch_size) for t in pairs), strict=True):
+    for part in zip(*(t.to(device).split(config.validation.batch_size) for t in held_out), strict=True):
         source, driving, mouth = part
         image = redraw(networks, source, driving).image_BCHW
         for name, picture in (("", image), ("source_", source)):
@@ -447,9 +445,9 @@ def validate(networks: nn.ModuleDict, pairs: HeldOut, batch_size: int, device: t
     return {name: float(torch.cat([value for n, value in rows if n == name]).nanmean()) for name in names}
 
 
-def draw_samples(run: Run, networks: nn.ModuleDict, pairs: HeldOut, count: int = 6) -> None:
+def draw_samples(run: Run, networks: nn.ModuleDict, held_out: HeldOut, count: int = 6) -> None:
     """Source, driving frame, warped source, occlusion, prediction, with keypoints: a picture a person can judge."""
-    source, driving = pairs.source[:count].to(run.device), pairs.driving[:count].to(run.device)
+    source, driving = held_out.source[:count].to(run.device), held_out.driving[:count].to(run.device)
     generator, detector = networks["image_generator"], networks["keypoint_detector"]
     rendering = redraw(networks, source, driving)
     warped = generator.warp_source(generator.encode(source), rendering.motion)
@@ -468,30 +466,32 @@ def main(config: Config) -> None:
     with Run("fomm", config) as run:
         with run.accelerator.main_process_first():
             make_if_absent(config.data.root, config.synthetic)
-        data = FommData(replace(config.data, seed=config.run.seed, size=size))
-        pairs = held_out_pairs(config)
+        data = FommData(config.data, config.run.seed, size)
+        validation = held_out_pairs(config)
 
         detector, generator = KeypointDetector(config.keypoint_detector), ImageGenerator(config.image_generator)
         networks = {"keypoint_detector": detector, "image_generator": generator}
         teacher = None
         if config.initial_weights:
             weights = read_weights([Path(config.initial_weights)])
-            had = component_config(weights, "keypoint_detector", KeypointDetectorConfig)
+            stored = component_config(weights, "keypoint_detector", KeypointDetectorConfig)
             if config.weights.kept:
-                teacher = KeypointDetector(had)
+                teacher = KeypointDetector(stored)
                 load_strict(teacher, weights.states["keypoint_detector"], config.initial_weights)
                 teacher = run.freeze(teacher)
+            counts = stored.num_keypoints, config.keypoint_detector.num_keypoints
             for name in networks.keys() & weights.states.keys():
-                # scale_factor may differ, source_skip, keypoint_maps and some keypoints may be new
-                own = added_parts(networks[name])
-                weights.states[name] = own | weights.states[name] | downsampling_kernels(networks[name])
-                counts = had.num_keypoints, config.keypoint_detector.num_keypoints
+                state = starting_state(networks[name], weights.states[name])
                 if counts[0] < counts[1]:
-                    weights.states[name] = widened(name, weights.states[name], networks[name].state_dict(), *counts)
+                    state = widened(name, state, networks[name].state_dict(), *counts)
+                weights.states[name] = state
             weights.load_into(networks, config.initial_weights)
         run.export(networks, {name: to_dict(getattr(config, name)) for name in networks})
         pyramid = run.freeze(ImagePyramid(config.pyramid))
-        vgg = run.freeze(load_vgg(config.vgg)) if config.weights.perceptual else None
+        vgg = None
+        if config.weights.perceptual:
+            vgg = run.freeze(VggFeatures(config.vgg))
+            fill_vgg(vgg, config.vgg.network, config.vgg.weights)
         module = GeneratorLosses(detector, generator, config.weights, pyramid, vgg, config.train_detector, teacher)
         generator_losses = run.place(module)
         generator_optim = run.optimizer(generator_losses, config.optim)
@@ -514,20 +514,20 @@ def main(config: Config) -> None:
             redrawn = generator_losses(batch, warp, discriminator, readers)
             run.update(generator_optim, redrawn.losses)
             if readers is not None:
-                drawn = redrawn.image_BCHW.detach() if readers.judges else None
+                drawn = redrawn.image_BCHW if readers.judges else None
                 run.update(reader_optim, reader_losses(batch, int(batch.index[0]), drawn))
             if discriminator is not None:
-                fake, position = redrawn.image_BCHW.detach(), redrawn.position_BK2.detach()
-                run.update(discriminator_optim, discriminator_losses(batch.driving_CHW, fake, position))
-            if run.is_main and run.completes(config.run.validate_every):
+                shown = batch.driving_CHW, redrawn.image_BCHW, redrawn.position_BK2
+                run.update(discriminator_optim, discriminator_losses(*shown))
+            if run.validates():
                 with run.evaluating() as trained:
-                    found = validate(trained, pairs, config.validation.batch_size, run.device)
-                run.record(found, best="psnr")
-            if run.is_main and run.completes(config.run.sample_every):
+                    metrics = validate(trained, validation, config, run.device)
+                run.record(metrics, best="psnr")
+            if run.samples():
                 with run.evaluating() as trained:
-                    draw_samples(run, trained, pairs)
+                    draw_samples(run, trained, validation)
 
 
 if __name__ == "__main__":
-    with command.clean_exit(CheckpointError, ConfigError, DataError, RunError, VggError):
+    with command.clean_exit(CheckpointError, ConfigError, DataError, RunError):
         main(command.from_command_line(Config, __doc__))

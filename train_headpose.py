@@ -1,7 +1,7 @@
 """Stage 2: train the head motion predictor N_H (Sec. 3.2, Eqs. 1-4). Needs no other stage.
 
     python train_headpose.py --config config/headpose_tiny.yaml                    # a smoke run, on synthetic clips
-    torchrun --nproc_per_node 4 train_headpose.py --config config/headpose_vox.yaml data.root=data/vox run.dir=runs/head
+    torchrun --nproc_per_node 4 train_headpose.py --config config/headpose_vox.yaml data.root=data/vox
 
 The same command resumes. See docs/TRAINING.md.
 
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from animation.models import read_weights
+from animation.weights import read_weights
 from datasets.errors import DataError
 from datasets.headpose import HeadPoseBatch, HeadPoseData, HeadPoseDataConfig
 from datasets.synthetic import SyntheticConfig, make_if_absent
@@ -33,7 +33,10 @@ AXES = ("rx", "ry", "rz", "tx", "ty", "tz")
 
 @dataclass(frozen=True)
 class WeightConfig:
-    """Weight of each loss, by the name under which it is logged; 0: not computed. Eq. 4 adds its two terms as they are."""
+    """Weight of each loss, by the name under which it is logged; a loss of weight 0 is not computed.
+
+    Eq. 4 adds its two terms as they are.
+    """
 
     ssim: float = 1.0
     adversarial: float = 1.0
@@ -91,10 +94,10 @@ class Config:
 
 
 class Prediction(NamedTuple):
-    """What the predictor's losses leave for the discriminator's: sequences [B, T+1, P], equal where nothing is known."""
+    """The predictor's losses, and what the discriminator is shown: T+1 poses, equal where nothing is known."""
 
     losses: dict[str, Tensor]
-    pose_BTP: Tensor
+    pose_BTP: Tensor  # without gradients
     wanted_BTP: Tensor
 
 
@@ -105,31 +108,23 @@ class PredictorLosses(nn.Module):
         super().__init__()
         self.predictor, self.weights, self.ssim, self.first_row = predictor, weights, ssim, first_row
 
-    def forward(
-        self,
-        image_BCHW: Tensor,
-        audio_BTAF: Tensor,
-        pose_BTP: Tensor,
-        valid_BT: Tensor,
-        discriminator: PoseDiscriminator | None,
-    ) -> Prediction:
+    def forward(self, batch: HeadPoseBatch, discriminator: PoseDiscriminator | None) -> Prediction:
         weights = self.weights
-        wanted_BTP = aligned(pose_BTP, self.first_row)
-        valid_BT = torch.cat([torch.ones_like(valid_BT[:, :1]), valid_BT], dim=1)  # row 0 is the picture's own pose
-        predicted_BTP = self.predictor(image_BCHW, audio_BTAF).float()
-        found = {}
+        wanted_BTP, valid_BT = aligned(batch.pose_TP, self.first_row), with_first_row(batch.valid_T)
+        predicted_BTP = self.predictor(batch.image_CHW, batch.audio_TAF).float()
+        terms = {}
         if weights.ssim:
             ssim = losses.pose_ssim_loss(predicted_BTP, wanted_BTP, **vars(self.ssim), valid_BT=valid_BT)
-            found["ssim"] = weights.ssim * ssim
+            terms["ssim"] = weights.ssim * ssim
         if weights.l1:
-            found["l1"] = weights.l1 * losses.masked_l1(predicted_BTP, wanted_BTP, valid_BT)
+            terms["l1"] = weights.l1 * losses.masked_l1(predicted_BTP, wanted_BTP, valid_BT)
         # Past a clip's end nothing is known: the discriminator sees the same there in both.
         shown_BTP = torch.where(valid_BT[..., None], predicted_BTP, wanted_BTP)
         if weights.adversarial:
             discriminator.requires_grad_(False)
-            found["adversarial"] = weights.adversarial * losses.lsgan_generator(discriminator(shown_BTP))
+            terms["adversarial"] = weights.adversarial * losses.lsgan_generator(discriminator(shown_BTP))
             discriminator.requires_grad_(True)
-        return Prediction(found, shown_BTP.detach(), wanted_BTP)
+        return Prediction(terms, shown_BTP.detach(), wanted_BTP)
 
 
 class DiscriminatorLosses(nn.Module):
@@ -153,29 +148,43 @@ def aligned(pose_BTP: Tensor, first_row: int) -> Tensor:
     return pose_BTP if first_row == 0 else torch.cat([pose_BTP[:, :1], pose_BTP[:, :-1]], dim=1)
 
 
-def held_out(config: Config) -> list[HeadPoseBatch]:
-    """Validation clips, one by one: they differ in length."""
+def with_first_row(valid_BT: Tensor) -> Tensor:
+    """Which of the T+1 rows are known: row 0, the picture's own pose, always is."""
+    return torch.cat([torch.ones_like(valid_BT[:, :1]), valid_BT], dim=1)
+
+
+class HeldOut(NamedTuple):
+    """Validation clips, each from its first frame, and what is wanted of N_H for them."""
+
+    items: list[HeadPoseBatch]
+    wanted_BTP: Tensor  # the T+1 rows
+    valid_BT: Tensor  # which of them are known
+    mean_P: Tensor  # mean pose of the training corpus
+
+
+def held_out(config: Config, training: HeadPoseData) -> HeldOut:
     settings = replace(
         config.data,
         split=config.validation.split,
-        seed=0,
         random_start=False,
         identity_sampling=False,
         repeats=1,
         augment=False,
-        size=config.image_size,
     )
-    data = HeadPoseData(settings)
-    return [data[n] for n in range(min(config.validation.clips, len(data)))]
+    data = HeadPoseData(settings, seed=0, size=config.image_size)
+    items = [data[n] for n in range(min(config.validation.clips, len(data)))]
+    wanted = aligned(torch.stack([item.pose_TP for item in items]), config.head_motion_predictor.first_pose_row)
+    valid = with_first_row(torch.stack([item.valid_T for item in items]))
+    return HeldOut(items, wanted, valid, mean_pose(training))
 
 
 def mean_pose(data: HeadPoseData) -> Tensor:
     """Mean normalised pose of the corpus, every speaker counting the same, from at most 20 clips of each."""
     speakers: dict[str, list[np.ndarray]] = {}
     for clip in data.clips:
-        found = speakers.setdefault(clip.row.identity, [])
-        if len(found) < 20:
-            found.append(data.pose_range.normalise(clip.pose()).mean(0))
+        means = speakers.setdefault(clip.row.identity, [])
+        if len(means) < 20:
+            means.append(data.pose_range.normalise(clip.pose()).mean(0))
     return torch.from_numpy(np.mean([np.mean(means, axis=0) for means in speakers.values()], axis=0))
 
 
@@ -189,13 +198,7 @@ def predict(predictor: HeadMotionPredictor, items: list[HeadPoseBatch], shift: i
     return torch.cat(parts)
 
 
-def validate(
-    predictor: HeadMotionPredictor,
-    items: list[HeadPoseBatch],
-    mean_P: Tensor,
-    config: Config,
-    device: torch.device,
-) -> dict[str, float]:
+def validate(networks: nn.ModuleDict, held_out: HeldOut, config: Config, device: torch.device) -> dict[str, float]:
     """HE (mean L1 of normalised poses, Table 2) and the loss of Eq. 3 beside a still head; how the head moves.
 
     he: of the prediction; still_he: of the first true pose repeated, which a predictor does not know; mean_he: of the
@@ -205,12 +208,10 @@ def validate(
     and mean change from frame to frame, over the truth's. audio_effect: mean difference between predictions from the
     right and from another sound.
     """
-    wanted = aligned(torch.stack([item.pose_TP for item in items]), config.head_motion_predictor.first_pose_row)
-    valid = torch.stack([item.valid_T for item in items])
-    valid = torch.cat([torch.ones_like(valid[:, :1]), valid], dim=1)
-    right, other = (predict(predictor, items, shift, device) for shift in (0, 1))
+    items, wanted, valid, mean_P = held_out
+    right, other = (predict(networks["head_motion_predictor"], items, shift, device) for shift in (0, 1))
     still = wanted[:, :1].expand_as(wanted)
-    found = {
+    metrics = {
         "he": losses.masked_l1(right, wanted, valid),
         "still_he": losses.masked_l1(still, wanted, valid),
         "motion_he": losses.masked_l1(right - right[:, :1] + wanted[:, :1], wanted, valid),
@@ -225,17 +226,17 @@ def validate(
     for statistics in ("map", "channel"):
         for name, pose in (("", right), ("still_", mean)):
             ssim = losses.pose_ssim_loss(pose, wanted, config.ssim.c1, config.ssim.c2, statistics, valid)
-            found[f"{name}ssim_{statistics}"] = ssim
-    return {name: float(value) for name, value in found.items()}
+            metrics[f"{name}ssim_{statistics}"] = ssim
+    return {name: float(value) for name, value in metrics.items()}
 
 
-def draw_samples(run: Run, predictor: HeadMotionPredictor, items: list[HeadPoseBatch], config: Config) -> None:
+def draw_samples(run: Run, networks: nn.ModuleDict, held_out: HeldOut, count: int = 3) -> None:
     """Curves of predicted and true poses of a few held-out clips."""
-    chosen = items[: min(3, len(items))]
-    right, other = (predict(predictor, chosen, shift, run.device).numpy() for shift in (0, 1))
+    chosen = held_out.items[:count]
+    right, other = (predict(networks["head_motion_predictor"], chosen, shift, run.device).numpy() for shift in (0, 1))
     for n, item in enumerate(chosen):
-        rows = int(item.valid_T.sum()) + 1
-        wanted = aligned(item.pose_TP[None], config.head_motion_predictor.first_pose_row)[0].numpy()
+        rows = int(held_out.valid_BT[n].sum())
+        wanted = held_out.wanted_BTP[n].numpy()
         curves: dict[str, np.ndarray] = {"true": wanted[:rows], "predicted": right[n, :rows]}
         if len(chosen) > 1:
             curves["predicted from another sound"] = other[n, :rows]
@@ -246,8 +247,8 @@ def main(config: Config) -> None:
     with Run("headpose", config) as run:
         with run.accelerator.main_process_first():
             make_if_absent(config.data.root, config.synthetic)
-        data = HeadPoseData(replace(config.data, seed=config.run.seed, size=config.image_size))
-        items, mean_P = held_out(config), mean_pose(data)
+        data = HeadPoseData(config.data, config.run.seed, config.image_size)
+        validation = held_out(config, data)
 
         predictor = HeadMotionPredictor(config.head_motion_predictor)
         networks = {"head_motion_predictor": predictor}
@@ -267,17 +268,17 @@ def main(config: Config) -> None:
 
         batch: HeadPoseBatch
         for batch in run.batches(data, config.optim.batch_size):
-            predicted = predictor_losses(batch.image_CHW, batch.audio_TAF, batch.pose_TP, batch.valid_T, discriminator)
+            predicted = predictor_losses(batch, discriminator)
             run.update(predictor_optim, predicted.losses)
             if discriminator is not None:
                 run.update(discriminator_optim, discriminator_losses(predicted.wanted_BTP, predicted.pose_BTP))
-            if run.is_main and run.completes(config.run.validate_every):
+            if run.validates():
                 with run.evaluating() as trained:
-                    found = validate(trained["head_motion_predictor"], items, mean_P, config, run.device)
-                run.record(found, best=f"ssim_{config.ssim.statistics}", higher_is_better=False)
-            if run.is_main and run.completes(config.run.sample_every):
+                    metrics = validate(trained, validation, config, run.device)
+                run.record(metrics, best=f"ssim_{config.ssim.statistics}", higher_is_better=False)
+            if run.samples():
                 with run.evaluating() as trained:
-                    draw_samples(run, trained["head_motion_predictor"], items, config)
+                    draw_samples(run, trained, validation)
 
 
 if __name__ == "__main__":

@@ -3,49 +3,55 @@
     phase keypoints (Eq. 5): keypoints, Jacobians and heatmaps of N_D are the targets, computed once for each clip
     phase pixels (Eqs. 6-7): N_I renders some frames, which are compared with the video
 
-    python train_motionfield.py --config config/motionfield_tiny.yaml fomm.checkpoint=runs/fomm_tiny
-    torchrun --nproc_per_node 4 train_motionfield.py --config config/motionfield_vox.yaml fomm.checkpoint=runs/fomm
-    torchrun --nproc_per_node 4 train_motionfield.py --config config/motionfield_vox_pixels.yaml fomm.checkpoint=runs/fomm
+    python train_motionfield.py --config config/motionfield_tiny.yaml               # a smoke run, after fomm_tiny
+    torchrun --nproc_per_node 4 train_motionfield.py --config config/motionfield_vox.yaml data.root=data/vox
+    torchrun --nproc_per_node 4 train_motionfield.py --config config/motionfield_vox_pixels.yaml data.root=data/vox
 
 The same command resumes. See docs/TRAINING.md.
 
-Letters: B batch, T frame of a window, R rendered frame, K keypoint, A audio window in a frame, F audio feature, C H W image.
+Letters: B batch, T frame of a window, R rendered frame, K keypoint, A audio window in a frame, F audio feature,
+C H W image.
 """
 
 import hashlib
 import logging
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from animation.models import build_networks, component_config, read_weights
+from animation.models import load_models
+from animation.weights import read_weights
 from datasets.clips import Clip
 from datasets.errors import DataError
-from datasets.fomm import to_float
-from datasets.motionfield import MotionFieldBatch, MotionFieldData, MotionFieldDataConfig
+from datasets.media.image import to_float
+from datasets.media.video_writer import VideoWriter
+from datasets.motionfield import Item, MotionFieldBatch, MotionFieldData, MotionFieldDataConfig, Windows
 from datasets.synthetic import SyntheticConfig, make_if_absent
 from datasets.targets import Targets, TargetStore, decode_heatmap, encode_heatmap
 from engine import command, pictures
-from engine.checkpoint import CheckpointError, Weights
+from engine.checkpoint import CheckpointError
 from engine.config import ConfigError, to_dict
 from engine.run import OptimConfig, Run, RunConfig, RunError
+from engine.vgg_weights import fill_vgg
 from modules import losses, measures
-from modules.image_generator import ImageGenerator, ImageGeneratorConfig, Rendering, SourceEncoding
-from modules.keypoint_detector import KeypointDetector, KeypointDetectorConfig
+from modules.image_generator import ImageGenerator, Rendering, SourceEncoding
+from modules.keypoint_detector import KeypointDetector
 from modules.keypoints import Keypoints
 from modules.motion_field_generator import MotionField, MotionFieldGenerator, MotionFieldGeneratorConfig, Reference
-from modules.perceptual import ImagePyramid, VggConfig, VggError, VggFeatures, load_vgg
+from modules.perceptual import ImagePyramid, VggConfig, VggFeatures
 from modules.random_warp import RandomWarp, RandomWarpConfig, random_warp
 from modules.reconstruction import ReconstructionWeights, reconstruction_losses
 
 logger = logging.getLogger(__name__)
+
+STAGE_ONE = ("keypoint_detector", "image_generator")
 
 
 @dataclass(frozen=True)
@@ -64,8 +70,8 @@ class TargetConfig:
 
 
 @dataclass(frozen=True)
-class KeypointWeights:
-    """Eq. 5: lambda_m, lambda_p, lambda_j (Sec. 3.3)."""
+class KeypointPhaseConfig:
+    """The first phase: lambda_m, lambda_p and lambda_j of Eq. 5 (Sec. 3.3). A loss of weight 0 is not computed."""
 
     heatmap: float = 1.0
     position: float = 10.0
@@ -77,20 +83,30 @@ class KeypointWeights:
 
 
 @dataclass(frozen=True)
-class PixelWeights(ReconstructionWeights):
-    """Eq. 7: lambda'_p 100, lambda_rec (`perceptual`), lambda_eq^P and lambda_eq^J 10 (Sec. 3.3)."""
+class VggConfig16(VggConfig):
+    """Sec. 3.3 names VGG-16."""
+
+    network: str = "vgg16"
+
+
+@dataclass(frozen=True)
+class PixelPhaseConfig(ReconstructionWeights):
+    """The second phase: lambda'_p 100, lambda_rec (`perceptual`), lambda_eq^P and lambda_eq^J 10 of Eq. 7."""
 
     position: float = 100.0
     lips: float = 0.0  # ours, as in the first phase
     equivariance_position: float = 10.0
     equivariance_jacobian: float = 10.0
+    # Frames of each window that are rendered in a step. Eq. 7 sums over all T = 64, which at batch 4 would be 256
+    # pictures a step; a random few have the same mean.
+    rendered_frames: int = 4
+    warp: RandomWarpConfig = RandomWarpConfig()
+    vgg: VggConfig16 = VggConfig16()
+    pyramid: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125)  # "multiple resolutions" (Sec. 3.3): FOMM's
 
-
-@dataclass(frozen=True)
-class VggConfig16(VggConfig):
-    """Sec. 3.3 names VGG-16."""
-
-    network: str = "vgg16"
+    def __post_init__(self) -> None:
+        if self.rendered_frames < 1:
+            raise ValueError(f"pixels.rendered_frames must be at least 1, found {self.rendered_frames}")
 
 
 @dataclass(frozen=True)
@@ -111,101 +127,70 @@ class ValidationConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """Everything `train_motionfield.py` can be told."""
+    """Everything `train_motionfield.py` can be told. One of `keypoints` and `pixels` is given, and says the phase."""
 
     run: RunConfig
     fomm: FommConfig
-    phase: Literal["keypoints", "pixels"] = "keypoints"
+    keypoints: KeypointPhaseConfig | None = None  # first phase (Eq. 5)
+    pixels: PixelPhaseConfig | None = None  # second phase (Eqs. 6-7)
     data: MotionFieldDataConfig = MotionFieldDataConfig()
     # num_keypoints and image_size are taken from stage one.
     motion_field_generator: MotionFieldGeneratorConfig = MotionFieldGeneratorConfig()
     targets: TargetConfig = TargetConfig()
-    keypoints: KeypointWeights = KeypointWeights()
-    pixels: PixelWeights = PixelWeights()
-    # Frames of each window that are rendered in a step of the second phase. Eq. 7 sums over all T = 64, which at batch 4
-    # would be 256 pictures a step; a random few have the same mean.
-    rendered_frames: int = 4
-    warp: RandomWarpConfig = RandomWarpConfig()
-    vgg: VggConfig16 = VggConfig16()
-    pyramid: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125)  # "multiple resolutions" (Sec. 3.3): FOMM's
     optim: OptimMotionField = OptimMotionField()
     validation: ValidationConfig = ValidationConfig()
-    initial_weights: str = (
-        ""  # start N_M from a weights file, a run folder (phase pixels: that of phase keypoints), ...
-    )
+    # Start N_M from a weights file or a run folder; the second phase from that of the first.
+    initial_weights: str = ""
     synthetic: SyntheticConfig | None = None  # draw this corpus if data.root holds none
 
     def __post_init__(self) -> None:
-        if self.rendered_frames < 1 or self.validation.rendered < 1:
-            raise ValueError("rendered_frames and validation.rendered must be at least 1")
+        if (self.keypoints is None) == (self.pixels is None):
+            raise ValueError(
+                "give one of the sections keypoints (the first phase, Eq. 5) and pixels (the second, Eqs. 6-7);"
+                " `keypoints: null` takes away that of a base"
+            )
+        if self.validation.rendered < 1:
+            raise ValueError(f"validation.rendered must be at least 1, found {self.validation.rendered}")
 
 
-class Frozen(NamedTuple):
-    """Stage one: guides and renders, is not trained."""
+class StageOne(NamedTuple):
+    """N_D and N_I, frozen: they guide and render, and are not trained."""
 
     detector: KeypointDetector
     generator: ImageGenerator
     image_size: int
 
 
-class Item(NamedTuple):
-    """A window with its targets; `heatmap_TKHW` is coded (datasets.targets) and empty once it counts no more."""
-
-    window: MotionFieldBatch
-    position_TK2: Tensor
-    jacobian_TK22: Tensor
-    heatmap_TKHW: Tensor
-    clip: int
-    index: int
-
-
-class Windows(Dataset):
-    """Windows of the corpus with N_D's targets. `heatmaps_until`: items from this one on carry no heatmaps."""
-
-    def __init__(self, data: MotionFieldData, store: TargetStore, heatmaps_until: int) -> None:
-        self.data, self.store, self.heatmaps_until = data, store, heatmaps_until
-        self.names = {clip.index: clip.row.id for clip in data.clips}
-        self.last = {clip.index: clip.frames - 1 for clip in data.clips}
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, n: int) -> Item:
-        window = self.data[n]
-        rows = np.minimum(window.start + np.arange(len(window.valid_T)), self.last[window.clip])
-        found = self.store.read(self.names[window.clip], rows, heatmaps=n < self.heatmaps_until)
-        return Item(window, *(torch.from_numpy(array) for array in found), clip=window.clip, index=n)
+# ---- the two phases
 
 
 class KeypointLosses(nn.Module):
     """N_M with the losses of Eq. 5."""
 
-    def __init__(self, field_generator: MotionFieldGenerator, weights: KeypointWeights, frozen: Frozen) -> None:
+    def __init__(
+        self, field_generator: MotionFieldGenerator, config: KeypointPhaseConfig, detector: KeypointDetector
+    ) -> None:
         super().__init__()
-        self.field_generator, self.weights = field_generator, weights
-        self.frozen = (frozen,)  # in a tuple: not trained, so not part of the state
+        self.field_generator, self.config = field_generator, config
+        self.frozen = (detector,)  # in a tuple: not trained, so not part of the state
 
-    def forward(self, item: Item, heatmap_factor: float) -> dict[str, Tensor]:
-        window, weights = item.window, self.weights
+    def forward(self, item: Item, heatmap_weight: float) -> dict[str, Tensor]:
+        window, config = item.window, self.config
         relative = self.field_generator.relative_head is not None
-        source = self.frozen[0].detector(window.reference_CHW).keypoints if relative else None
+        source = self.frozen[0](window.reference_CHW).keypoints if relative else None
         field: MotionField = predict(self.field_generator, window, source)
-        found = {}
-        if heatmap_factor and field.heatmap_BTKHW is not None:
+        terms = {}
+        if heatmap_weight and field.heatmap_BTKHW is not None:
             # Summed over cells: a mean over 58 x 58 of maps that sum to 1 would be too small to help with lambda_m = 1.
             wanted = decode_heatmap(item.heatmap_TKHW.float())
             difference = (field.heatmap_BTKHW - wanted).abs().sum((-2, -1))
             heatmap = losses.masked_l1(difference, torch.zeros_like(difference), window.valid_T)
-            found["heatmap"] = weights.heatmap * heatmap_factor * heatmap
-        found["position"] = weights.position * losses.masked_l1(field.position_BTK2, item.position_TK2, window.valid_T)
-        if weights.lips:
-            found["lips"] = weights.lips * losses.lip_motion_loss(
-                field.position_BTK2, item.position_TK2, window.valid_T
-            )
+            terms["heatmap"] = heatmap_weight * heatmap
+        terms |= position_losses(field, item, config)
         if field.jacobian_BTK22 is not None:
             jacobian = losses.masked_l1(field.jacobian_BTK22, item.jacobian_TK22, window.valid_T)
-            found["jacobian"] = weights.jacobian * jacobian
-        return found
+            terms["jacobian"] = config.jacobian * jacobian
+        return terms
 
 
 class PixelLosses(nn.Module):
@@ -214,43 +199,99 @@ class PixelLosses(nn.Module):
     def __init__(
         self,
         field_generator: MotionFieldGenerator,
-        weights: PixelWeights,
-        frozen: Frozen,
+        config: PixelPhaseConfig,
+        stage_one: StageOne,
         pyramid: ImagePyramid,
         vgg: VggFeatures | None,
     ) -> None:
         super().__init__()
-        self.field_generator, self.weights = field_generator, weights
-        self.frozen = (frozen, pyramid, vgg)  # in a tuple: not trained, so not part of the state
+        self.field_generator, self.config = field_generator, config
+        self.frozen = (stage_one, pyramid, vgg)  # in a tuple: not trained, so not part of the state
 
     def forward(self, item: Item, warp: RandomWarp) -> dict[str, Tensor]:
-        window, weights = item.window, self.weights
-        frozen, pyramid, vgg = self.frozen
-        source = frozen.detector(window.reference_CHW).keypoints
+        window, config = item.window, self.config
+        stage_one, pyramid, vgg = self.frozen
+        source = stage_one.detector(window.reference_CHW).keypoints
         field: MotionField = predict(self.field_generator, window, source)
-        found = {
-            "position": weights.position * losses.masked_l1(field.position_BTK2, item.position_TK2, window.valid_T)
-        }
-        if weights.lips:
-            found["lips"] = weights.lips * losses.lip_motion_loss(
-                field.position_BTK2, item.position_TK2, window.valid_T
-            )
-        driving = chosen_frames(field, window.chosen_R)
+        terms = position_losses(field, item, config)
+        driving = field.frames(window.chosen_R)
         wanted_NCHW = rearrange(window.frames_TCHW, "b r c h w -> (b r) c h w").float() / 255
         mouth_N4 = window.mouth_T4.gather(1, window.chosen_R[..., None].expand(-1, -1, 4)).flatten(0, 1)
-        image_NCHW = render(frozen, window.reference_CHW, source, driving).image_BCHW
-        found |= reconstruction_losses(image_NCHW, wanted_NCHW, mouth_N4, weights, pyramid, vgg)
+        image_NCHW = render(stage_one, window.reference_CHW, source, driving).image_BCHW
+        terms |= reconstruction_losses(image_NCHW, wanted_NCHW, mouth_N4, config, pyramid, vgg)
         # L_eq of a network that sees sound and not the frame: FOMM's formula with the predicted keypoints in the place
         # of the driving frame's. What N_D finds in the warped frame, warped back, must be what N_M predicted.
-        transformed = frozen.detector(warp.image(wanted_NCHW)).keypoints
-        found["equivariance_position"] = weights.equivariance_position * losses.equivariance_position(
+        transformed = stage_one.detector(warp.image(wanted_NCHW)).keypoints
+        terms["equivariance_position"] = config.equivariance_position * losses.equivariance_position(
             driving.position_BK2, transformed.position_BK2, warp
         )
         if driving.jacobian_BK22 is not None and transformed.jacobian_BK22 is not None:
-            found["equivariance_jacobian"] = weights.equivariance_jacobian * losses.equivariance_jacobian(
+            terms["equivariance_jacobian"] = config.equivariance_jacobian * losses.equivariance_jacobian(
                 driving, transformed, warp
             )
-        return found
+        return terms
+
+
+def position_losses(
+    field: MotionField, item: Item, config: KeypointPhaseConfig | PixelPhaseConfig
+) -> dict[str, Tensor]:
+    """Positions against N_D's (Eqs. 5 and 7), and the motion of the lips among them (ours)."""
+    wanted, valid = item.position_TK2, item.window.valid_T
+    terms = {"position": config.position * losses.masked_l1(field.position_BTK2, wanted, valid)}
+    if config.lips:
+        terms["lips"] = config.lips * losses.lip_motion_loss(field.position_BTK2, wanted, valid)
+    return terms
+
+
+class KeypointPhase:
+    """Eq. 5: what N_D finds in each frame is the target."""
+
+    best, higher_is_better = "ke", False
+    rendered_frames = 0  # no frame of a window is looked at
+
+    def __init__(self, config: KeypointPhaseConfig) -> None:
+        self.config = config
+
+    def heatmap_steps(self, network: MotionFieldGeneratorConfig) -> int:
+        """After so many steps heatmaps count no more; the relative head has none."""
+        if network.relative_head or not self.config.heatmap:
+            return 0
+        return self.config.heatmap_hold_steps + self.config.heatmap_decay_steps
+
+    def losses(self, generator: MotionFieldGenerator, stage_one: StageOne, run: Run) -> nn.Module:
+        return KeypointLosses(generator, self.config, stage_one.detector)
+
+    def at(self, run: Run, item: Item) -> float:
+        """What the losses take beside the item: the weight of the heatmaps at this step."""
+        config = self.config
+        left = losses.heatmap_weight(run.step - 1, config.heatmap_hold_steps, config.heatmap_decay_steps)
+        return config.heatmap * left
+
+
+class PixelPhase:
+    """Eqs. 6-7: N_I renders some frames from N_M's keypoints, which are compared with the video."""
+
+    best, higher_is_better = "psnr", True
+
+    def __init__(self, config: PixelPhaseConfig) -> None:
+        self.config, self.rendered_frames = config, config.rendered_frames
+
+    def heatmap_steps(self, network: MotionFieldGeneratorConfig) -> int:
+        return 0
+
+    def losses(self, generator: MotionFieldGenerator, stage_one: StageOne, run: Run) -> nn.Module:
+        vgg = None
+        if self.config.perceptual:
+            vgg = run.freeze(VggFeatures(self.config.vgg))
+            fill_vgg(vgg, self.config.vgg.network, self.config.vgg.weights)
+        pyramid = run.freeze(ImagePyramid(self.config.pyramid))
+        return PixelLosses(generator, self.config, stage_one, pyramid, vgg)
+
+    def at(self, run: Run, item: Item) -> RandomWarp:
+        """What the losses take beside the item: a warp for each rendered frame, the same for the same item."""
+        count = self.rendered_frames
+        numbers = [n * count + r for n in item.index for r in range(count)]
+        return random_warp(numbers, run.settings.seed, self.config.warp, run.device)
 
 
 def predict(generator: nn.Module, window: MotionFieldBatch, source: Keypoints | None) -> MotionField:
@@ -259,123 +300,110 @@ def predict(generator: nn.Module, window: MotionFieldBatch, source: Keypoints | 
     return generator(window.reference_CHW, window.audio_TAF, window.box_THW, reference)
 
 
-def chosen_frames(field: MotionField, chosen_BR: Tensor) -> Keypoints:
-    """Keypoints of the chosen frames as one batch of B * R sets."""
-    rows = torch.arange(len(chosen_BR), device=chosen_BR.device)[:, None]
-    jacobian = None if field.jacobian_BTK22 is None else field.jacobian_BTK22[rows, chosen_BR].flatten(0, 1)
-    return Keypoints(field.position_BTK2[rows, chosen_BR].flatten(0, 1), jacobian)
-
-
-def render(frozen: Frozen, reference_BCHW: Tensor, source: Keypoints, driving: Keypoints) -> Rendering:
+def render(stage_one: StageOne, reference_BCHW: Tensor, source: Keypoints, driving: Keypoints) -> Rendering:
     """B * R pictures from B references and their keypoints; each reference is encoded once."""
     count = len(driving.position_BK2) // len(reference_BCHW)
-    encoding = SourceEncoding(*(part.repeat_interleave(count, 0) for part in frozen.generator.encode(reference_BCHW)))
-    jacobian = None if source.jacobian_BK22 is None else source.jacobian_BK22.repeat_interleave(count, 0)
-    return frozen.generator.render(
-        encoding, driving, Keypoints(source.position_BK2.repeat_interleave(count, 0), jacobian)
-    )
+    encoding = stage_one.generator.encode(reference_BCHW)
+    encoding = SourceEncoding(*(part.repeat_interleave(count, 0) for part in encoding))
+    return stage_one.generator.render(encoding, driving, source.map(lambda part: part.repeat_interleave(count, 0)))
 
 
 # ---- targets
 
 
-def load_stage_one(path: str) -> tuple[Frozen, Weights]:
-    """N_D and N_I of stage one."""
-    weights = read_weights([Path(path)])
-    names = ("keypoint_detector", "image_generator")
-    missing = [name for name in names if name not in weights.states]
-    if missing:
-        raise CheckpointError(
-            f"fomm.checkpoint {path} holds no {' and no '.join(missing)}: give a run of train_fomm.py"
+def check_heatmap_size(network: MotionFieldGeneratorConfig, detector: KeypointDetector, image_size: int) -> None:
+    """The heatmaps that Eq. 5 compares must have one size. Raises ConfigError."""
+    side = image_size // detector.down.stride
+    if side != network.map_size:
+        raise ConfigError(
+            f"N_D of fomm.checkpoint finds keypoints on maps of {side}x{side}, N_M on {network.map_size}x"
+            f"{network.map_size}, and the first phase compares their heatmaps: set"
+            f" motion_field_generator.map_size={side}, or leave heatmaps out with keypoints.heatmap=0"
         )
-    networks = build_networks(weights, path)
-    size = component_config(weights, "image_generator", ImageGeneratorConfig).image_size
-    return Frozen(*(networks[name] for name in names), size), weights
 
 
-def detector_key(weights: Weights, image_size: int) -> str:
+def detector_key(detector: KeypointDetector, image_size: int) -> str:
     """Short hash of the detector's weights and the size of its pictures."""
     digest = hashlib.sha256(f"1 {image_size}".encode())
-    for name, value in sorted(weights.states["keypoint_detector"].items()):
+    for name, value in sorted(detector.state_dict().items()):
         digest.update(name.encode() + value.contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
-@torch.inference_mode()
-def compute_targets(run: Run, clips: list[Clip], store: TargetStore, frozen: Frozen, batch_size: int) -> None:
-    """What N_D finds in every frame of every clip, unless it is kept already; ranks share the clips."""
-    mine = [clip for clip in clips[run.accelerator.process_index :: run.accelerator.num_processes]]
-    todo = [clip for clip in mine if not store.has(clip.row.id)]
-    for clip in tqdm(todo, desc="targets", disable=None if run.is_main else True):
-        parts = []
-        for first in range(0, clip.frames, batch_size):
-            frames = clip.read_frames(range(first, min(first + batch_size, clip.frames)), frozen.image_size)
-            found = frozen.detector(to_float(frames).to(run.device))
-            jacobian = found.jacobian_BK22
-            if jacobian is None:
-                jacobian = torch.eye(2).expand(*found.position_BK2.shape, 2)
-            heatmap = encode_heatmap(found.heatmap_BKHW.cpu().numpy())
-            parts.append((found.position_BK2.cpu().numpy(), jacobian.cpu().numpy(), heatmap))
-        store.write(clip.row.id, Targets(*(np.concatenate(part) for part in zip(*parts, strict=True))))
-    if todo:
-        logger.info("targets of %d clips computed, kept in %s", len(todo), store.folder)
+def fill_targets(run: Run, store: TargetStore, clips: list[Clip], stage_one: StageOne, batch_size: int) -> None:
+    """Have the targets of all clips in the store; ranks share the clips."""
+
+    @torch.inference_mode()
+    def detect(frames_NHWC: np.ndarray) -> Targets:
+        keypoints = stage_one.detector(to_float(frames_NHWC).to(run.device))
+        jacobian = keypoints.jacobian_BK22
+        if jacobian is None:  # of a stage one without Jacobians: N_I moves each keypoint's surroundings by a shift
+            jacobian = torch.eye(2).expand(*keypoints.position_BK2.shape, 2)
+        heatmap = encode_heatmap(keypoints.heatmap_BKHW.cpu().numpy())
+        return Targets(keypoints.position_BK2.cpu().numpy(), jacobian.cpu().numpy(), heatmap)
+
+    mine = clips[run.accelerator.process_index :: run.accelerator.num_processes]
+    bar = partial(tqdm, desc="targets", disable=None if run.is_main else True)
+    count = store.fill(mine, detect, stage_one.image_size, batch_size, bar)
+    if count:
+        logger.info("targets of %d clips computed, kept in %s", count, store.folder)
     run.accelerator.wait_for_everyone()
 
 
 # ---- validation
 
 
-def held_out(config: Config, size: int, store: TargetStore) -> Windows:
-    """Validation windows: from each clip's first frame, which is also the reference."""
+class HeldOut(NamedTuple):
+    """Validation windows, each from its clip's first frame, which is also the reference; and what renders them."""
+
+    windows: Windows
+    items: list[Item]  # the first of them, in memory
+    stage_one: StageOne
+
+
+def held_out(config: Config, stage_one: StageOne, store: TargetStore) -> Windows:
     settings = replace(
         config.data,
         split=config.validation.split,
-        seed=0,
-        window=config.motion_field_generator.window,
-        audio_padding=config.motion_field_generator.audio_padding,
         random_start=False,
         identity_sampling=False,
         repeats=1,
         augment=False,
-        size=size,
-        pictures=None,
     )
-    return Windows(MotionFieldData(settings), store, heatmaps_until=0)
+    network = config.motion_field_generator
+    data = MotionFieldData(settings, 0, stage_one.image_size, network.window, network.audio_padding)
+    return Windows(data, store, heatmaps_until=0)
 
 
-def validate(
-    generator: MotionFieldGenerator,
-    items: list[Item],
-    frozen: Frozen,
-    rendered: int,
-    lips: bool,
-    device: torch.device,
-) -> dict:
-    """KE (mean L1 of keypoint positions, Table 2) and rendered frames, beside what costs nothing and what is possible.
+def validate(networks: nn.ModuleDict, held_out: HeldOut, config: Config, device: torch.device) -> dict[str, float]:
+    """KE (mean L1 of keypoint positions, Table 2) and rendered frames, next to bounds from below and above.
 
     ke: of the prediction; still_ke: of the reference's keypoints repeated; other_ke: of the prediction from another
-    clip's sound. lips, other_lips (if `lips`): correlation of the mouth's opening, as the keypoints of the lips have it,
-    with N_D's, for the right sound and another clip's. psnr, ssim, mouth_psnr: of frames rendered from the prediction;
-    still_...: of the reference picture repeated; detected_...: of frames rendered from N_D's own keypoints, the most
-    stage one can do.
+    clip's sound. lips, other_lips (if the lips have a weight): correlation of the mouth's opening, as the keypoints of
+    the lips have it, with N_D's, for the right sound and another clip's. psnr, ssim, mouth_psnr: of frames rendered
+    from the prediction; still_...: of the reference picture repeated (lower bound); detected_...: of frames rendered
+    from N_D's own keypoints, the most that stage one can do (upper bound).
     """
-    rows: dict[str, list[Tensor]] = {}
+    generator, stage_one = networks["motion_field_generator"], held_out.stage_one
+    phase = config.keypoints or config.pixels
+    items, rendered = held_out.items, config.validation.rendered
+    metrics: dict[str, list[Tensor]] = {}
 
     def note(name: str, values: Tensor) -> None:
-        rows.setdefault(name, []).append(values.float().reshape(-1).cpu())
+        metrics.setdefault(name, []).append(values.float().reshape(-1).cpu())
 
     for n, item in enumerate(items):
         window = to_batch(item, device).window
         position, valid = item.position_TK2[None].to(device), window.valid_T
         reference = window.reference_CHW
-        source = frozen.detector(reference).keypoints
+        source = stage_one.detector(reference).keypoints
         field = predict(generator, window, source)
         other_audio = items[(n + 1) % len(items)].window.audio_TAF[None].to(device)
         other = predict(generator, window._replace(audio_TAF=other_audio), source)
         note("ke", losses.masked_l1(field.position_BTK2, position, valid))
         note("other_ke", losses.masked_l1(other.position_BTK2, position, valid))
         note("still_ke", losses.masked_l1(source.position_BK2[:, None].expand_as(position), position, valid))
-        if lips:
+        if phase.lips:
             wanted = losses.lip_motion(position)[..., 0]
             for name, keypoints in (("lips", field), ("other_lips", other)):
                 note(name, measures.correlation(losses.lip_motion(keypoints.position_BTK2)[..., 0], wanted, valid))
@@ -385,15 +413,15 @@ def validate(
         mouth = window.mouth_T4[0, chosen[0]]
         detected = MotionField(position, item.jacobian_TK22[None].to(device), None)
         drawn = {
-            "": render(frozen, reference, source, chosen_frames(field, chosen)).image_BCHW,
-            "detected_": render(frozen, reference, source, chosen_frames(detected, chosen)).image_BCHW,
+            "": render(stage_one, reference, source, field.frames(chosen)).image_BCHW,
+            "detected_": render(stage_one, reference, source, detected.frames(chosen)).image_BCHW,
             "still_": reference.expand_as(frames),
         }
         for name, image in drawn.items():
             note(f"{name}psnr", measures.psnr(image, frames))
             note(f"{name}ssim", measures.ssim(image, frames))
             note(f"{name}mouth_psnr", measures.box_psnr(image, frames, mouth))
-    return {name: float(torch.cat(values).nanmean()) for name, values in rows.items()}
+    return {name: float(torch.cat(values).nanmean()) for name, values in metrics.items()}
 
 
 def to_batch(item: Item, device: torch.device) -> Item:
@@ -402,21 +430,22 @@ def to_batch(item: Item, device: torch.device) -> Item:
     return item._replace(window=window)
 
 
-def draw_samples(run: Run, generator: MotionFieldGenerator, windows: Windows, frozen: Frozen, count: int = 2) -> None:
+def draw_samples(run: Run, networks: nn.ModuleDict, held_out: HeldOut, count: int = 2) -> None:
     """For a few held-out clips: sheets of frames, and a video with sound: truth, N_D's keypoints, prediction."""
+    generator, (windows, _, stage_one) = networks["motion_field_generator"], held_out
     clips = {clip.index: clip for clip in windows.data.clips}
     for n in range(min(count, len(windows))):
         item = windows[n]
         window = to_batch(item, run.device).window
-        source = frozen.detector(window.reference_CHW).keypoints
+        reference = window.reference_CHW
+        source = stage_one.detector(reference).keypoints
         field = predict(generator, window, source)
         every = torch.arange(int(item.window.valid_T.sum()), device=run.device)[None]
         detected = MotionField(item.position_TK2[None].to(run.device), item.jacobian_TK22[None].to(run.device), None)
-        frames = window.frames_TCHW[0, every[0]].float() / 255
         columns = {
-            "truth": frames,
-            "N_D's keypoints": render(frozen, window.reference_CHW, source, chosen_frames(detected, every)).image_BCHW,
-            "prediction": render(frozen, window.reference_CHW, source, chosen_frames(field, every)).image_BCHW,
+            "truth": window.frames_TCHW[0, every[0]].float() / 255,
+            "N_D's keypoints": render(stage_one, reference, source, detected.frames(every)).image_BCHW,
+            "prediction": render(stage_one, reference, source, field.frames(every)).image_BCHW,
         }
         sheet = every[0, :: max(1, every.shape[1] // 6)]
         shown = {name: images[sheet] for name, images in columns.items()}
@@ -427,85 +456,66 @@ def draw_samples(run: Run, generator: MotionFieldGenerator, windows: Windows, fr
 
 
 def write_video(path: Path, frames_NCHW: Tensor, clip: Clip) -> None:
-    """The frames with the clip's sound; left out, with a note, where PyAV is not installed."""
-    try:
-        from datasets.media.video_writer import VideoWriter
-
-        frames_NHWC = (frames_NCHW.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-        with VideoWriter(path, sound=clip.folder / "audio.wav") as writer:
-            writer.write(frames_NHWC)
-    except ImportError as error:
-        logger.warning("no sample video: %s", error)
+    """The frames with the clip's sound."""
+    frames_NHWC = (frames_NCHW.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    with VideoWriter(path, sound=clip.folder / "audio.wav") as writer:
+        writer.write(frames_NHWC)
 
 
 # ---- main
 
 
 def main(config: Config) -> None:
-    frozen, weights = load_stage_one(config.fomm.checkpoint)
+    models = load_models([Path(config.fomm.checkpoint)], torch.device("cpu"), STAGE_ONE)
+    image_size = models.image_config.image_size
+    key = detector_key(models.keypoint_detector, image_size)
     network_config = replace(
-        config.motion_field_generator,
-        image_size=frozen.image_size,
-        num_keypoints=component_config(weights, "keypoint_detector", KeypointDetectorConfig).num_keypoints,
+        config.motion_field_generator, image_size=image_size, num_keypoints=models.image_config.num_keypoints
     )
+    phase = KeypointPhase(config.keypoints) if config.keypoints else PixelPhase(config.pixels)
+    if phase.heatmap_steps(network_config):
+        check_heatmap_size(network_config, models.keypoint_detector, image_size)
     with Run("motionfield", config) as run:
         with run.accelerator.main_process_first():
             make_if_absent(config.data.root, config.synthetic)
-        frozen = Frozen(run.freeze(frozen.detector), run.freeze(frozen.generator), frozen.image_size)
-        key = detector_key(weights, frozen.image_size)
+        stage_one = StageOne(run.freeze(models.keypoint_detector), run.freeze(models.image_generator), image_size)
         store = TargetStore(config.targets.dir or Path(config.data.root) / "targets", key)
-        pixels = config.phase == "pixels"
-        settings = replace(
+        windows = MotionFieldData(
             config.data,
             seed=config.run.seed,
+            size=image_size,
             window=network_config.window,
             audio_padding=network_config.audio_padding,
-            size=frozen.image_size,
-            pictures=config.rendered_frames if pixels else 0,
+            pictures=phase.rendered_frames,
         )
-        heatmap_steps = config.keypoints.heatmap_hold_steps + config.keypoints.heatmap_decay_steps
-        if pixels or network_config.relative_head:
-            heatmap_steps = 0
-        data = Windows(MotionFieldData(settings), store, heatmap_steps * config.optim.batch_size)
-        validation = held_out(config, frozen.image_size, store)
-        compute_targets(run, data.data.clips + validation.data.clips, store, frozen, config.targets.batch_size)
-        items = [validation[n] for n in range(min(config.validation.clips, len(validation)))]
+        heatmaps_until = phase.heatmap_steps(network_config) * config.optim.batch_size
+        data = Windows(windows, store, heatmaps_until)
+        held_out_windows = held_out(config, stage_one, store)
+        fill_targets(run, store, data.data.clips + held_out_windows.data.clips, stage_one, config.targets.batch_size)
+        items = [held_out_windows[n] for n in range(min(config.validation.clips, len(held_out_windows)))]
+        validation = HeldOut(held_out_windows, items, stage_one)
 
         generator = MotionFieldGenerator(network_config)
         networks = {"motion_field_generator": generator}
         if config.initial_weights:
             read_weights([Path(config.initial_weights)]).load_into(networks, config.initial_weights)
         run.export(networks, {"motion_field_generator": to_dict(network_config)})
-        if pixels:
-            vgg = run.freeze(load_vgg(config.vgg)) if config.pixels.perceptual else None
-            pyramid = run.freeze(ImagePyramid(config.pyramid))
-            module = run.place(PixelLosses(generator, config.pixels, frozen, pyramid, vgg))
-        else:
-            module = run.place(KeypointLosses(generator, config.keypoints, frozen))
-        optim = run.optimizer(module, config.optim)
+        generator_losses = run.place(phase.losses(generator, stage_one, run))
+        optim = run.optimizer(generator_losses, config.optim)
         run.resume({"keypoint_detector": key})
 
         item: Item
         for item in run.batches(data, config.optim.batch_size):
-            if pixels:
-                numbers = [n * config.rendered_frames + r for n in item.index for r in range(config.rendered_frames)]
-                run.update(optim, module(item, random_warp(numbers, config.run.seed, config.warp, run.device)))
-            else:
-                factor = losses.heatmap_weight(
-                    run.step - 1, config.keypoints.heatmap_hold_steps, config.keypoints.heatmap_decay_steps
-                )
-                run.update(optim, module(item, factor))
-            if run.is_main and run.completes(config.run.validate_every):
+            run.update(optim, generator_losses(item, phase.at(run, item)))
+            if run.validates():
                 with run.evaluating() as trained:
-                    network = trained["motion_field_generator"]
-                    lips = bool(config.pixels.lips if pixels else config.keypoints.lips)
-                    found = validate(network, items, frozen, config.validation.rendered, lips, run.device)
-                run.record(found, best="psnr" if pixels else "ke", higher_is_better=pixels)
-            if run.is_main and run.completes(config.run.sample_every):
+                    metrics = validate(trained, validation, config, run.device)
+                run.record(metrics, phase.best, phase.higher_is_better)
+            if run.samples():
                 with run.evaluating() as trained:
-                    draw_samples(run, trained["motion_field_generator"], validation, frozen)
+                    draw_samples(run, trained, validation)
 
 
 if __name__ == "__main__":
-    with command.clean_exit(CheckpointError, ConfigError, DataError, RunError, VggError):
+    with command.clean_exit(CheckpointError, ConfigError, DataError, RunError):
         main(command.from_command_line(Config, __doc__))

@@ -1,1 +1,1 @@
-"""The inference chain: picture + speech -> head poses -> keypoints -> frames -> video. Used by scripts and evaluation."""
+"""The inference chain: picture + speech -> head poses -> keypoints -> frames -> video."""

@@ -1,7 +1,7 @@
 """Checkpoints -> one file in this project's format (safetensors + configurations):
 
-python -m animation.convert audio2head.pth.tar audio2head.safetensors           # published weights
-python -m animation.convert --half runs/fomm runs/head runs/field all.safetensors  # trained stages, in one small file
+python -m animation.convert audio2head.pth.tar audio2head.safetensors                         # published weights
+python -m animation.convert --half runs/fomm runs/headpose runs/motionfield all.safetensors   # trained stages in one
 """
 
 import argparse
@@ -9,13 +9,13 @@ from pathlib import Path
 
 import torch
 
-from animation.models import build_networks, read_weights
+from animation.weights import build_networks, read_weights
 from engine.checkpoint import CheckpointError, Weights, save_weights
 from engine.command import clean_exit
 
 
 def halve(weights: Weights) -> None:
-    """Keep matrices and kernels in 16 bits (networks are filled in float32 from either); the rest is too small to matter."""
+    """Keep matrices and kernels in 16 bits; what is smaller stays in 32. Networks are filled in float32 from either."""
     for state in weights.states.values():
         for key, value in state.items():
             if value.dtype == torch.float32 and value.ndim > 1:

@@ -10,9 +10,10 @@ import skimage.data
 import torch
 
 from animation.generate import Animator, Job
-from animation.models import DEMO_WEIGHTS, load_models
+from animation.models import load_models
 from animation.options import AnimationOptions
 from animation.progress import frame_bar
+from animation.weights import DEMO_WEIGHTS
 from datasets.errors import DataError
 from datasets.media.image import write_png
 from engine.checkpoint import CheckpointError

@@ -1,9 +1,6 @@
 """The whole path (Fig. 2): picture and speech in, video file out, streaming, with bounded memory."""
 
-import math
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,24 +8,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from animation.head_poses import given_head_poses, predict_head_poses, read_head_pose
 from animation.models import Models
-from animation.motion import (
-    expressive,
-    generate_keypoints,
-    given_head_poses,
-    predict_head_poses,
-    relative_to_source,
-    repeated,
-)
-from animation.motion_file import Motion, load_motion, read_npz
+from animation.motion import at_rest, expressive, generate_keypoints, relative_to_source
+from animation.motion_file import MotionRecorder, Plan, saved_plan
 from animation.options import AnimationOptions, OptionError
+from animation.progress import Clock
 from animation.render import Renderer
 from datasets import audio
-from datasets.audio import FPS
-from datasets.errors import DataError
 from datasets.face.haar import crop_face
-from datasets.face.openface import read_csv
 from datasets.media.image import read_image, resize_square
+from datasets.media.sound import open_pcm
+from datasets.media.streams import FPS
 from datasets.media.video_writer import VideoWriter, write_frames
 from datasets.provenance import Signature
 from modules.fuse import fuse_for_inference
@@ -39,26 +30,26 @@ WINDOWS_ON_GPU = 8  # windows of N_M computed at once
 
 @dataclass(frozen=True)
 class Job:
-    """The files of one video. `motion` replaces the audio networks, `head_pose` replaces N_H."""
+    """The files of one video."""
 
     image: Path
     output: Path
     audio: Path | None = None  # may be absent only with `motion`
-    motion: Path | None = None
-    head_pose: Path | None = None
+    motion: Path | None = None  # replaces the audio networks
+    head_pose: Path | None = None  # replaces N_H
     frames_dir: Path | None = None
     save_motion: Path | None = None
 
 
 @dataclass
 class Summary:
-    """What was made and how long each stage took; seconds by stage."""
+    """What was made and how long it took."""
 
     output: Path
     frames: int = 0
     fps: float = FPS
-    seconds: dict[str, float] = field(default_factory=dict)
-    notices: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)  # by stage
+    notices: list[str] = field(default_factory=list)  # what the user should know about the input
 
 
 class Animator:
@@ -84,16 +75,16 @@ class Animator:
             DataError, OptionError: input or output that cannot be used; nothing is left half-written.
         """
         summary = Summary(job.output)
-        job.output.parent.mkdir(parents=True, exist_ok=True)
         clock = Clock(summary.seconds)
+        job.output.parent.mkdir(parents=True, exist_ok=True)
         with clock("picture"):
             image = self._picture(job.image, summary)
             with torch.inference_mode():
                 source = self.models.keypoint_detector(image).keypoints
         if job.motion is not None:
-            plan = self._saved_motion(job.motion, source)
+            plan = saved_plan(job.motion, source)
         else:
-            plan = self._new_motion(job, image, source, summary, clock)
+            plan = self._plan_from_sound(job, image, source, summary, clock)
         summary.fps = plan.fps
         chunks = plan.chunks
         if self.options.keypoint_mode == "relative":
@@ -115,7 +106,6 @@ class Animator:
                 writer.finish()
             if job.save_motion is not None:
                 recorder.motion(plan).save(job.save_motion)
-        summary.seconds["rendering"] -= summary.seconds.get("motion field", 0.0)  # it runs inside the renderer's loop
         return summary
 
     def _picture(self, path: Path, summary: Summary) -> Tensor:
@@ -126,11 +116,10 @@ class Animator:
         picture = resize_square(crop.image, self.models.image_config.image_size)
         return torch.from_numpy(picture).to(self.device).permute(2, 0, 1)[None].float() / 255
 
-    def _new_motion(self, job: Job, image: Tensor, source: Keypoints, summary: Summary, clock: "Clock") -> "Plan":
-        """Motion from sound: N_H (or given head poses), then N_M."""
+    def _plan_from_sound(self, job: Job, image: Tensor, source: Keypoints, summary: Summary, clock: Clock) -> Plan:
         if job.audio is None:
             raise OptionError("--audio is needed: only --motion does without sound")
-        with clock("sound"), audio.open_pcm(job.audio) as pcm:
+        with clock("sound"), open_pcm(job.audio) as pcm:
             silent = audio.is_silent(pcm)
             features_TAF = audio.features(pcm)
         if silent:
@@ -147,8 +136,14 @@ class Animator:
         features_TAF: np.ndarray,
         silent: bool,
         head_pose_TP: np.ndarray | None = None,
-    ) -> "Plan":
-        """Motion from features of sound, with N_H's head poses or the given ones (rad, mm); at rest for silent sound."""
+    ) -> Plan:
+        """Motion from the features of a sound.
+
+        Args:
+            source: keypoints of the picture.
+            silent: nothing is to be heard in the sound; mouth and head then stay at rest.
+            head_pose_TP: head poses to use (rad, mm) instead of N_H's.
+        """
         if head_pose_TP is not None:
             poses = given_head_poses(head_pose_TP, len(features_TAF))
         else:
@@ -176,105 +171,3 @@ class Animator:
             dtype=self.dtype,
             compile_network=self.options.compile,
         )
-
-    def _saved_motion(self, path: Path, source: Keypoints) -> "Plan":
-        motion = load_motion(path)
-        frames, count = motion.keypoints.shape[:2]
-        if count != source.position_BK2.shape[1]:
-            raise DataError(
-                f"{path} has {count} keypoints, this model {source.position_BK2.shape[1]}; "
-                "use the checkpoint that the motion was made with"
-            )
-        position, jacobian = (torch.from_numpy(a).to(self.device) for a in (motion.keypoints, motion.jacobians))
-        if source.jacobian_BK22 is None:
-            jacobian = None
-        return Plan(motion.fps, frames, iter([Keypoints(position, jacobian)]), motion.head_pose)
-
-
-@dataclass
-class Plan:
-    """Motion to be rendered: frames a second, number of frames, their keypoints in order, head poses [T, 6] or [0, 6]."""
-
-    fps: float
-    frames: int
-    chunks: Iterator[Keypoints]
-    head_pose_TP: np.ndarray
-
-
-def at_rest(source: Keypoints, frames: int, chunk: int = 256) -> Iterator[Keypoints]:
-    """The source's own keypoints for every frame: nothing moves."""
-    for start in range(0, frames, chunk):
-        yield repeated(source, min(chunk, frames - start))
-
-
-def read_head_pose(path: Path) -> np.ndarray:
-    """Head poses [T, 6] (rad, mm) at 25 fps from an .npz with `head_pose` or from an OpenFace CSV. Raises DataError."""
-    if path.suffix.lower() == ".csv":
-        track = read_csv(path)
-        if not track.valid_N.any():
-            raise DataError(f"{path}: OpenFace found no face in any row; take another video")
-        times = np.arange(math.floor(float(track.time_s[-1]) * FPS) + 1) / FPS
-        columns = [np.interp(times, track.time_s[track.valid_N], column) for column in track.pose_NP[track.valid_N].T]
-        return np.stack(columns, axis=1).astype(np.float32)
-    arrays = read_npz(path, "head pose")
-    pose = arrays.get("head_pose")
-    if pose is None or pose.ndim != 2 or pose.shape[1] != 6 or len(pose) == 0:
-        found = "none" if pose is None else str(list(pose.shape))
-        raise DataError(f"{path} should hold an array head_pose [T, 6] (rad, mm), T > 0; found {found}")
-    return pose
-
-
-class MotionRecorder:
-    """Keeps the keypoints that pass by, on the CPU."""
-
-    def __init__(self, source: Keypoints):
-        self.source = source
-        self.positions: list[np.ndarray] = []
-        self.jacobians: list[np.ndarray] = []
-
-    def record(self, chunks: Iterator[Keypoints]) -> Iterator[Keypoints]:
-        for chunk in chunks:
-            self.positions.append(chunk.position_BK2.cpu().numpy())
-            self.jacobians.append(_jacobian_array(chunk))
-            yield chunk
-
-    def motion(self, plan: Plan) -> Motion:
-        return Motion(
-            head_pose=plan.head_pose_TP,
-            keypoints=np.concatenate(self.positions),
-            jacobians=np.concatenate(self.jacobians),
-            source_keypoints=self.source.position_BK2[0].cpu().numpy(),
-            source_jacobians=_jacobian_array(self.source)[0],
-            fps=plan.fps,
-        )
-
-
-def _jacobian_array(keypoints: Keypoints) -> np.ndarray:
-    """[B, K, 2, 2]; identities where there are none."""
-    if keypoints.jacobian_BK22 is None:
-        return np.broadcast_to(np.eye(2, dtype=np.float32), (*keypoints.position_BK2.shape[:2], 2, 2))
-    return keypoints.jacobian_BK22.cpu().numpy()
-
-
-class Clock:
-    """Adds up wall seconds by stage into a dictionary."""
-
-    def __init__(self, seconds: dict[str, float]):
-        self.seconds = seconds
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
-
-    def each(self, stage: str, items: Iterator) -> Iterator:
-        """The items; the time spent waiting for each counts towards `stage`."""
-        while True:
-            with self(stage):
-                item = next(items, None)
-            if item is None:
-                return
-            yield item

@@ -2,34 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
 
-from animation.released import read_released
+from animation.weights import NETWORKS, TRAINED_BY, build_networks, component_config, read_weights
 from datasets.pose import RELEASED_RANGE, PoseRange
-from engine.checkpoint import CheckpointError, Weights, load_strict, load_weights
+from engine.checkpoint import CheckpointError, Weights
 from engine.config import from_dict
 from modules.head_motion_predictor import HeadMotionPredictor, HeadMotionPredictorConfig
 from modules.image_generator import ImageGenerator, ImageGeneratorConfig
 from modules.keypoint_detector import KeypointDetector, KeypointDetectorConfig
 from modules.motion_field_generator import MotionFieldGenerator, MotionFieldGeneratorConfig
-
-NETWORKS: dict[str, tuple[type[nn.Module], type]] = {
-    "keypoint_detector": (KeypointDetector, KeypointDetectorConfig),
-    "image_generator": (ImageGenerator, ImageGeneratorConfig),
-    "head_motion_predictor": (HeadMotionPredictor, HeadMotionPredictorConfig),
-    "motion_field_generator": (MotionFieldGenerator, MotionFieldGeneratorConfig),
-}
-TRAINED_BY = {
-    "keypoint_detector": "train_fomm.py",
-    "image_generator": "train_fomm.py",
-    "head_motion_predictor": "train_headpose.py",
-    "motion_field_generator": "train_motionfield.py",
-}
-RUN_WEIGHTS = "weights.safetensors"
-DEMO_WEIGHTS = Path(__file__).resolve().parents[1] / "assets" / "demo.safetensors"  # docs/MODEL_CARD.md
 
 
 @dataclass
@@ -45,49 +28,6 @@ class Models:
     motion_field_config: MotionFieldGeneratorConfig
     pose_range: PoseRange
     device: torch.device
-
-
-def read_weights(paths: list[Path]) -> Weights:
-    """Merge checkpoints; a component found twice is taken from the later path. Raises CheckpointError."""
-    merged = Weights()
-    for path in paths:
-        weights = _read_one(Path(path))
-        merged.states.update(weights.states)
-        extra = {"pose_range"} if "head_motion_predictor" in weights.states else set()
-        merged.configs.update(
-            {key: weights.configs[key] for key in weights.configs.keys() & (weights.states.keys() | extra)}
-        )
-    return merged
-
-
-def _read_one(path: Path) -> Weights:
-    if path.is_dir():
-        file = path / RUN_WEIGHTS
-        if not file.is_file():
-            raise CheckpointError(
-                f"{path} is a folder without {RUN_WEIGHTS}; give a run folder of a finished or saved stage"
-            )
-        return load_weights(file)
-    return load_weights(path) if path.suffix == ".safetensors" else read_released(path)
-
-
-def build_networks(weights: Weights, source: str) -> dict[str, nn.Module]:
-    """Construct every component of `weights` from its configuration and fill it strictly. Raises CheckpointError."""
-    networks = {}
-    for component, state in weights.states.items():
-        if component not in NETWORKS:
-            raise CheckpointError(f"{source} holds an unknown network {component!r}; known: {', '.join(NETWORKS)}")
-        network_class, config_class = NETWORKS[component]
-        config = component_config(weights, component, config_class)
-        network = network_class(config)
-        load_strict(network, state, f"{source}, {component}")
-        networks[component] = network
-    return networks
-
-
-def component_config(weights: Weights, component: str, config_class: type) -> Any:
-    """The typed configuration stored beside a component; the class's defaults when the component is absent."""
-    return from_dict(config_class, weights.configs.get(component, {}), source=f"configuration of {component}")
 
 
 def load_models(paths: list[Path], device: torch.device, needed: tuple[str, ...] = tuple(NETWORKS)) -> Models:

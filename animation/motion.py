@@ -1,68 +1,46 @@
-"""From sound to motion: head poses by N_H, then keypoints by N_M, streamed window by window.
+"""From sound and head poses to keypoints by N_M, streamed window by window; then the effects on them.
+
+Windows overlap by half. The first and last quarter of a window know little of what lies beyond it, so a frame is taken
+from the window in whose middle half it lies; the first window gives its first three quarters. With the paper's T = 64
+this is the released program's schedule: frames 0-47 from window 0, then 32 frames a window.
 
 Letters: T video frame, A audio window in a frame, F audio feature, P pose value, B batch, C H W picture.
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from animation.head_poses import HeadPoses
 from animation.models import Models
-from animation.schedule import emission_schedule
 from datasets.pose import render_boxes
-from modules.keypoints import Keypoints, compose_2x2, invert_2x2
+from modules.keypoints import Keypoints
 from modules.motion_field_generator import MotionFieldGenerator, Reference
 
-POSE_CHUNK = 1024  # audio frames that E_A sees at once
+
+class Emission(NamedTuple):
+    """Slots `first` to `stop - 1` of a window are kept; slot s of window w is frame w * window_length / 2 + s."""
+
+    window: int
+    first: int
+    stop: int
 
 
-class HeadPoses:
-    """Head poses of a clip: one a video frame, and the one that stands for all frames after the end.
-
-    Attributes:
-        frames_TP: [T, 6] rad and mm, as used for frame i.
-        after_P: [6], what pads the last window.
-        reference_P: [6], pose of the picture itself; frame 0's where it is not known.
-    """
-
-    def __init__(self, frames_TP: np.ndarray, after_P: np.ndarray, reference_P: np.ndarray | None = None):
-        self.frames_TP = np.asarray(frames_TP, np.float32)
-        self.after_P = np.asarray(after_P, np.float32)
-        self.reference_P = self.frames_TP[0] if reference_P is None else np.asarray(reference_P, np.float32)
-
-    def slice(self, start: int, stop: int) -> np.ndarray:
-        """Poses of frames start to stop - 1, padded past the end."""
-        poses = self.frames_TP[start:stop]
-        padding = np.repeat(self.after_P[None], stop - start - len(poses), axis=0)
-        return np.concatenate([poses, padding])
-
-    def scaled(self, scale: float) -> "HeadPoses":
-        """Motion about the first pose made `scale` times as large; 0 holds the head still."""
-        first = self.frames_TP[0]
-        frames_TP, after_P = first + scale * (self.frames_TP - first), first + scale * (self.after_P - first)
-        return HeadPoses(frames_TP, after_P, self.reference_P)
-
-
-@torch.inference_mode()
-def predict_head_poses(models: Models, image_BCHW: Tensor, audio_TAF: np.ndarray) -> HeadPoses:
-    """N_H over the whole sound, in chunks with the LSTM's state carried over (Sec. 3.2)."""
-    predictor = models.head_motion_predictor
-    row, state = predictor.start(image_BCHW)
-    rows = [row]
-    for start in range(0, len(audio_TAF), POSE_CHUNK):
-        chunk = torch.from_numpy(audio_TAF[start : start + POSE_CHUNK]).to(models.device)
-        poses, state = predictor.advance(chunk[None], state)
-        rows.append(poses[0])
-    rows_TP = models.pose_range.denormalise(torch.cat(rows).cpu().numpy())  # (T + 1, 6)
-    first = models.head_motion_config.first_pose_row
-    return HeadPoses(rows_TP[first : first + len(audio_TAF)], rows_TP[-1], rows_TP[0])
-
-
-def given_head_poses(pose_TP: np.ndarray, num_frames: int) -> HeadPoses:
-    """Poses from a file, cut to `num_frames` or continued with the last one."""
-    return HeadPoses(HeadPoses(pose_TP, pose_TP[-1]).slice(0, num_frames), pose_TP[min(num_frames, len(pose_TP)) - 1])
+def emission_schedule(num_frames: int, window_length: int) -> list[Emission]:
+    """Windows to run for `num_frames` >= 1 frames, in order; together they give every frame exactly once."""
+    hop, quarter = window_length // 2, window_length // 4
+    schedule = []
+    window = 0
+    while True:
+        first = 0 if window == 0 else quarter
+        stop = min(window_length - quarter, num_frames - window * hop)
+        schedule.append(Emission(window, first, stop))
+        if window * hop + stop >= num_frames:
+            return schedule
+        window += 1
 
 
 @torch.inference_mode()
@@ -77,8 +55,12 @@ def generate_keypoints(
 ) -> Iterator[Keypoints]:
     """N_M over overlapping windows (Sec. 3.3); yields the kept keypoints, in order, in float32 on the device.
 
-    `source`: keypoints of the picture [1, K, 2], which only a network with the relative head needs.
     Only the maps of the windows at hand are held; each frame's audio map and pose map are computed once.
+
+    Args:
+        head_poses: in rad and mm.
+        windows_per_batch: windows computed at once.
+        source: keypoints of the picture, a batch of one; only a network with the relative head needs them.
     """
     config = models.motion_field_config
     hop = config.window // 2
@@ -99,26 +81,18 @@ def generate_keypoints(
         pose_maps = new_pose if pose_maps is None else torch.cat([pose_maps, new_pose])
         ready = stop
         starts = range(0, len(group) * hop, hop)
+        reference = None
+        if source is not None:
+            reference = Reference(source.repeated(len(group)), reference_box.expand(len(group), -1, -1))
         field = generator.from_maps(
             image_map.expand(len(group), -1, -1, -1),
             torch.stack([audio_maps[s : s + config.window] for s in starts]),
             torch.stack([pose_maps[s : s + config.window] for s in starts]),
-            None
-            if source is None
-            else Reference(repeated(source, len(group)), reference_box.expand(len(group), -1, -1)),
+            reference,
         )
         for i, kept in enumerate(group):
-            jacobian = None if field.jacobian_BTK22 is None else field.jacobian_BTK22[i, kept.first : kept.stop]
-            yield Keypoints(field.position_BTK2[i, kept.first : kept.stop], jacobian)
+            yield field.window(i).cut(kept.first, kept.stop)
         audio_maps, pose_maps = audio_maps[len(group) * hop :], pose_maps[len(group) * hop :]
-
-
-def repeated(keypoints: Keypoints, count: int) -> Keypoints:
-    """One keypoint set as a batch of `count` equal ones, without a copy."""
-    jacobian = keypoints.jacobian_BK22
-    return Keypoints(
-        keypoints.position_BK2.expand(count, -1, -1), None if jacobian is None else jacobian.expand(count, -1, -1, -1)
-    )
 
 
 def _padded_audio(audio_TAF: np.ndarray, start: int, stop: int, padding: str) -> np.ndarray:
@@ -128,31 +102,29 @@ def _padded_audio(audio_TAF: np.ndarray, start: int, stop: int, padding: str) ->
     return np.concatenate([audio, np.repeat(after, stop - start - len(audio), axis=0)])
 
 
-def relative_to_source(chunks: Iterator[Keypoints], source: Keypoints) -> Iterator[Keypoints]:
-    """Transfer motion on to the source's own keypoints: what changed since the first frame is applied to the source.
+def at_rest(source: Keypoints, frames: int, chunk: int = 256) -> Iterator[Keypoints]:
+    """The source's own keypoints for every frame: nothing moves."""
+    for start in range(0, frames, chunk):
+        yield source.repeated(min(chunk, frames - start))
 
-    Positions by difference, Jacobians by product, as in the relative mode of Siarohin et al. 2019b; it keeps the source's
-    proportions where absolute keypoints would pull them towards what the audio network expects.
+
+def relative_to_source(chunks: Iterator[Keypoints], source: Keypoints) -> Iterator[Keypoints]:
+    """The motion since the first frame, applied to the source's own keypoints (relative mode of Siarohin et al. 2019b).
+
+    It keeps the source's proportions where absolute keypoints would pull them towards what the audio network expects.
     """
     first = None
     for chunk in chunks:
         if first is None:
-            first = Keypoints(chunk.position_BK2[:1], None if chunk.jacobian_BK22 is None else chunk.jacobian_BK22[:1])
-        position = source.position_BK2 + chunk.position_BK2 - first.position_BK2
-        jacobian = None
-        if chunk.jacobian_BK22 is not None and source.jacobian_BK22 is not None:
-            jacobian = compose_2x2(
-                compose_2x2(chunk.jacobian_BK22, invert_2x2(first.jacobian_BK22)), source.jacobian_BK22
-            )
-        yield Keypoints(position, jacobian)
+            first = chunk.cut(0, 1)
+        yield source.moved(first, chunk)
 
 
 def expressive(chunks: Iterator[Keypoints], scale: float) -> Iterator[Keypoints]:
-    """Positions moved by the face make `scale` times the way; the head's own motion and the Jacobians stay (ours).
+    """Motion within the face (lips, jaw) made `scale` times as large; the head's motion and the Jacobians stay (ours).
 
-    The head's motion since the first frame is the best similarity between the keypoints then and now (turn, size and
-    place in the picture); what it leaves over is the face's: lips, jaw. Networks trained by an L1 loss play such motion
-    down.
+    The head's motion since the first frame is the similarity transform (turn, size, shift) that fits the keypoints
+    best; what remains of each keypoint's motion is the face's. Networks trained with an L1 loss make that too small.
     """
     first_K = None
     for chunk in chunks:
@@ -162,4 +134,4 @@ def expressive(chunks: Iterator[Keypoints], scale: float) -> Iterator[Keypoints]
         centred_K, centre_B1 = first_K - first_K.mean(), now_BK.mean(dim=1, keepdim=True)
         similarity_B1 = ((now_BK - centre_B1) * centred_K.conj()).sum(1, keepdim=True) / centred_K.abs().square().sum()
         head_BK = centre_B1 + similarity_B1 * centred_K
-        yield Keypoints(torch.view_as_real(head_BK + scale * (now_BK - head_BK)), chunk.jacobian_BK22)
+        yield chunk._replace(position_BK2=torch.view_as_real(head_BK + scale * (now_BK - head_BK)))

@@ -1,33 +1,26 @@
 """A generated motion as a file: what `--save-motion` writes and `--motion` renders, on any picture."""
 
-import zipfile
-import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from datasets.errors import DataError
-from datasets.files import require_file, written_beside
+from datasets.files import read_npz, written_beside
+from modules.keypoints import Keypoints
 
 
 @dataclass
 class Motion:
-    """Motion of T frames and of the source picture it was made for.
+    """Motion of T frames, and of the source picture it was made for; all arrays float32."""
 
-    Attributes:
-        head_pose: [T, 6] float32, rad and mm, as used for frame i; empty (0, 6) when no head pose was used.
-        keypoints: [T, K, 2] float32, (x, y) in [-1, 1].
-        jacobians: [T, K, 2, 2] float32; identities where the model has none.
-        source_keypoints: [K, 2] and source_jacobians: [K, 2, 2] of the source picture.
-        fps: frames a second.
-    """
-
-    head_pose: np.ndarray
-    keypoints: np.ndarray
-    jacobians: np.ndarray
-    source_keypoints: np.ndarray
-    source_jacobians: np.ndarray
+    head_pose: np.ndarray  # [T, 6], rad and mm, as used for frame i; empty (0, 6) when no head pose was used
+    keypoints: np.ndarray  # [T, K, 2], (x, y) in [-1, 1]
+    jacobians: np.ndarray  # [T, K, 2, 2]; identities where the model has none
+    source_keypoints: np.ndarray  # [K, 2]
+    source_jacobians: np.ndarray  # [K, 2, 2]
     fps: float = 25.0
 
     def save(self, path: Path) -> None:
@@ -51,7 +44,8 @@ def load_motion(path: Path) -> Motion:
     frames, count = keypoints.shape[:2] if keypoints.ndim == 3 else (0, 0)
     if not frames or keypoints.shape != (frames, count, 2) or jacobians.shape != (frames, count, 2, 2):
         raise DataError(
-            f"{path}: keypoints {keypoints.shape} and jacobians {jacobians.shape} should be [T, K, 2] and [T, K, 2, 2], T > 0"
+            f"{path}: keypoints {keypoints.shape} and jacobians {jacobians.shape} "
+            "should be [T, K, 2] and [T, K, 2, 2], T > 0"
         )
     arrays.setdefault("head_pose", np.zeros((0, 6), np.float32))
     arrays.setdefault("source_keypoints", keypoints[0])
@@ -60,19 +54,58 @@ def load_motion(path: Path) -> Motion:
     return Motion(**{name: arrays[name] for name in names if name != "fps"}, fps=float(arrays["fps"]))
 
 
-def read_npz(path: Path, what: str) -> dict[str, np.ndarray]:
-    """All arrays of an .npz file as float32, without unpickling anything. Raises DataError."""
-    path = require_file(path, what)
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if not hasattr(file, "files"):
-                raise DataError(f"{path} is a single array; a {what} file is an .npz of named arrays")
-            arrays = {name: np.asarray(file[name], np.float32) for name in file.files}
-    except DataError:
-        raise
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} is not a readable .npz file of numbers (damaged, or of another kind)") from error
-    for name, array in arrays.items():
-        if not np.isfinite(array).all():
-            raise DataError(f"{path}: array {name} holds values that are not finite numbers")
-    return arrays
+@dataclass
+class Plan:
+    """Motion to be rendered."""
+
+    fps: float
+    frames: int
+    chunks: Iterator[Keypoints]  # keypoints of all frames, in order
+    head_pose_TP: np.ndarray  # [frames, 6], rad and mm; [0, 6] when no head pose was used
+
+
+def saved_plan(path: Path, source: Keypoints) -> Plan:
+    """A saved motion, ready for a picture with the keypoints `source`, on their device. Raises DataError."""
+    motion = load_motion(path)
+    frames, count = motion.keypoints.shape[:2]
+    if count != source.position_BK2.shape[1]:
+        raise DataError(
+            f"{path} has {count} keypoints, this model {source.position_BK2.shape[1]}; "
+            "use the checkpoint that the motion was made with"
+        )
+    jacobian = None if source.jacobian_BK22 is None else torch.from_numpy(motion.jacobians)
+    keypoints = Keypoints(torch.from_numpy(motion.keypoints), jacobian).to(source.position_BK2.device)
+    return Plan(motion.fps, frames, iter([keypoints]), motion.head_pose)
+
+
+class MotionRecorder:
+    """Keeps the keypoints that pass by, on the CPU."""
+
+    def __init__(self, source: Keypoints):
+        self.source = source.to("cpu")
+        self.passed: list[Keypoints] = []
+
+    def record(self, chunks: Iterator[Keypoints]) -> Iterator[Keypoints]:
+        """The chunks, unchanged."""
+        for chunk in chunks:
+            self.passed.append(chunk.to("cpu"))
+            yield chunk
+
+    def motion(self, plan: Plan) -> Motion:
+        """What has passed, as the motion of a plan."""
+        keypoints = Keypoints.cat(self.passed)
+        return Motion(
+            head_pose=plan.head_pose_TP,
+            keypoints=keypoints.position_BK2.numpy(),
+            jacobians=_jacobians(keypoints),
+            source_keypoints=self.source.position_BK2[0].numpy(),
+            source_jacobians=_jacobians(self.source)[0],
+            fps=plan.fps,
+        )
+
+
+def _jacobians(keypoints: Keypoints) -> np.ndarray:
+    """[B, K, 2, 2]; identities where there are none."""
+    if keypoints.jacobian_BK22 is None:
+        return np.broadcast_to(np.eye(2, dtype=np.float32), (*keypoints.position_BK2.shape[:2], 2, 2))
+    return keypoints.jacobian_BK22.numpy()

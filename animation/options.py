@@ -1,9 +1,11 @@
 """How a video is generated, apart from which files: read from YAML (`--config`) and from the command line."""
 
-from dataclasses import dataclass
-from typing import Literal
+import argparse
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
+import yaml
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -13,35 +15,32 @@ class OptionError(ValueError):
     """An option that this machine or these inputs cannot serve; the message says what to choose instead."""
 
 
+def option(default: Any, help: str) -> Any:
+    """A field with the text that `--help` shows for it."""
+    return field(default=default, metadata={"help": help})
+
+
 @dataclass(frozen=True)
 class AnimationOptions:
-    """Attributes:
-    device: auto (CUDA, then Apple's MPS, then the CPU), cpu, cuda, cuda:N or mps.
-    precision: auto is bf16 on GPUs that have it and fp32 elsewhere. Keypoints and warps are always fp32.
-    batch_size: frames rendered at once; 0 chooses 32 on a GPU and 1 on a CPU, where more brings nothing.
-    compile: torch.compile the renderer; pays on long sound, needs a C++ compiler on a CPU.
-    seed: of torch; the networks use no randomness, so equal input gives equal frames whatever it is.
-    crop: auto finds the face and frames it as the training data does; none takes the whole picture.
-    head_motion_scale: head motion about the first pose made so many times as large.
-    still: hold the head (a scale of 0).
-    expression_scale: motion within the face (lips, jaw) made so many times as large.
-    keypoint_mode: absolute (the released program) or relative (motion on the source's own keypoints).
-    label: burn in a small visible "synthetic" label.
-    crf: quality of the H.264 video, 0 (lossless) to 51.
-    """
+    """Everything that decides how a video is made. Each field is a key of the YAML file and an argument."""
 
-    device: str = "auto"
-    precision: Precision = "auto"
-    batch_size: int = 0
-    compile: bool = False
-    seed: int = 0
-    crop: Literal["auto", "none"] = "auto"
-    head_motion_scale: float = 1.0
-    still: bool = False
-    expression_scale: float = 1.0
-    keypoint_mode: Literal["absolute", "relative"] = "absolute"
-    label: bool = False
-    crf: int = 18
+    device: str = option("auto", "auto (CUDA, then Apple's MPS, then the CPU), cpu, cuda, cuda:N or mps")
+    precision: Precision = option("auto", "of the convolutions; auto: bf16 on GPUs that have it, else fp32")
+    batch_size: int = option(0, "frames rendered at once; 0: 32 on a GPU, 1 on a CPU, where more brings nothing")
+    compile: bool = option(False, "torch.compile the renderer: pays on long sound; needs a C++ compiler on a CPU")
+    seed: int = option(0, "of torch; the networks use no randomness, so equal input gives equal frames whatever it is")
+    crop: Literal["auto", "none"] = option(
+        "auto", "find the face and frame it as in training, or take the whole picture"
+    )
+    head_motion_scale: float = option(1.0, "make head motion about the first pose so many times as large")
+    still: bool = option(False, "hold the head still, like a head motion scale of 0")
+    expression_scale: float = option(1.0, "make the motion of lips and jaw so many times as large")
+    keypoint_mode: Literal["absolute", "relative"] = option(
+        "absolute",
+        "absolute: as the released program; relative: motion on the picture's own keypoints, keeps its shape",
+    )
+    label: bool = option(False, 'burn in a small visible "synthetic" label')
+    crf: int = option(18, "quality of the H.264 video, from 0 (lossless) to 51")
 
     def __post_init__(self) -> None:
         if self.batch_size < 0:
@@ -71,7 +70,11 @@ class AnimationOptions:
         return device
 
     def chosen_dtype(self, device: torch.device) -> torch.dtype | None:
-        """Type for autocast, None for fp32. Raises OptionError for fp16 on a CPU."""
+        """Type of the convolutions under autocast, None for fp32; keypoints and warps are float32 in any case.
+
+        Raises:
+            OptionError: fp16 on a CPU.
+        """
         if self.precision == "auto":
             return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else None
         if self.precision == "fp16" and device.type == "cpu":
@@ -79,4 +82,23 @@ class AnimationOptions:
         return AUTOCAST[self.precision]
 
     def chosen_batch_size(self, device: torch.device) -> int:
+        """`batch_size`, or what suits the device."""
         return self.batch_size or (1 if device.type == "cpu" else 32)
+
+
+def add_arguments(parser: argparse._ArgumentGroup) -> None:
+    """Give a command line one argument for each field of AnimationOptions; those not given are None."""
+    types = get_type_hints(AnimationOptions)
+    for each in fields(AnimationOptions):
+        name, kind = f"--{each.name.replace('_', '-')}", types[each.name]
+        if kind is bool:
+            parser.add_argument(name, action="store_true", default=None, help=each.metadata["help"])
+            continue
+        how = {"choices": get_args(kind)} if get_origin(kind) is Literal else {"type": kind}
+        parser.add_argument(name, **how, help=f"{each.metadata['help']} (default: {each.default})")
+
+
+def given(arguments: argparse.Namespace) -> list[str]:
+    """Those options that stand on the command line, as `key=value` for engine.config.load."""
+    values = {each.name: getattr(arguments, each.name) for each in fields(AnimationOptions)}
+    return [f"{name}={yaml.safe_dump(value).splitlines()[0]}" for name, value in values.items() if value is not None]

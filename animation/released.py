@@ -1,4 +1,4 @@
-"""Checkpoints published by the authors: Audio2Head (`audio2head.pth.tar`) and First Order Motion Model (`vox-*.pth.tar`).
+"""Checkpoints that authors have published: Audio2Head (`audio2head.pth.tar`) and FOMM (`vox-*.pth.tar`).
 
 Where the released Audio2Head differs from the paper, the configurations here say so; parity with the released program
 needs exactly these values.
@@ -46,7 +46,8 @@ def read_released(path: str | Path) -> Weights:
     missing = sorted(set(entries) - set(data))
     if missing:
         raise CheckpointError(
-            f"{path} is no Audio2Head or FOMM checkpoint: entries {missing} are missing, it holds {sorted(map(str, data))[:8]}"
+            f"{path} is no Audio2Head or FOMM checkpoint: entries {missing} are missing, "
+            f"it holds {sorted(map(str, data))[:8]}"
         )
     unexpected = sorted(set(data) - set(entries) - FOMM_TRAINING_ENTRIES)
     if unexpected:

@@ -87,23 +87,10 @@ def rebatch(chunks: Iterator[Keypoints], size: int) -> Iterator[tuple[Keypoints,
     """
     held: Keypoints | None = None
     for chunk in chunks:
-        held = chunk if held is None else _concatenate(held, chunk)
+        held = chunk if held is None else Keypoints.cat([held, chunk])
         while len(held.position_BK2) >= size:
-            yield _slice(held, 0, size), size
-            held = _slice(held, size, None)
+            yield held.cut(0, size), size
+            held = held.cut(size, None)
     if held is not None and len(held.position_BK2) > 0:
         count = len(held.position_BK2)
-        last = _slice(held, count - 1, count)
-        for _ in range(size - count):
-            held = _concatenate(held, last)
-        yield held, count
-
-
-def _concatenate(a: Keypoints, b: Keypoints) -> Keypoints:
-    jacobian = None if a.jacobian_BK22 is None else torch.cat([a.jacobian_BK22, b.jacobian_BK22])
-    return Keypoints(torch.cat([a.position_BK2, b.position_BK2]), jacobian)
-
-
-def _slice(keypoints: Keypoints, start: int, stop: int | None) -> Keypoints:
-    jacobian = None if keypoints.jacobian_BK22 is None else keypoints.jacobian_BK22[start:stop]
-    return Keypoints(keypoints.position_BK2[start:stop], jacobian)
+        yield Keypoints.cat([held, held.cut(count - 1, count).repeated(size - count)]), count

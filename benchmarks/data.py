@@ -2,8 +2,9 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.data --prepared data/grid [--raw RAW/grid]
 
-One process, one thread. Loaders are timed in processor time, so that other work on the machine counts little, on files that
-are in memory; preparing is timed by the clock (the face mesh is another process), step by step, on a few raw videos.
+One process, one thread. Loaders are timed in processor time, so that other work on the machine counts little, on files
+that are in memory. Preparing is timed by the clock (the face mesh is another process), step by step, on a few raw
+videos.
 """
 
 import argparse
@@ -16,15 +17,16 @@ import cv2
 import numpy as np
 import torch
 
-from datasets.audio import features, load_pcm
+from datasets.audio import features
 from datasets.clips import JPEG_QUALITY, load_manifest
 from datasets.face.mesh import LandmarkFinder, available
 from datasets.face.rigid_pose import pose_of
 from datasets.fomm import FommData, FommDataConfig
 from datasets.headpose import HeadPoseData, HeadPoseDataConfig
+from datasets.media.sound import load_pcm
 from datasets.media.video_reader import frames_of
 from datasets.motionfield import MotionFieldData, MotionFieldDataConfig
-from datasets.prepare.__main__ import Options
+from datasets.prepare.clip import Options
 from datasets.prepare.framing import crop, face_square, find_face
 from datasets.prepare.sources import find_videos
 
@@ -62,9 +64,9 @@ def loading(root: Path, seconds: float) -> None:
         clip.read_frames(range(min(64, clip.frames)))
 
     size = clips[0].row.size
-    pairs = FommData(FommDataConfig(str(root), size=size))
-    head = HeadPoseData(HeadPoseDataConfig(str(root), size=size))
-    motion = MotionFieldData(MotionFieldDataConfig(str(root), size=size))
+    pairs = FommData(FommDataConfig(str(root)), seed=0, size=size)
+    head = HeadPoseData(HeadPoseDataConfig(str(root)), seed=0, size=size)
+    motion = MotionFieldData(MotionFieldDataConfig(str(root)), seed=0, size=size, window=64)
     lines = [
         ("decode only, 2 frames of a clip", rate(decode, seconds), 2),
         ("decode only, 64 frames of a clip", rate(decode_window, seconds), 64),
@@ -111,9 +113,8 @@ def preparing(root: Path, number: int) -> None:
     print(f"\n| preparing, one core, {len(videos)} videos, {frames_total} frames | ms a frame | share |\n|---|---|---|")
     for name, value in seconds.items():
         print(f"| {name} | {1000 * value / frames_total:.2f} | {value / whole:.0%} |")
-    print(
-        f"| all | {1000 * whole / frames_total:.2f} | {frames_total / whole:.0f} frames/s, {len(videos) / whole:.2f} clips/s |"
-    )
+    rates = f"{frames_total / whole:.0f} frames/s, {len(videos) / whole:.2f} clips/s"
+    print(f"| all | {1000 * whole / frames_total:.2f} | {rates} |")
 
 
 def main() -> None:

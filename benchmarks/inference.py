@@ -24,11 +24,13 @@ from torch.utils.flop_counter import FlopCounterMode
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from animation.models import NETWORKS, Models, component_config, load_models  # noqa: E402
-from animation.motion import HeadPoses, generate_keypoints, predict_head_poses  # noqa: E402
+from animation.generate import WINDOWS_ON_GPU  # noqa: E402
+from animation.head_poses import HeadPoses, predict_head_poses  # noqa: E402
+from animation.models import Models, load_models  # noqa: E402
+from animation.motion import generate_keypoints  # noqa: E402
 from animation.options import AUTOCAST  # noqa: E402
 from animation.render import Renderer  # noqa: E402
-from animation.untrained import untrained_weights  # noqa: E402
+from animation.weights import DEMO_WEIGHTS, NETWORKS, component_config  # noqa: E402
 from datasets import audio  # noqa: E402
 from datasets.media.image import write_png  # noqa: E402
 from datasets.pose import RELEASED_RANGE, render_boxes  # noqa: E402
@@ -79,10 +81,7 @@ def some_motion(models: Models, frames: int, image: torch.Tensor) -> tuple[Keypo
     with torch.inference_mode():
         source = models.keypoint_detector(image).keypoints
     torch.manual_seed(0)
-    shift = 0.05 * torch.randn(frames, *source.position_BK2.shape[1:], device=models.device)
-    turn = 0.05 * torch.randn(frames, source.position_BK2.shape[1], 2, 2, device=models.device)
-    jacobian = None if source.jacobian_BK22 is None else source.jacobian_BK22 + turn
-    return source, Keypoints(source.position_BK2 + shift, jacobian)
+    return source, source.repeated(frames).map(lambda part: part + 0.05 * torch.randn(part.shape, device=part.device))
 
 
 def reference_frames(models: Models, image: torch.Tensor, source: Keypoints, driving: Keypoints) -> np.ndarray:
@@ -90,9 +89,7 @@ def reference_frames(models: Models, image: torch.Tensor, source: Keypoints, dri
     frames = []
     with torch.inference_mode():
         for i in range(len(driving.position_BK2)):
-            jacobian = None if driving.jacobian_BK22 is None else driving.jacobian_BK22[i : i + 1]
-            kp = Keypoints(driving.position_BK2[i : i + 1], jacobian)
-            picture = models.image_generator(image, kp, source).image_BCHW
+            picture = models.image_generator(image, driving.cut(i, i + 1), source).image_BCHW
             frames.append((picture[0].permute(1, 2, 0) * 255).to(torch.uint8).cpu().numpy())
     return np.stack(frames)
 
@@ -116,13 +113,10 @@ def bench_rendering(models: Models, arguments: argparse.Namespace) -> None:
     size = models.image_config.image_size
     image = torch.rand(1, 3, size, size, device=device)
     source, driving = some_motion(models, arguments.frames, image)
-    few = Keypoints(
-        driving.position_BK2[: arguments.reference_frames],
-        None if driving.jacobian_BK22 is None else driving.jacobian_BK22[: arguments.reference_frames],
-    )
+    few, one = driving.cut(0, arguments.reference_frames), driving.cut(0, 1)
     expected = reference_frames(models, image, source, few)
     reference_s = seconds(lambda: reference_frames(models, image, source, few), device) / len(expected)
-    gflop = _gflop(lambda: models.image_generator(image, _first(driving), source))
+    gflop = _gflop(lambda: models.image_generator(image, one, source))
     print(f"\nRendering, {size}x{size}, ms a frame (best of 3)")
     print(f"| mode | ms/frame | frames/s | ratio | GFLOP/frame | GFLOP/s | max diff (8 bit) | PSNR dB |\n|{'---|' * 8}")
     row = f"| reference mode, fp32 | {1e3 * reference_s:.1f} | {1 / reference_s:.1f} | 1.00 | {gflop:.1f} |"
@@ -136,12 +130,13 @@ def bench_rendering(models: Models, arguments: argparse.Namespace) -> None:
         renderer = our_renderer(models, image, source, arguments.batch_size, AUTOCAST[precision], compiled)
         frames = np.concatenate(list(renderer.frames(iter([few]))))
         took = seconds(lambda r=renderer: _drain(r.frames(iter([driving]))), device) / arguments.frames
-        gflop = _gflop(lambda r=renderer: r._render(*_first(driving)))
+        gflop = _gflop(lambda r=renderer: r._render(*one))
         difference = np.abs(frames.astype(int) - expected.astype(int)).max()
         name = f"{precision}{' compiled' if compiled else ''}, batch {arguments.batch_size}"
         print(
             f"| {name} | {1e3 * took:.1f} | {1 / took:.1f} |"
-            f" {reference_s / took:.2f} | {gflop:.1f} | {gflop / took:.0f} | {difference} | {psnr(frames, expected):.1f} |"
+            f" {reference_s / took:.2f} | {gflop:.1f} | {gflop / took:.0f} | {difference} |"
+            f" {psnr(frames, expected):.1f} |"
         )
 
 
@@ -162,13 +157,15 @@ def bench_motion(models: Models, arguments: argparse.Namespace) -> None:
     rows.append(
         ("pose boxes", lambda: render_boxes(poses.frames_TP), lambda: render_boxes(np.repeat(poses.frames_TP, 2, 0)))
     )
-    windows = 8 if device.type == "cuda" else 1
-    fused = fuse_for_inference(models.motion_field_generator)
+    windows = WINDOWS_ON_GPU if device.type == "cuda" else 1
+    plain, fused = models.motion_field_generator, fuse_for_inference(models.motion_field_generator)
+    with torch.inference_mode():
+        source = models.keypoint_detector(image).keypoints
     rows.append(
         (
             "motion field (N_M), fp32 in every mode",
-            lambda: _drain(generate_keypoints(models, fused, image, features, poses, windows)),
-            lambda: _drain(generate_keypoints(models, models.motion_field_generator, image, features, poses)),
+            lambda: _drain(generate_keypoints(models, fused, image, features, poses, windows, source)),
+            lambda: _drain(generate_keypoints(models, plain, image, features, poses, 1, source)),
         )
     )
     rows.append(("source keypoints (N_D), once", lambda: models.keypoint_detector(image), None))
@@ -180,14 +177,15 @@ def bench_motion(models: Models, arguments: argparse.Namespace) -> None:
 
 
 def bench_memory(arguments: argparse.Namespace) -> None:
-    """Peak memory and speed of whole runs of inference.py on short and long sound, with a small model."""
+    """Peak memory and speed of whole runs of inference.py on short and long sound."""
     import soundfile
 
-    print("\nWhole runs of inference.py, small untrained model at 64x64 (peak memory must not grow with the sound)")
+    checkpoints = arguments.checkpoint or [DEMO_WEIGHTS]
+    print(f"\nWhole runs of inference.py with {', '.join(path.name for path in checkpoints)}")
+    print("(peak memory must not grow with the sound, apart from its features)")
     print(f"| sound | wall s | frames/s | real-time factor | peak memory MB | of it features MB |\n|{'---|' * 6}")
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        save_weights(folder / "small.safetensors", untrained_weights(64))
         rng = np.random.default_rng(0)
         write_png(folder / "noise.png", rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))
         for duration in arguments.memory_seconds:
@@ -195,7 +193,7 @@ def bench_memory(arguments: argparse.Namespace) -> None:
                 for _ in range(duration):
                     file.write((8000 * rng.standard_normal(16_000)).astype(np.int16))
             command = [sys.executable, str(ROOT / "inference.py"), "--image", str(folder / "noise.png"), "--audio"]
-            command += [str(folder / "sound.wav"), "--checkpoint", str(folder / "small.safetensors")]
+            command += [str(folder / "sound.wav"), "--checkpoint", *map(str, checkpoints)]
             command += ["--output", str(folder / "out.mp4"), "--device", arguments.device, "--crop", "none"]
             start = time.perf_counter()
             peak = _peak_of(command)
@@ -212,12 +210,6 @@ def _peak_of(command: list[str]) -> float:
     )
     result = subprocess.run([sys.executable, "-c", code, *command], check=True, capture_output=True, text=True)
     return int(result.stdout) / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def _first(keypoints: Keypoints) -> Keypoints:
-    return Keypoints(
-        keypoints.position_BK2[:1], None if keypoints.jacobian_BK22 is None else keypoints.jacobian_BK22[:1]
-    )
 
 
 def _drain(items: Iterator[object]) -> None:
@@ -240,7 +232,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], choices=list(AUTOCAST))
     parser.add_argument("--compile", action="store_true", help="measure torch.compile as well")
-    parser.add_argument("--memory-seconds", type=int, nargs="*", default=[10, 600], help="lengths for the memory table")
+    parser.add_argument("--memory-seconds", type=int, nargs="*", default=[10, 120], help="lengths of sound, s")
     parser.add_argument("--skip", nargs="*", default=[], choices=["render", "motion", "memory"])
     arguments = parser.parse_args()
     device = torch.device(arguments.device)

@@ -1,11 +1,11 @@
 """How well the built-in head-pose estimator agrees with OpenFace.
 
-    python -m benchmarks.pose_agreement ../shared/data/openface
+    python -m benchmarks.pose_agreement FOLDER
 
-Every video with an OpenFace CSV beside it is cropped as `datasets.prepare` crops (one square, 256x256, 25 fps), both poses
-are brought into the released camera of that crop, and each axis is compared: correlation, mean absolute error, and the
-mean difference. The face model's scale, tilt and origin were fitted on the two videos of data/openface; so a second table
-shows the error when tilt and distance are fitted on all the other videos instead.
+Every video of the folder with an OpenFace CSV beside it is cropped as `datasets.prepare` crops (one square, 256x256,
+25 fps), both poses are brought into the released camera of that crop, and each axis is compared: correlation, mean
+absolute error, and the mean difference. The face model's scale, tilt and origin were fitted on such videos; so a second
+table shows the error when tilt and distance are fitted on all the other videos instead.
 """
 
 import argparse
@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.clips import FPS
 from datasets.face.mesh import LandmarkFinder
 from datasets.face.openface import default_camera, read_csv
 from datasets.face.rigid_pose import pose_of, smooth, to_other_camera
+from datasets.media.streams import FPS
 from datasets.media.video_reader import frames_of
 from datasets.pose import BOX_SIZE
-from datasets.prepare.__main__ import Options
+from datasets.prepare.clip import Options
 from datasets.prepare.framing import crop, face_square, find_face
 from datasets.prepare.sources import VIDEO_SUFFIXES
 

@@ -89,7 +89,8 @@ def main() -> None:
                 ]
                 in_a_process_of_its_own(run_script, "fomm", arguments.tiny, stage_one, 1, 1, no_vgg)
             common += [f"fomm.checkpoint={stage_one}", "initial_weights="]
-            common = [item for item in common if stage == "pixels" or not item.startswith("vgg.")]
+            common = [f"pixels.{item}" if item.startswith("vgg.") else item for item in common]
+            common = [item for item in common if stage == "pixels" or not item.startswith("pixels.")]
         elif stage == "headpose":
             common = [item for item in common if not item.startswith("vgg.")]
         folder = arguments.work / stage

@@ -1,8 +1,8 @@
 """Random changes of pictures and voices that leave the motion as it is.
 
-Pictures: FOMM's colour jitter on 8 bits, the same for all pictures of one call: brightness, contrast and saturation factors
-in [0.9, 1.1] and a hue shift in [-0.1, 0.1] of a turn, in random order; where and how large the face is (ours). Voices:
-pitch and level (ours).
+Pictures: FOMM's colour jitter on 8 bits, the same for all pictures of one call: brightness, contrast and saturation
+factors in [0.9, 1.1] and a hue shift in [-0.1, 0.1] of a turn, in random order; where and how large the face is (ours).
+Voices: pitch and level (ours).
 """
 
 from dataclasses import dataclass
@@ -50,18 +50,13 @@ class ColorJitter:
 class PlacementJitter:
     """Turns, scales and moves all pictures of one call alike (ours; FOMM's pictures stay in place).
 
-    A few speakers who all sit upright teach a detector nothing of tilted heads. What leaves the picture is lost; what
-    comes in is the picture mirrored at its edge.
-
-    Attributes, half-widths of uniform ranges:
-        turn: degrees.
-        scale: of the natural logarithm of the size.
-        shift: of the picture's side.
+    From a few speakers who all sit upright a detector learns nothing about tilted heads. What leaves the picture is
+    lost; what comes in is the picture mirrored at its edge. The fields are half-widths of uniform ranges.
     """
 
-    turn: float = 0.0
-    scale: float = 0.0
-    shift: float = 0.0
+    turn: float = 0.0  # degrees
+    scale: float = 0.0  # of the natural logarithm of the size
+    shift: float = 0.0  # of the picture's side
 
     def __call__(
         self, frames_NHWC: np.ndarray, boxes_N4: np.ndarray, random: np.random.Generator

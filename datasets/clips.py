@@ -1,6 +1,6 @@
 """The prepared corpus: a folder of clips of one format, and the manifest that lists them.
 
-    PREPARED/manifest.csv        one row a clip (the fields of `Row`), sorted by id
+    PREPARED/manifest.csv        one row a clip (the fields of `ClipRow`), sorted by id
     PREPARED/rejected.csv        what was left out, and why
     PREPARED/pose_range.json     limits that scale a pose to [-1, 1] for this corpus
     PREPARED/clips/ID/frames.zip     000000.jpg ... at 25 fps, stored (not compressed again)
@@ -8,7 +8,7 @@
     PREPARED/clips/ID/features.npy   [T, 4, 41] float32, `datasets.audio.features` of audio.wav
     PREPARED/clips/ID/pose.npy       [T, 6] float32, rad and mm in the camera of `datasets.pose`
     PREPARED/clips/ID/mouth.npy      [T, 4] float32, mouth centre x, y, width and opening in pixels of a 256x256 frame
-    PREPARED/clips/ID/eyes.npy       [T, 2, 4] float32, the same of both eyes and their lids, the left one in the picture first
+    PREPARED/clips/ID/eyes.npy       [T, 2, 4] float32, the same of both eyes, the left one in the picture first
     PREPARED/clips/ID/clip.json      this clip's row of the manifest
 
 A clip's folder is written beside its place and renamed, so that a folder under `clips/` is always whole.
@@ -19,74 +19,59 @@ H W picture.
 """
 
 import csv
-import hashlib
 import io
 import json
-import os
-import shutil
 import wave
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from datasets.errors import DataError
+from datasets.files import file_digest, folder_written_beside, write_atomically
+from datasets.media.image import resized
+from datasets.media.streams import FPS, SAMPLE_RATE
 from datasets.pose import RELEASED_RANGE, PoseRange
 
-FPS = 25
-SAMPLE_RATE = 16_000
 SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
 SPLITS = ("train", "val", "test")
 JPEG_QUALITY = 95
 MANIFEST, REJECTED, POSE_RANGE = "manifest.csv", "rejected.csv", "pose_range.json"
+CHECKED = ("frames.zip", "audio.wav", "features.npy", "pose.npy")  # files whose digest the manifest holds ...
+DIGEST = 16  # ... this many hexadecimal digits of it
 LOCAL_HEADER = 30  # bytes of a zip entry's header; its last four hold the lengths of name and extra field
 FEATURE_TAIL_SAMPLES = 400 - 160 - 159  # sound past the last frame that still completes its fourth 25 ms window
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of the manifest.
+class ClipRow:
+    """One line of the manifest."""
 
-    Attributes:
-        id: name of the clip and of its folder.
-        identity: the speaker; no identity may appear in two splits.
-        split: train, val or test.
-        frames: number of frames T (25 fps).
-        size: height and width of the frames, pixels.
-        source: the file the clip was made from, relative to the raw corpus.
-        start_s: time in the source of frame 0, seconds.
-        crop: "x y side", the square of the source picture that was kept, in its pixels.
-        offset_s: how much later the sound was taken than the picture, seconds (corrects the source's A/V offset).
-        pose_source: landmarks, openface, openface-csv or synthetic.
-        pose_success: share of frames whose pose was measured; the others are interpolated.
-        voiced: share of audio windows with pitch.
-        sha256: first 16 hex digits of the SHA-256 of frames.zip, audio.wav, features.npy and pose.npy, in this order.
-    """
-
-    id: str
-    identity: str
-    split: str
-    frames: int
-    size: int
-    source: str
-    start_s: float
-    crop: str
-    offset_s: float
-    pose_source: str
-    pose_success: float
-    voiced: float
-    sha256: str
+    id: str  # name of the clip and of its folder
+    identity: str  # the speaker; no identity may appear in two splits
+    split: str  # train, val or test
+    frames: int  # number of frames T (25 fps)
+    size: int  # height and width of the frames, pixels
+    source: str  # the file the clip was made from, relative to the raw corpus
+    start_s: float  # time in the source of frame 0, seconds
+    crop: str  # "x y side", the square of the source picture that was kept, in its pixels
+    offset_s: float  # how much later the sound was taken than the picture, seconds (corrects the source's A/V offset)
+    pose_source: str  # landmarks, openface, openface-csv or synthetic
+    pose_success: float  # share of frames whose pose was measured; the others are interpolated
+    voiced: float  # share of audio windows with pitch
+    sha256: str  # first DIGEST hex digits of the SHA-256 of each file in CHECKED, in this order
 
 
 @dataclass(frozen=True)
 class Clip:
     """One prepared clip: its row of the manifest, its position in the manifest, and its folder."""
 
-    row: Row
+    row: ClipRow
     index: int
     folder: Path
 
@@ -95,7 +80,7 @@ class Clip:
         """Number of frames T."""
         return self.row.frames
 
-    def read_frames(self, indices: Sequence[int], size: int | None = None) -> np.ndarray:
+    def read_frames(self, indices: Sequence[int] | np.ndarray, size: int | None = None) -> np.ndarray:
         """Frames by number -> uint8 RGB [N, H, W, 3], resized to `size` pixels if they are of another one.
 
         Raises:
@@ -112,9 +97,8 @@ class Clip:
                     picture = cv2.imdecode(np.frombuffer(archive.read(length), np.uint8), cv2.IMREAD_COLOR)
                     if picture is None:
                         raise DataError(f"{path}: frame {index} is not a readable JPEG; prepare the clip again")
-                    if size not in (None, picture.shape[0]):
-                        smooth = cv2.INTER_AREA if size < picture.shape[0] else cv2.INTER_LINEAR
-                        picture = cv2.resize(picture, (size, size), interpolation=smooth)
+                    if size is not None:
+                        picture = resized(picture, size, size)
                     frames.append(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
         except (OSError, IndexError, zipfile.BadZipFile, cv2.error) as error:
             raise DataError(
@@ -131,11 +115,14 @@ class Clip:
         return self._array("pose.npy", (self.frames, 6))
 
     def mouth(self) -> np.ndarray:
-        """Mouth centre x, y, width and opening (inner lips) [T, 4] float32, pixels of a 256x256 frame; NaN if unknown."""
+        """Mouth centre x, y, width and opening of the inner lips, pixels of a 256x256 frame; NaN if unknown.
+
+        float32 [T, 4].
+        """
         return self._array("mouth.npy", (self.frames, 4))
 
     def eyes(self) -> np.ndarray:
-        """Centre x, y, width and opening of both eyes [T, 2, 4] float32, the left one in the picture first, else as `mouth`.
+        """Centre x, y, width and opening of both eyes [T, 2, 4] float32, the left one in the picture first, as `mouth`.
 
         All NaN in a corpus that was prepared before eyes were measured.
         """
@@ -173,6 +160,17 @@ def _frame_places(path: Path) -> np.ndarray:
             name, extra = np.frombuffer(file.read(4), "<u2")
             place[:] = entry.header_offset + LOCAL_HEADER + int(name) + int(extra), entry.file_size
     return places
+
+
+def mouth_boxes(mouth_N4: np.ndarray) -> np.ndarray:
+    """Centre, width and opening [..., 4] (pixels of 256) -> box (left, top, right, bottom) in [-1, 1]; 0 if unknown.
+
+    The box is 1.5 mouths wide and as high as one mouth's width plus the opening: lips and some chin. Eyes likewise.
+    """
+    x, y, width, opening = np.moveaxis(mouth_N4, -1, 0)
+    half_width, half_height = 0.75 * width, (width + opening) / 2
+    box = np.stack([x - half_width, y - half_height, x + half_width, y + half_height], axis=-1)
+    return np.nan_to_num((box + 0.5) / 128 - 1, nan=0.0) * np.isfinite(mouth_N4).all(axis=-1, keepdims=True)
 
 
 def load_manifest(root: str | Path, split: str | None = None) -> list[Clip]:
@@ -220,26 +218,28 @@ def measure_pose_range(clips: Iterable[Clip]) -> PoseRange:
     pose_NP = np.concatenate([clip.pose() for clip in clips]).astype(np.float64)
     low, high = np.percentile(pose_NP, [0.5, 99.5], axis=0)
     margin = np.maximum(0.1 * (high - low), (np.array([0.05] * 3 + [5.0] * 3) - (high - low)) / 2)
-    limits = [tuple(round(float(value), 4) for value in side) for side in (low - margin, high + margin)]
+    limits: list[Any] = [tuple(round(float(value), 4) for value in side) for side in (low - margin, high + margin)]
     return PoseRange(*limits)
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path) -> list[ClipRow]:
     """Rows of a manifest. Raises DataError that names the line."""
-    kinds = {field.name: field.type for field in fields(Row)}
+    kinds: dict[str, Any] = {field.name: field.type for field in fields(ClipRow)}
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         if reader.fieldnames != list(kinds):
             raise DataError(f"{path}: columns {reader.fieldnames}, wanted {list(kinds)}; prepare the corpus again")
         try:
-            return [Row(**{name: kinds[name](value) for name, value in line.items()}) for line in reader]
+            return [ClipRow(**{name: kinds[name](value) for name, value in line.items()}) for line in reader]
         except (TypeError, ValueError) as error:
             raise DataError(f"{path}, line {reader.line_num}: {error}") from error
 
 
-def write_rows(path: Path, rows: Iterable[Row]) -> None:
+def write_rows(path: Path, rows: Iterable[ClipRow]) -> None:
     """Write a manifest, sorted by id, in one move."""
-    write_table(path, [field.name for field in fields(Row)], (asdict(row) for row in sorted(rows, key=lambda r: r.id)))
+    write_table(
+        path, [field.name for field in fields(ClipRow)], (asdict(row) for row in sorted(rows, key=lambda r: r.id))
+    )
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[dict]) -> None:
@@ -251,17 +251,10 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[dict]) -> Non
     write_atomically(path, text.getvalue().encode())
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write beside the path, then rename."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(content)
-    os.replace(partial, path)
-
-
-def existing_row(root: Path, clip_id: str) -> Row | None:
+def existing_row(root: Path, clip_id: str) -> ClipRow | None:
     """The row of a clip whose folder is already there, or None."""
     path = root / "clips" / clip_id / "clip.json"
-    return Row(**json.loads(path.read_text())) if path.is_file() else None
+    return ClipRow(**json.loads(path.read_text())) if path.is_file() else None
 
 
 def write_clip(
@@ -283,7 +276,7 @@ def write_clip(
     pose_success: float = 1.0,
     eyes_T24: np.ndarray | None = None,
     extra: dict[str, np.ndarray] | None = None,
-) -> Row:
+) -> ClipRow:
     """Write one clip's folder, whole or not at all.
 
     Args:
@@ -299,43 +292,36 @@ def write_clip(
     assert len(pose_TP) == len(mouth_T4) == length > 0, (len(pose_TP), len(mouth_T4), length)
     if row := existing_row(root, id):
         return row
-    folder = root / "clips" / id
-    partial = root / "clips" / f".{id}.{os.getpid()}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    size = _write_frames(partial / "frames.zip", frames, length)
-    with wave.open(str(partial / "audio.wav"), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
-        file.writeframes(np.ascontiguousarray(pcm, np.int16).tobytes())
-    np.save(partial / "features.npy", features_TAF.astype(np.float32))
-    np.save(partial / "pose.npy", pose_TP.astype(np.float32))
-    np.save(partial / "mouth.npy", mouth_T4.astype(np.float32))
-    if eyes_T24 is not None:
-        np.save(partial / "eyes.npy", eyes_T24.astype(np.float32))
-    if extra:
-        np.savez(partial / "truth.npz", **extra)
-    row = Row(
-        id=id,
-        identity=identity,
-        split=split,
-        frames=length,
-        size=size,
-        source=source,
-        start_s=round(float(start_s), 3),
-        crop=crop,
-        offset_s=round(float(offset_s), 4),
-        pose_source=pose_source,
-        pose_success=round(float(pose_success), 4),
-        voiced=round(float(features_TAF[:, :, 40].mean()), 4),
-        sha256=" ".join(_digest(partial / name) for name in ("frames.zip", "audio.wav", "features.npy", "pose.npy")),
-    )
-    (partial / "clip.json").write_text(json.dumps(asdict(row)))
-    try:
-        os.rename(partial, folder)
-    except OSError:  # another process was first: its clip is the same
-        shutil.rmtree(partial)
+    with folder_written_beside(root / "clips" / id) as partial:
+        size = _write_frames(partial / "frames.zip", frames, length)
+        with wave.open(str(partial / "audio.wav"), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(SAMPLE_RATE)
+            file.writeframes(np.ascontiguousarray(pcm, np.int16).tobytes())
+        np.save(partial / "features.npy", features_TAF.astype(np.float32))
+        np.save(partial / "pose.npy", pose_TP.astype(np.float32))
+        np.save(partial / "mouth.npy", mouth_T4.astype(np.float32))
+        if eyes_T24 is not None:
+            np.save(partial / "eyes.npy", eyes_T24.astype(np.float32))
+        if extra:
+            np.savez(partial / "truth.npz", **extra)  # type: ignore[arg-type]  # numpy keeps the name allow_pickle
+        row = ClipRow(
+            id=id,
+            identity=identity,
+            split=split,
+            frames=length,
+            size=size,
+            source=source,
+            start_s=round(float(start_s), 3),
+            crop=crop,
+            offset_s=round(float(offset_s), 4),
+            pose_source=pose_source,
+            pose_success=round(float(pose_success), 4),
+            voiced=round(float(features_TAF[:, :, 40].mean()), 4),
+            sha256=" ".join(file_digest(partial / name)[:DIGEST] for name in CHECKED),
+        )
+        (partial / "clip.json").write_text(json.dumps(asdict(row)))
     return row
 
 
@@ -356,17 +342,12 @@ def _write_frames(path: Path, frames: Iterable[np.ndarray], length: int) -> int:
     return height
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-
-
 def verify(clip: Clip) -> Iterator[str]:
     """What is wrong with a clip's files, one sentence each: checksums, shapes, numbers that are not finite."""
-    names = ("frames.zip", "audio.wav", "features.npy", "pose.npy")
-    for name, digest in zip(names, clip.row.sha256.split(), strict=True):
+    for name, digest in zip(CHECKED, clip.row.sha256.split(), strict=True):
         if not (clip.folder / name).is_file():
             yield f"{clip.row.id}: {name} is missing"
-        elif _digest(clip.folder / name) != digest:
+        elif file_digest(clip.folder / name)[:DIGEST] != digest:
             yield f"{clip.row.id}: {name} is not the file that was prepared (checksum differs)"
     try:
         if not np.isfinite(clip.features()).all() or not np.isfinite(clip.pose()).all():

@@ -13,36 +13,25 @@ from torch.utils.data import Dataset
 
 from datasets.augment import ColorJitter, jitter_voice
 from datasets.clips import load_manifest, load_pose_range
-from datasets.fomm import to_float
-from datasets.sampling import choices, grouped, shuffled
+from datasets.media.image import to_float
+from datasets.sampling import choices, clamped, grouped, padded, shuffled
 
 MIRROR = np.array([1, -1, -1, -1, 1, 1], np.float32)  # what a mirrored picture does to (rx, ry, rz, tx, ty, tz)
 
 
 @dataclass(frozen=True)
 class HeadPoseDataConfig:
-    """Attributes:
-    root: the prepared corpus.
-    split: train, val or test.
-    seed: of the order and of every random choice.
-    window: frames T in an item (Sec. 3.2).
-    random_start: where the window starts in a longer clip: anywhere, or (validation) at its first frame.
-    identity_sampling: an item is a speaker and then one of its clips, else a clip.
-    repeats: how often each item comes in an epoch.
-    augment: mirror picture and poses, jitter the picture's colours and the voice's pitch and level (ours; off in the
-        paper's settings, meant for few speakers).
-    size: of the picture, pixels; the training script sets it, like seed, from its own configuration.
-    """
+    """Which windows are drawn from which corpus."""
 
-    root: str = "data/vox"
-    split: str = "train"
-    seed: int = 0
-    window: int = 256
-    random_start: bool = True
-    identity_sampling: bool = False
-    repeats: int = 1
+    root: str = "data/vox"  # the prepared corpus
+    split: str = "train"  # train, val or test
+    window: int = 256  # frames T in an item (Sec. 3.2)
+    random_start: bool = True  # the window starts anywhere in a longer clip; else (validation) at its first frame
+    identity_sampling: bool = False  # an item is a speaker and then one of its clips; else a clip
+    repeats: int = 1  # how often each item comes in an epoch
+    # Mirror picture and poses, jitter the picture's colours and the voice's pitch and level (ours; off in the paper's
+    # settings, meant for few speakers).
     augment: bool = False
-    size: int = 256
 
     def __post_init__(self) -> None:
         if self.window < 1 or self.repeats < 1:
@@ -50,30 +39,28 @@ class HeadPoseDataConfig:
 
 
 class HeadPoseBatch(NamedTuple):
-    """One window that starts at frame s of a clip.
+    """One window that starts at frame s of a clip."""
 
-    Attributes:
-        image_CHW: frame s, RGB float32 [0, 1].
-        audio_TAF: features of frames s ... s+T-1; zeros past the clip's end, as the released inference pads.
-        pose_TP: normalised poses of frames s ... s+T: T+1 rows. Row 0 belongs to the image, row i+1 is what audio i
-            leads to (the released model's order). Past the end the last pose is repeated.
-        valid_T: True where audio i and pose row i+1 are both real.
-        clip: row in the manifest. index: n.
-    """
-
-    image_CHW: Tensor
-    audio_TAF: Tensor
+    image_CHW: Tensor  # frame s, RGB float32 [0, 1]
+    audio_TAF: Tensor  # features of frames s ... s+T-1; zeros past the clip's end, as the released inference pads
+    # Normalised poses of frames s ... s+T: T+1 rows. Row 0 belongs to the image, row i+1 is what audio i leads to (the
+    # released model's order). Past the end the last pose is repeated.
     pose_TP: Tensor
-    valid_T: Tensor
-    clip: int
-    index: int
+    valid_T: Tensor  # True where audio i and pose row i+1 are both real
+    clip: int  # row in the manifest
+    index: int  # type: ignore[assignment]  # the item's number n; hides tuple.index
 
 
 class HeadPoseData(Dataset):
-    """Endless windows: `data[n]` is the same for the same (config, n), for any n >= 0; `len(data)` is one epoch."""
+    """Endless windows: `data[n]` is the same for the same arguments and n, for any n >= 0; `len(data)` is one epoch.
 
-    def __init__(self, config: HeadPoseDataConfig):
-        self.config = config
+    Args:
+        seed: of the order and of every random choice.
+        size: of the picture, pixels.
+    """
+
+    def __init__(self, config: HeadPoseDataConfig, seed: int, size: int) -> None:
+        self.config, self.seed, self.size = config, seed, size
         self.clips = load_manifest(config.root, config.split)
         self.groups = grouped(self.clips, config.identity_sampling)
         self.pose_range = load_pose_range(config.root)
@@ -84,12 +71,12 @@ class HeadPoseData(Dataset):
 
     def __getitem__(self, n: int) -> HeadPoseBatch:
         window = self.config.window
-        random = choices(self.config.seed, n)
-        group = self.groups[shuffled(self.config.seed, n, len(self)) % len(self.groups)]
+        random = choices(self.seed, n)
+        group = self.groups[shuffled(self.seed, n, len(self)) % len(self.groups)]
         clip = group[random.integers(len(group))]
         last_start = max(clip.frames - window - 1, 0)
         start = int(random.integers(last_start + 1)) if self.config.random_start else 0
-        picture_1HWC = clip.read_frames([start], self.config.size)
+        picture_1HWC = clip.read_frames([start], self.size)
         audio_TAF = clip.features()[start : start + window]
         pose_TP = clip.pose()[clamped(start, window + 1, clip.frames)]
         if self.config.augment:
@@ -104,14 +91,3 @@ class HeadPoseData(Dataset):
             clip=clip.index,
             index=n,
         )
-
-
-def clamped(start: int, length: int, frames: int) -> np.ndarray:
-    """Numbers start ... start+length-1 of a clip; past its end the last frame again."""
-    return np.minimum(np.arange(start, start + length), frames - 1)
-
-
-def padded(rows: np.ndarray, length: int, padding: str = "zeros") -> np.ndarray:
-    """Rows continued up to a length, with zeros or ("edge") with the last row again."""
-    after = rows[-1:] if padding == "edge" else np.zeros_like(rows[-1:])
-    return np.concatenate([rows, np.repeat(after, length - len(rows), axis=0)])

@@ -16,8 +16,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from datasets.clips import FPS, REJECTED, SPLITS, Clip, load_manifest, load_pose_range, verify, write_atomically
-from datasets.errors import DataError
+from datasets import command
+from datasets.clips import REJECTED, SPLITS, Clip, load_manifest, load_pose_range, verify
+from datasets.media.image import write_png
+from datasets.media.streams import FPS
 from datasets.pose import render_boxes
 
 AXES = ("rx rad", "ry rad", "rz rad", "tx mm", "ty mm", "tz mm")
@@ -31,9 +33,9 @@ def leaks(clips: list[Clip]) -> list[str]:
     for clip in clips:
         splits[clip.row.identity].add(clip.row.split)
     return [
-        f"identity {identity} is in {' and '.join(sorted(found))}: evaluation would know the face"
-        for identity, found in sorted(splits.items())
-        if len(found) > 1
+        f"identity {identity} is in {' and '.join(sorted(its_splits))}: evaluation would know the face"
+        for identity, its_splits in sorted(splits.items())
+        if len(its_splits) > 1
     ]
 
 
@@ -46,7 +48,8 @@ def describe(root: Path, clips: list[Clip]) -> str:
             frames = np.array([row.frames for row in rows])
             lines.append(
                 f"  {split:5} {len(rows):6} clips {len({row.identity for row in rows}):5} identities "
-                f"{frames.sum() / FPS / 60:8.1f} min; frames a clip {frames.min()} - {np.median(frames):.0f} - {frames.max()}"
+                f"{frames.sum() / FPS / 60:8.1f} min; "
+                f"frames a clip {frames.min()} - {np.median(frames):.0f} - {frames.max()}"
             )
     sources = Counter(clip.row.pose_source for clip in clips)
     success = np.array([clip.row.pose_success for clip in clips])
@@ -142,7 +145,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m datasets.inspect", description=__doc__.split("\n")[0])
     parser.add_argument("root", type=Path, help="the prepared corpus")
     parser.add_argument("--sheet", type=Path, help="where the contact sheet goes (default ROOT/sheet.png)")
-    parser.add_argument("--clips", type=int, default=8, help="clips on the contact sheet")
+    parser.add_argument("--clips", type=command.positive, default=8, help="clips on the contact sheet")
     parser.add_argument("--verify", action="store_true", help="read every file and compare its checksum")
     args = parser.parse_args(arguments)
     clips = load_manifest(args.root)
@@ -151,8 +154,7 @@ def main(arguments: list[str] | None = None) -> int:
     if args.verify:
         errors += [problem for clip in clips for problem in verify(clip)]
     sheet = args.sheet or args.root / "sheet.png"
-    picture = contact_sheet(pick(clips, args.clips))
-    write_atomically(sheet, cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())
+    write_png(sheet, contact_sheet(pick(clips, args.clips)))
     print(f"  contact sheet: {sheet}")
     for error in errors:
         print(f"error: {error}", file=sys.stderr)
@@ -160,8 +162,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (DataError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command.run(main)

@@ -2,15 +2,15 @@
 
     python -m datasets.join --output data/all data/grid data/vox
 
-The clips are not copied: `OUTPUT/clips/ID` are links to their folders, so the parts must stay where they are. Splits are
-those of the parts. Poses are scaled by the limits of the joined training clips (`pose_range.json`).
+The clips are not copied: `OUTPUT/clips/ID` are links to their folders, so the parts must stay where they are. Splits
+are those of the parts. Poses are scaled by the limits of the joined training clips (`pose_range.json`).
 """
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
+from datasets import command
 from datasets.clips import MANIFEST, Clip, load_manifest, measure_pose_range, save_pose_range, write_rows
 from datasets.errors import DataError
 
@@ -57,8 +57,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (DataError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command.run(main)

@@ -1,6 +1,6 @@
 """Windows of sound, head boxes and frames, for the motion field generator N_M (Sec. 3.3; T = 64, LRW 32).
 
-Letters: T video frame, A audio window in a frame (4), F audio feature (41), C H W picture.
+Letters: T video frame, A audio window in a frame (4), F audio feature (41), C H W picture or heatmap, K keypoint.
 """
 
 from dataclasses import dataclass
@@ -12,47 +12,29 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datasets.augment import ColorJitter, jitter_voice
-from datasets.clips import load_manifest
-from datasets.fomm import mouth_boxes, to_float
-from datasets.headpose import clamped, padded
+from datasets.clips import load_manifest, mouth_boxes
+from datasets.media.image import to_float
 from datasets.pose import render_boxes
-from datasets.sampling import choices, grouped, shuffled
+from datasets.sampling import choices, clamped, grouped, padded, shuffled
+from datasets.targets import TargetStore
 
 
 @dataclass(frozen=True)
 class MotionFieldDataConfig:
-    """Attributes:
-    root: the prepared corpus.
-    split: train, val or test.
-    seed: of the order and of every random choice.
-    window: frames T in an item (Sec. 3.3: 64; Sec. 4.2: 32 for LRW).
-    random_start: window and reference frame anywhere in the clip, or (validation) both at its first frame.
-    identity_sampling: an item is a speaker and then one of its clips, else a clip.
-    repeats: how often each item comes in an epoch.
-    augment: jitter the reference picture's colours and the voice's pitch and level (ours; off in the paper's settings,
-        meant for few speakers).
-    size: of the pictures, pixels; the training script sets it, like seed and window, from its own configuration.
-    audio_padding: what follows the sound of a clip shorter than the window: its last frame again, or zeros as in the
-        released inference; the training script sets it from the network's configuration, which inference follows too.
-    pictures: how many of the window's real frames are read, chosen at random (None: all T; the first phase of N_M
-        needs none, the second a few).
-    """
+    """Which windows are drawn from which corpus."""
 
-    root: str = "data/vox"
-    split: str = "train"
-    seed: int = 0
-    window: int = 64
-    random_start: bool = True
-    identity_sampling: bool = False
-    repeats: int = 1
+    root: str = "data/vox"  # the prepared corpus
+    split: str = "train"  # train, val or test
+    random_start: bool = True  # window and reference anywhere in the clip; else (validation) both at its first frame
+    identity_sampling: bool = False  # an item is a speaker and then one of its clips; else a clip
+    repeats: int = 1  # how often each item comes in an epoch
+    # Jitter the reference picture's colours and the voice's pitch and level (ours; off in the paper's settings, meant
+    # for few speakers).
     augment: bool = False
-    size: int = 256
-    audio_padding: Literal["edge", "zeros"] = "edge"
-    pictures: int | None = None
 
     def __post_init__(self) -> None:
-        if self.window < 1 or self.repeats < 1:
-            raise ValueError(f"window is {self.window} and repeats {self.repeats}, wanted at least 1 each")
+        if self.repeats < 1:
+            raise ValueError(f"repeats is {self.repeats}, wanted at least 1")
 
 
 class MotionFieldBatch(NamedTuple):
@@ -60,37 +42,46 @@ class MotionFieldBatch(NamedTuple):
 
     A clip shorter than the window (LRW: 29 of 32) is padded at its end: audio as `audio_padding` says; boxes, frames
     and mouths with the last one. `valid_T` is False there.
-
-    Attributes:
-        reference_CHW: another frame of the clip (random), or its first; RGB float32 [0, 1].
-        reference_box_HW: head box of that frame's pose, as box_THW.
-        audio_TAF: features, float32.
-        box_THW: head boxes of the true poses, uint8 0 or 255, always 256x256.
-        frames_TCHW: the frames that were read, RGB uint8: R of the T, or all.
-        chosen_R: their numbers in the window, rising.
-        mouth_T4: the mouth's box (left, top, right, bottom) in [-1, 1], 0 where it is not known.
-        valid_T: True for real frames.
-        clip: row in the manifest. index: n. start: number of the window's first frame.
     """
 
-    reference_CHW: Tensor
-    reference_box_HW: Tensor
-    audio_TAF: Tensor
-    box_THW: Tensor
-    frames_TCHW: Tensor
-    chosen_R: Tensor
-    mouth_T4: Tensor
-    valid_T: Tensor
-    clip: int
-    index: int
-    start: int
+    reference_CHW: Tensor  # another frame of the clip (random), or its first; RGB float32 [0, 1]
+    reference_box_HW: Tensor  # head box of that frame's pose, as box_THW
+    audio_TAF: Tensor  # features, float32
+    box_THW: Tensor  # head boxes of the true poses, uint8 0 or 255, always 256x256
+    frames_TCHW: Tensor  # the frames that were read, RGB uint8: R of the T, or all
+    chosen_R: Tensor  # their numbers in the window, rising
+    mouth_T4: Tensor  # the mouth's box (left, top, right, bottom) in [-1, 1], 0 where it is not known
+    valid_T: Tensor  # True for real frames
+    clip: int  # row in the manifest
+    index: int  # type: ignore[assignment]  # the item's number n; hides tuple.index
+    start: int  # number of the window's first frame
 
 
 class MotionFieldData(Dataset):
-    """Endless windows: `data[n]` is the same for the same (config, n), for any n >= 0; `len(data)` is one epoch."""
+    """Endless windows: `data[n]` is the same for the same arguments and n, for any n >= 0; `len(data)` is one epoch.
 
-    def __init__(self, config: MotionFieldDataConfig):
-        self.config = config
+    Args:
+        seed: of the order and of every random choice.
+        size: of the pictures, pixels.
+        window: frames T in an item (Sec. 3.3: 64; Sec. 4.2: 32 for LRW).
+        audio_padding: what follows the sound of a clip shorter than the window: its last frame again, or zeros as in
+            the released inference.
+        pictures: how many of the window's real frames are read, chosen at random (None: all T; the first phase of N_M
+            needs none, the second a few).
+    """
+
+    def __init__(
+        self,
+        config: MotionFieldDataConfig,
+        seed: int,
+        size: int,
+        window: int,
+        audio_padding: Literal["edge", "zeros"] = "edge",
+        pictures: int | None = None,
+    ) -> None:
+        assert window >= 1, window
+        self.config, self.seed, self.size = config, seed, size
+        self.window, self.audio_padding, self.pictures = window, audio_padding, pictures
         self.clips = load_manifest(config.root, config.split)
         self.groups = grouped(self.clips, config.identity_sampling)
         self.jitter = ColorJitter()
@@ -99,9 +90,9 @@ class MotionFieldData(Dataset):
         return len(self.groups) * self.config.repeats
 
     def __getitem__(self, n: int) -> MotionFieldBatch:
-        window = self.config.window
-        random = choices(self.config.seed, n)
-        group = self.groups[shuffled(self.config.seed, n, len(self)) % len(self.groups)]
+        window = self.window
+        random = choices(self.seed, n)
+        group = self.groups[shuffled(self.seed, n, len(self)) % len(self.groups)]
         clip = group[random.integers(len(group))]
         start = reference = 0
         if self.config.random_start:
@@ -109,12 +100,12 @@ class MotionFieldData(Dataset):
             reference = int(random.integers(clip.frames))
         rows = clamped(start, window, clip.frames)
         real = rows[: clip.frames - start]
-        if self.config.pictures is None:
+        if self.pictures is None:
             chosen = np.arange(window)
         else:
-            chosen = np.sort(random.choice(len(real), self.config.pictures, replace=len(real) < self.config.pictures))
+            chosen = np.sort(random.choice(len(real), self.pictures, replace=len(real) < self.pictures))
         wanted, place = np.unique(rows[chosen], return_inverse=True)  # padding repeats the last frame: read it once
-        pictures_NHWC = clip.read_frames([reference, *wanted], self.config.size)
+        pictures_NHWC = clip.read_frames([reference, *wanted], self.size)
         frames_RHWC = pictures_NHWC[1:][place]
         reference_1HWC, audio_TAF = pictures_NHWC[:1], clip.features()[real]
         if self.config.augment:
@@ -123,7 +114,7 @@ class MotionFieldData(Dataset):
         return MotionFieldBatch(
             reference_CHW=to_float(reference_1HWC)[0],
             reference_box_HW=torch.from_numpy(boxes_THW[0]),
-            audio_TAF=torch.from_numpy(padded(audio_TAF, window, self.config.audio_padding)),
+            audio_TAF=torch.from_numpy(padded(audio_TAF, window, self.audio_padding)),
             box_THW=torch.from_numpy(boxes_THW[1:]),
             frames_TCHW=torch.from_numpy(np.ascontiguousarray(frames_RHWC.transpose(0, 3, 1, 2))),
             chosen_R=torch.from_numpy(chosen),
@@ -133,3 +124,33 @@ class MotionFieldData(Dataset):
             index=n,
             start=start,
         )
+
+
+class Item(NamedTuple):
+    """A window with what N_D finds in its frames (`datasets.targets`)."""
+
+    window: MotionFieldBatch
+    position_TK2: Tensor
+    jacobian_TK22: Tensor
+    heatmap_TKHW: Tensor  # as it is stored, see `decode_heatmap`; empty where heatmaps count no more
+    clip: int
+    index: int  # type: ignore[assignment]  # the item's number n; hides tuple.index
+
+
+class Windows(Dataset):
+    """Windows of the corpus with N_D's targets. `heatmaps_until`: items from this one on carry no heatmaps."""
+
+    def __init__(self, data: MotionFieldData, store: TargetStore, heatmaps_until: int) -> None:
+        self.data, self.store, self.heatmaps_until = data, store, heatmaps_until
+        self.names = {clip.index: clip.row.id for clip in data.clips}
+        self.last = {clip.index: clip.frames - 1 for clip in data.clips}
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, n: int) -> Item:
+        window = self.data[n]
+        rows = np.minimum(window.start + np.arange(len(window.valid_T)), self.last[window.clip])
+        targets = self.store.read(self.names[window.clip], rows.tolist(), heatmaps=n < self.heatmaps_until)
+        position_TK2, jacobian_TK22, heatmap_TKHW = map(torch.from_numpy, targets)
+        return Item(window, position_TK2, jacobian_TK22, heatmap_TKHW, clip=window.clip, index=n)

@@ -46,12 +46,12 @@ class PoseRange:
 
     def normalise(self, pose_TP: np.ndarray) -> np.ndarray:
         """rad and mm [..., 6] -> about [-1, 1], float32."""
-        low, high = np.float32(self.minimum), np.float32(self.maximum)
+        low, high = np.array(self.minimum, np.float32), np.array(self.maximum, np.float32)
         return ((np.asarray(pose_TP, np.float32) - low) / (high - low) * 2 - 1).astype(np.float32)
 
     def denormalise(self, pose_TP: np.ndarray) -> np.ndarray:
         """About [-1, 1] [..., 6] -> rad and mm, float32. Inverse of `normalise`."""
-        low, high = np.float32(self.minimum), np.float32(self.maximum)
+        low, high = np.array(self.minimum, np.float32), np.array(self.maximum, np.float32)
         return (np.asarray(pose_TP, np.float32) + 1) / 2 * (high - low) + low
 
 

@@ -1,8 +1,8 @@
 """Marks that say "synthetic" on what this project makes (paper, Ethical Impact), and a reader of such marks.
 
-Every video carries container metadata and an XMP packet with IPTC's digital source type; a signed C2PA manifest is added
-where a certificate is given. Saved frames carry the same in a PNG text chunk. `python -m datasets.provenance FILE` prints
-what a file carries; it exits 0 if it is marked, 1 if not, 2 if it is no media file.
+Every video carries container metadata and an XMP packet with IPTC's digital source type; where a certificate is given,
+a signed C2PA manifest is added. Saved frames carry the same in a PNG text chunk. `python -m datasets.provenance FILE`
+prints what a file carries; it exits 0 if it is marked, 1 if not, 2 if it is no media file.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, BinaryIO
 import cv2
 import numpy as np
 
+from datasets import command
 from datasets.errors import DataError
 from datasets.files import require_file, written_beside
 
@@ -178,7 +178,7 @@ def _picture_text(path: Path) -> dict[str, str]:
     try:
         with Image.open(path) as image:
             image.load()
-            return {key: str(value) for key, value in image.info.items()}
+            return {str(key): str(value) for key, value in image.info.items()}
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"{path} is a damaged PNG ({error}); copy it again") from error
 
@@ -189,10 +189,10 @@ def _container_tags(path: Path) -> dict[str, str]:
     try:
         with av.open(f"file:{path}", metadata_errors="replace", options={"protocol_whitelist": "file"}) as container:
             tags = {key.lower(): value for key, value in container.metadata.items()}
-            found = {stream.type for stream in container.streams}
+            kinds = {stream.type for stream in container.streams}
     except (av.error.FFmpegError, ValueError) as error:
         raise DataError(f"{path} is not a media file that can be read ({error}); name an mp4") from error
-    if not found & {"video", "audio"}:
+    if not kinds & {"video", "audio"}:
         raise DataError(f"{path} holds neither picture nor sound; name a video file")
     return tags
 
@@ -239,8 +239,8 @@ def _c2pa_lines(path: Path) -> list[str]:
             state = reader.get_validation_state()
     except c2pa.C2paError:  # no manifest, or a kind of file that cannot have one
         return []
-    found = manifest.get("validation_status") or []
-    codes = ", ".join(sorted({status["code"] for status in found})) or "no remarks"
+    remarks = manifest.get("validation_status") or []
+    codes = ", ".join(sorted({status["code"] for status in remarks})) or "no remarks"
     active = manifest["manifests"][manifest["active_manifest"]]
     issuer = active.get("signature_info", {}).get("issuer", "unknown issuer")
     return [f"C2PA: manifest signed by {issuer}, validation state {state} ({codes})"]
@@ -252,14 +252,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("file", type=Path, help="a video (mp4 ...) or PNG")
     path = parser.parse_args(arguments).file
-    try:
-        marks = read_marks(path)
-    except (DataError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    marks = read_marks(path)
     print("\n".join(marks) if marks else f"{path} carries no mark of synthetic origin")
     return 0 if marks else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

@@ -39,3 +39,14 @@ def grouped(clips: Sequence[Clip], by_identity: bool) -> list[list[Clip]]:
     for clip in clips:
         groups.setdefault(clip.row.identity, []).append(clip)
     return list(groups.values())
+
+
+def clamped(start: int, length: int, frames: int) -> np.ndarray:
+    """Numbers start ... start+length-1 of a clip; past its end the last frame again."""
+    return np.minimum(np.arange(start, start + length), frames - 1)
+
+
+def padded(rows: np.ndarray, length: int, padding: str = "zeros") -> np.ndarray:
+    """Rows continued up to a length, with zeros or ("edge") with the last row again."""
+    after = rows[-1:] if padding == "edge" else np.zeros_like(rows[-1:])
+    return np.concatenate([rows, np.repeat(after, length - len(rows), axis=0)])

@@ -2,9 +2,9 @@
 
     python -m datasets.synthetic --output data/synthetic --clips 12 --seed 0
 
-A clip is a speech-like sound (syllables: a glottal pulse through two formants, pauses, closures, hissing consonants) and
-a head drawn by casting rays of the released camera on a textured ellipsoid under the pose that is stored, so that pose,
-box and picture agree. What can be learned, and what cannot:
+A clip is a speech-like sound (syllables: a glottal pulse through two formants, pauses, closures, hissing consonants)
+and a head: a textured ellipsoid, drawn with the released camera under the pose that is stored, so that pose, box and
+picture agree. What can be learned, and what cannot:
 
     loudness x first formant  -> mouth opening (exactly)
     second formant            -> mouth width (exactly)
@@ -20,7 +20,7 @@ Letters: T video frame, S sound sample, C control value (400 a second), H W pict
 
 import argparse
 import logging
-import multiprocessing
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,19 +29,20 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 from scipy.signal import lfilter
 
+from datasets import command
 from datasets.clips import (
     FEATURE_TAIL_SAMPLES,
-    FPS,
     MANIFEST,
-    SAMPLE_RATE,
     SAMPLES_PER_FRAME,
-    Row,
-    load_manifest,
+    Clip,
+    ClipRow,
     measure_pose_range,
     save_pose_range,
     write_clip,
     write_rows,
 )
+from datasets.errors import DataError
+from datasets.media.streams import FPS, SAMPLE_RATE
 from datasets.pose import BOX_SIZE, FOCAL_LENGTH, project
 
 logger = logging.getLogger(__name__)
@@ -397,7 +398,9 @@ def _draw_glasses(picture: np.ndarray, speaker: Speaker, pose: np.ndarray) -> No
         cv2.polylines(picture, [line], True, (25, 25, 30), max(1, round(2 * scale)), cv2.LINE_AA, 4)
 
 
-def draw_clip(root: Path, seed: int, number: int, speaker: Speaker, split: str, duration_s: float, size: int) -> Row:
+def draw_clip(
+    root: Path, seed: int, number: int, speaker: Speaker, split: str, duration_s: float, size: int
+) -> ClipRow:
     """Draw one clip and write it into the corpus. Pure function of the arguments but for the files."""
     from datasets.audio import features
 
@@ -490,8 +493,20 @@ def make_corpus(
     Args:
         clips: how many in all; every speaker gets the same number, give or take one.
         speakers: how many identities (default: a third of the clips, at least three where clips allow).
+        seed: of everything that is drawn, from 0 on.
         duration_s: of every clip. size: of the frames, pixels. workers: processes; they do not change the result.
+
+    Raises:
+        DataError: nothing can be drawn with these numbers.
     """
+    for name, value, least in (
+        ("clips", clips, 1),
+        ("seed", seed, 0),
+        ("size", size, 16),
+        ("seconds", duration_s, 0.2),
+    ):
+        if not value >= least:
+            raise DataError(f"a synthetic corpus with {name} {value}: wanted {least} or more")
     speakers = min(clips, speakers or max(3, clips // 3))
     people = [Speaker.draw(seed, number) for number in range(speakers)]
     (root / "clips").mkdir(parents=True, exist_ok=True)
@@ -500,13 +515,17 @@ def make_corpus(
         for number in range(clips)
     ]
     if workers > 1:
-        with multiprocessing.get_context("spawn").Pool(workers) as pool:
-            rows = pool.starmap(draw_clip, jobs, chunksize=1)
+        try:
+            with command.worker_pool(workers) as pool:
+                drawn = [pool.submit(draw_clip, *job) for job in jobs]  # not map, which prints a traceback on Ctrl-C
+                rows = [clip.result() for clip in drawn]
+        except BrokenProcessPool as error:
+            raise DataError("a worker process died, out of memory perhaps; try again with fewer workers") from error
     else:
         rows = [draw_clip(*job) for job in jobs]
-    write_rows(root / MANIFEST, rows)
-    train = load_manifest(root, "train")
+    train = [Clip(row, place, root / "clips" / row.id) for place, row in enumerate(rows) if row.split == "train"]
     save_pose_range(root, measure_pose_range(train), f"percentiles 0.5-99.5 of {len(train)} training clips, widened")
+    write_rows(root / MANIFEST, rows)  # last: where there is a manifest, the corpus is whole
 
 
 @dataclass(frozen=True)
@@ -528,18 +547,18 @@ def make_if_absent(root: str | Path, config: SyntheticConfig | None) -> None:
     make_corpus(Path(root), config.clips, config.seed, config.speakers, config.duration_s, config.size)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m datasets.synthetic", description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, required=True, help="folder of the new corpus")
-    parser.add_argument("--clips", type=int, default=12)
-    parser.add_argument("--speakers", type=int, help="default: a third of the clips")
+    parser.add_argument("--clips", type=command.positive, default=12)
+    parser.add_argument("--speakers", type=command.positive, help="default: a third of the clips")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a clip")
-    parser.add_argument("--size", type=int, default=256, help="height and width of the frames, pixels")
+    parser.add_argument("--size", type=command.positive, default=256, help="height and width of the frames, pixels")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=2, help="processes")
-    args = parser.parse_args()
+    parser.add_argument("--workers", type=command.positive, default=2, help="processes")
+    args = parser.parse_args(arguments)
     make_corpus(args.output, args.clips, args.seed, args.speakers, args.seconds, args.size, args.workers)
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main, interrupted="interrupted; the same command continues")

@@ -1,23 +1,25 @@
-"""What the frozen keypoint detector finds in every frame of a clip: the targets of N_M (Eq. 5), computed once, kept on disk.
+"""The keypoints of every frame of a clip, from the frozen detector: the targets of N_M (Eq. 5), computed once and kept.
 
-    DIR/KEY/CLIP.npz    position [F, K, 2], jacobian [F, K, 2, 2] float32; heatmap_0, heatmap_1 ... uint8 [<= 32, K, H, W]
+    DIR/KEY/CLIP.npz    position [F, K, 2] and jacobian [F, K, 2, 2], float32;
+                        heatmap_0, heatmap_1 ... uint8 [<= 32, K, H, W]
 
 KEY names the detector's weights and the pictures' size, so that targets of two detectors never mix. A heatmap is 134 kB
 in float32 (10 x 58 x 58), too much for a large corpus; it is kept as round(255 sqrt(h)) and deflated, in blocks of 32
 frames, so that a window does not unpack a whole clip. Decoded, a heatmap is off by at most 2 h^0.5 / 510 in a cell.
 
-Letters: F frame of a clip, T frame of a window, K keypoint, H W heatmap.
+Letters: F frame of a clip, T frame of a window, N frame, K keypoint, H W heatmap or picture, C colour.
 """
 
-import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from datasets.clips import Clip
 from datasets.errors import DataError
+from datasets.files import written_beside
 
 BLOCK = 32  # frames
 
@@ -52,19 +54,40 @@ class TargetStore:
     def has(self, clip_id: str) -> bool:
         return self.path(clip_id).is_file()
 
+    def fill(
+        self,
+        clips: Sequence[Clip],
+        detect: Callable[[np.ndarray], Targets],
+        image_size: int,
+        batch_size: int,
+        progress: Callable[[list[Clip]], Iterable[Clip]] = iter,
+    ) -> int:
+        """Keep the targets of every frame of every clip that has none here yet -> how many clips these were.
+
+        Args:
+            detect: uint8 frames_NHWC of a clip -> their targets, heatmaps encoded.
+            image_size: of the frames, pixels.
+            batch_size: frames that `detect` is given at a time.
+            progress: hands the clips on and shows how many are done (tqdm).
+        """
+        todo = [clip for clip in clips if not self.has(clip.row.id)]
+        for clip in progress(todo):
+            parts = []
+            for first in range(0, clip.frames, batch_size):
+                frames = range(first, min(first + batch_size, clip.frames))
+                parts.append(detect(clip.read_frames(frames, image_size)))
+            self.write(clip.row.id, Targets(*(np.concatenate(part) for part in zip(*parts, strict=True))))
+        return len(todo)
+
     def write(self, clip_id: str, targets: Targets) -> None:
         """Keep all frames of a clip, whole or not at all."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        blocks = {
+        blocks: dict[str, Any] = {
             f"heatmap_{first // BLOCK}": targets.heatmap_TKHW[first : first + BLOCK]
             for first in range(0, len(targets.heatmap_TKHW), BLOCK)
         }
-        partial = self.folder / f".{clip_id}.{os.getpid()}.npz"
-        try:
+        with written_beside(self.path(clip_id)) as partial:
             np.savez_compressed(partial, position=targets.position_TK2, jacobian=targets.jacobian_TK22, **blocks)
-            os.replace(partial, self.path(clip_id))
-        finally:
-            partial.unlink(missing_ok=True)
 
     def read(self, clip_id: str, frames: Sequence[int], heatmaps: bool) -> Targets:
         """Targets of some frames; without `heatmaps` that array is empty (0, 0, 0, 0).
@@ -72,14 +95,14 @@ class TargetStore:
         Raises:
             DataError: the file is missing or damaged.
         """
-        frames = np.asarray(frames)
+        rows = np.asarray(frames)
         try:
             with np.load(self.path(clip_id)) as file:
                 heatmap = np.zeros((0, 0, 0, 0), np.uint8)
                 if heatmaps:
-                    blocks = {block: file[f"heatmap_{block}"] for block in np.unique(frames // BLOCK)}
-                    heatmap = np.stack([blocks[frame // BLOCK][frame % BLOCK] for frame in frames])
-                return Targets(file["position"][frames], file["jacobian"][frames], heatmap)
+                    blocks = {block: file[f"heatmap_{block}"] for block in np.unique(rows // BLOCK)}
+                    heatmap = np.stack([blocks[row // BLOCK][row % BLOCK] for row in rows])
+                return Targets(file["position"][rows], file["jacobian"][rows], heatmap)
         except (OSError, KeyError, IndexError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(
                 f"{self.path(clip_id)}: cannot be read ({error}); delete it, it is computed again when training starts"

@@ -20,6 +20,8 @@ class RankBatchNorm(_BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
+        assert self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None and self.momentum is not None
         axes = [0, *range(2, input.dim())]
         x = input.float()
         count = dist.get_world_size() * x.numel() / x.shape[1]

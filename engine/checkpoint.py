@@ -1,7 +1,7 @@
 """Weights on disk: one safetensors file holds any subset of the networks, each with its configuration.
 
 Tensors are named `component.key`; the file's metadata carries `format` and `config` (JSON: component -> configuration),
-so that a reader needs nothing else. Training state (optimizers, RNG) is Accelerate's and lives in `engine.run`.
+so that a reader needs nothing else. Training state (optimizers, RNG) is Accelerate's, see `engine.run_folder`.
 """
 
 import contextlib
@@ -22,10 +22,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 FORMAT = "audio2head/1"
+_SCALAR = np._core.multiarray.scalar  # type: ignore[attr-defined] # numpy declares no types for its core
 # Old training files keep epoch numbers and losses as numpy scalars; these constructors hold plain numbers only.
 NUMPY_SCALARS = [
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
-    np._core.multiarray.scalar,
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+    _SCALAR,
     np.dtype,
     *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8")),
 ]
@@ -43,13 +44,13 @@ class Weights:
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def load_into(self, networks: dict[str, nn.Module], source: str) -> None:
-        """Fill every network that is here by its component name. Raises CheckpointError if none is, or one does not fit."""
-        found = networks.keys() & self.states.keys()
-        if not found:
+        """Fill every network whose component is here. Raises CheckpointError if none is, or one does not fit."""
+        common = networks.keys() & self.states.keys()
+        if not common:
             raise CheckpointError(
                 f"{source} holds {sorted(self.states)}, but none of {sorted(networks)} is wanted here"
             )
-        for name in sorted(found):
+        for name in sorted(common):
             load_strict(networks[name], self.states[name], f"{source} ({name})")
 
 
@@ -116,7 +117,8 @@ def load_torch_file(path: str | Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         if zipfile.is_zipfile(path):
             raise CheckpointError(
-                f"{path} holds Python objects beside tensors and is not loaded, since that could run code: {_first_line(error)}"
+                f"{path} holds Python objects beside tensors and is not loaded, since that could run code:"
+                f" {_first_line(error)}"
             ) from error
         raise CheckpointError(f"{path} is not a PyTorch checkpoint: {_first_line(error)}") from error
     except OSError:

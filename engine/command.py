@@ -1,13 +1,14 @@
-"""How scripts end: a user's mistake is one sentence on stderr and exit code 2, never a traceback."""
+"""How scripts start and end: options, torchrun's ranks, and mistakes as one sentence with exit code 2, no traceback."""
 
 import argparse
 import contextlib
 import errno
+import os
 import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from engine import config
 
@@ -27,9 +28,23 @@ def from_command_line(config_class: type[T], description: str | None) -> T:
     return config.load(config_class, arguments.config, arguments.overrides)
 
 
+class Place(NamedTuple):
+    """Which of several equal processes this one is."""
+
+    rank: int  # 0 ... ranks - 1
+    ranks: int
+    local_rank: int  # among those on this machine: the number of its GPU
+
+
+def from_torchrun() -> Place:
+    """This process's place among those that torchrun started; the first of one without it."""
+    rank, ranks, local_rank = (os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    return Place(int(rank or 0), int(ranks or 1), int(local_rank or 0))
+
+
 @contextlib.contextmanager
 def clean_exit(*user_errors: type[Exception]) -> Iterator[None]:
-    """Run a script's main body; turn `user_errors` and OSError into `error: ...` and exit 2, Ctrl-C and SIGTERM into 130.
+    """Run a script's main body; `user_errors` and OSError become `error: ...` and exit 2, Ctrl-C and SIGTERM 130.
 
     SIGTERM is raised as KeyboardInterrupt, so that temporary files are removed in either case.
     """

@@ -129,9 +129,8 @@ def _check_keys(config_class: type, data: Any, source: str, prefix: str) -> None
 def _nested_config(annotation: Any) -> type | None:
     """The dataclass inside `X` or `X | None`, if any."""
     if get_origin(annotation) in (typing.Union, types.UnionType):
-        found = [a for a in get_args(annotation) if dataclasses.is_dataclass(a)]
-        return found[0] if found else None
-    return annotation if dataclasses.is_dataclass(annotation) else None
+        return next((a for a in get_args(annotation) if isinstance(a, type) and dataclasses.is_dataclass(a)), None)
+    return annotation if isinstance(annotation, type) and dataclasses.is_dataclass(annotation) else None
 
 
 def _sentence(error: Any) -> str:

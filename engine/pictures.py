@@ -24,7 +24,7 @@ def with_points(image_BCHW: Tensor, position_BK2: Tensor) -> Tensor:
     for image, points in zip(_to_bytes(images), position_BK2.float().cpu().numpy(), strict=True):
         canvas = np.ascontiguousarray(image)
         for number, (x, y) in enumerate((points + 1) / 2 * (side - 1)):
-            hue = np.uint8([[[round(180 * number / len(points)), 255, 255]]])
+            hue = np.array([[[round(180 * number / len(points)), 255, 255]]], np.uint8)
             colour = cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0].tolist()
             cv2.circle(canvas, (round(float(x)), round(float(y))), max(2, side // 50), colour, -1, cv2.LINE_AA)
         drawn.append(torch.from_numpy(canvas).permute(2, 0, 1) / 255)

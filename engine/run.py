@@ -16,17 +16,16 @@ import contextlib
 import json
 import logging
 import math
-import os
 import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -34,25 +33,20 @@ from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, Dataset
-from torch.utils.data._utils.collate import default_collate
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from engine import config as configs
 from engine.batch_norm import synchronise_batch_norm
-from engine.checkpoint import CheckpointError, Weights, atomic_path, save_weights
+from engine.checkpoint import CheckpointError, Weights, atomic_path
+from engine.loading import Batches, Order
+from engine.run_folder import Best, RunFolder, State
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1  # of the folders under checkpoints/
+REPEAT_S = 5.0  # a signal that comes again so soon is the same wish: torchrun and a batch system both pass it on
+LOOK_S = 2.0  # how often ranks tell each other whether one was asked to stop; torchrun kills 30 s after the signal
 ON_HOST = ("index", "clip")  # fields of a batch that name its items: they stay on the CPU
-# Settings that do not change a number and may differ when a run goes on.
-MAY_CHANGE = {
-    f"run.{name}"
-    for name in ("max_steps", "dir", "device", "workers", "log_every", "sample_every", "validate_every", "save_every")
-} | {"run.keep_every", "run.tensorboard", "data.root"}
-
-Batch = TypeVar("Batch", bound=tuple)
 
 
 class RunError(ValueError):
@@ -61,41 +55,26 @@ class RunError(ValueError):
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How a run is run; nothing here is the paper's except where said.
+    """How a run is run; nothing here is the paper's."""
 
-    Attributes:
-        dir: where everything is written.
-        max_steps: updates of the weights after which the run is complete.
-        seed: of the first weights, the data order and every random choice.
-        device: auto (the GPU if there is one), cpu or cuda.
-        precision: fp32, bf16 (autocast; keypoints, grids and losses stay in float32), or auto: bf16 where the machine
-            computes in it. A CPU without such instructions is some 15 times slower in bf16 than in fp32 (measured).
-        accumulate: parts into which a rank's share of a batch is cut to save memory.
-        workers: processes that load data, a rank.
-        log_every, sample_every, validate_every, save_every: in steps.
-        keep_every: checkpoints at multiples of this many steps are kept for good; 0: only latest and best.
-        ema_decay: average of the weights that is validated and exported; 0: off.
-        channels_last: memory layout of pictures; faster convolutions on GPUs and mostly on CPUs.
-        compile: torch.compile the losses' modules; pays on long runs.
-        tensorboard: write RUN_DIR/tensorboard.
-    """
-
-    dir: str
-    max_steps: int
-    seed: int = 0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dir: str  # where everything is written
+    max_steps: int  # updates of the weights after which the run is complete
+    seed: int = 0  # of the first weights, the data order and every random choice
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: the GPU if there is one
+    # bf16 is autocast: keypoints, grids and losses stay in float32. auto: bf16 where the machine computes in it; a CPU
+    # without such instructions is some 15 times slower in bf16 than in fp32.
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
-    accumulate: int = 1
-    workers: int = 4
-    log_every: int = 100
+    accumulate: int = 1  # parts into which a rank's share of a batch is cut to save memory
+    workers: int = 4  # processes that load data, on each rank
+    log_every: int = 100  # steps, as the next three
     sample_every: int = 5000
     validate_every: int = 5000
     save_every: int = 1000
-    keep_every: int = 0
-    ema_decay: float = 0.0
-    channels_last: bool = True
-    compile: bool = False
-    tensorboard: bool = True
+    keep_every: int = 0  # checkpoints at multiples of so many steps are kept for good; 0: only latest and best
+    ema_decay: float = 0.0  # of the average of the weights that is validated and exported; 0: no average
+    channels_last: bool = True  # memory layout of pictures; faster convolutions on GPUs and mostly on CPUs
+    compile: bool = False  # torch.compile the losses' modules; pays on long runs
+    tensorboard: bool = True  # write RUN_DIR/tensorboard
 
     def __post_init__(self) -> None:
         if not self.dir:
@@ -136,13 +115,6 @@ class Optimizer(NamedTuple):
     name: str
 
 
-class Best(NamedTuple):
-    """The best validation so far."""
-
-    value: float
-    step: int
-
-
 @dataclass
 class _Pending:
     """Losses or gradient norms of one update that have not been looked at yet (on a GPU looking costs a wait)."""
@@ -170,6 +142,7 @@ class Run:
         self.stage, self.config = stage, config
         self.settings: RunConfig = config.run
         self.folder = Path(self.settings.dir)
+        self.kept = RunFolder(self.folder, self.settings.keep_every)
         if self.settings.device == "cuda" and not torch.cuda.is_available():
             raise configs.ConfigError("run.device is cuda, but torch sees no GPU here; use run.device=cpu")
         on_gpu = self.settings.device != "cpu" and torch.cuda.is_available()
@@ -178,7 +151,7 @@ class Run:
         if self.precision == "auto":
             self.precision = "bf16" if self.has_bf16 else "fp32"
         self.accelerator = Accelerator(
-            cpu=self.settings.device == "cpu",
+            cpu=not on_gpu,  # with "auto" too: Accelerate would otherwise start one run for each process
             mixed_precision="no" if self.precision == "fp32" else self.precision,
             gradient_accumulation_steps=self.settings.accumulate,
             # Buffers are equal on all ranks already: BatchNorm is synchronised.
@@ -193,13 +166,15 @@ class Run:
         self._average: AveragedModel | None = None
         self._inputs: dict[str, str] = {}
         self._batch: Any = None
-        self._loading: Any = None
+        self._loading: Batches | None = None
         self._losses: dict[str, Tensor] = {}
         self._norms: dict[str, Tensor] = {}
         self._record: dict[str, float] = {}
         self._pending: list[_Pending] = []
         self._clock = _Clock()
-        self._asked_to_stop = False
+        self._asked_to_stop_at: float | None = None
+        self._looked_at: tuple[int, float] | None = None  # step and time at which ranks last spoke of stopping
+        self._look_at = 0  # step at which they do so next
         self._improved = False
         self._old_handlers: dict[int, Any] = {}
         self._log_handlers: list[logging.Handler] = []
@@ -221,7 +196,8 @@ class Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        self._end_loading()
+        if self._loading is not None:
+            self._loading.close()
         for number, handler in self._old_handlers.items():
             signal.signal(number, handler)
         for closable in (self._bar, self._metrics, self._board):
@@ -235,21 +211,14 @@ class Run:
         # Leave the process group explicitly; gloo sometimes aborts when Python shuts down with it still open.
         self.accelerator.end_training()
 
-    def _end_loading(self) -> None:
-        """End the data workers now: torch does it when the iterator dies, but an error's traceback keeps that alive.
-
-        Workers ignore SIGTERM (`_outlive_signals`), so the interpreter would wait for them for ever.
-        """
-        end = getattr(self._loading, "_shutdown_workers", None)  # there is none without workers
-        if end is not None:
-            end()
-        self._loading = None
-
     def _ask_to_stop(self, number: int, frame: Any) -> None:
-        if self._asked_to_stop:  # asked twice: at once
+        if self._asked_to_stop_at is None:
+            self._asked_to_stop_at = time.monotonic()
+            logger.info(
+                "saving and stopping (signal %d); once more, after %.0f s, stops without saving", number, REPEAT_S
+            )
+        elif time.monotonic() - self._asked_to_stop_at > REPEAT_S:
             raise KeyboardInterrupt
-        self._asked_to_stop = True
-        logger.info("stopping after this step (signal %d); once more stops at once, without saving", number)
 
     def _start_log(self) -> None:
         root = logging.getLogger()
@@ -300,10 +269,11 @@ class Run:
     def _to_device(self, module: nn.Module) -> nn.Module:
         module = module.to(self.device)
         if self.settings.channels_last:
-            layouts = {nn.Conv2d: torch.channels_last, nn.Conv3d: torch.channels_last_3d}
             for part in module.modules():
-                if type(part) in layouts:
-                    part.to(memory_format=layouts[type(part)])
+                if type(part) is nn.Conv2d:
+                    part.to(memory_format=torch.channels_last)
+                elif type(part) is nn.Conv3d:
+                    part.to(memory_format=torch.channels_last_3d)
         return module
 
     def optimizer(self, module: nn.Module, optim: OptimConfig) -> Optimizer:
@@ -319,7 +289,7 @@ class Run:
         self._exported_configs = dict(network_configs)
         if self.settings.ema_decay:
             average = get_ema_multi_avg_fn(self.settings.ema_decay)
-            self._average = AveragedModel(self._exported, multi_avg_fn=average, use_buffers=True)
+            self._average = AveragedModel(self._exported, self.device, multi_avg_fn=average, use_buffers=True)
             self.accelerator.register_for_checkpointing(self._average)
 
     def resume(self, inputs: Mapping[str, str] | None = None) -> bool:
@@ -332,35 +302,19 @@ class Run:
             CheckpointError: it is of another stage, configuration or input, or not readable.
         """
         self._inputs = dict(inputs or {})
-        folders = self.checkpoints()
-        if folders:
-            self._load(folders[-1])
+        newest = self.kept.newest()
+        if newest is not None:
+            self._load(newest)
         if self.is_main:
-            for leftover in (self.folder / "checkpoints").glob(".*"):
-                shutil.rmtree(leftover, ignore_errors=True)
-            configs.save(self.config, self.folder / "config.yaml")
+            self.kept.clear_leftovers()
+            with atomic_path(self.folder / "config.yaml") as temporary:
+                configs.save(self.config, temporary)
             self._open_logs()
         self._clock = _Clock()
-        return bool(folders)
+        return newest is not None
 
     def _load(self, folder: Path) -> None:
-        try:
-            stored = json.loads((folder / "run.json").read_text())
-        except (OSError, ValueError) as error:
-            raise CheckpointError(
-                f"{folder} is not a complete checkpoint ({error}); delete it and start again"
-            ) from error
-        if stored.get("format") != FORMAT or stored["stage"] != self.stage:
-            raise CheckpointError(
-                f"{folder} is of stage {stored.get('stage')!r}, this is {self.stage!r}: choose another run.dir"
-            )
-        difference = differences(stored["config"], configs.to_dict(self.config), MAY_CHANGE)
-        difference += differences(stored["inputs"], self._inputs, set())
-        if difference:
-            raise CheckpointError(
-                f"{folder} was made with another configuration ({'; '.join(difference)}):"
-                " use that one again, or choose another run.dir"
-            )
+        state = self.kept.read(folder, self.stage, configs.to_dict(self.config), self._inputs)
         try:
             self.accelerator.load_state(str(folder))
         except (OSError, RuntimeError, SafetensorError, EOFError, KeyError, ValueError) as error:
@@ -368,8 +322,7 @@ class Run:
             raise CheckpointError(
                 f"{folder} cannot be read ({reason}); delete it to go on from the one before"
             ) from error
-        self.step = stored["step"]
-        self.best = Best(*stored["best"]) if stored["best"] else None
+        self.step, self.best = state.step, state.best
         logger.info("resumed at step %d from %s", self.step, folder)
 
     def _open_logs(self) -> None:
@@ -399,40 +352,28 @@ class Run:
                 f"optim.batch_size {batch_size} cannot be shared by {self.accelerator.num_processes} ranks"
                 f" x {self.settings.accumulate} accumulation steps"
             )
-        self._loading = iter(self._loader(dataset, batch_size))
-        while self.step < self.settings.max_steps:
-            self.step += 1
-            self._losses, self._norms = {}, {}
-            for _ in range(self.settings.accumulate):
-                asked = time.perf_counter()
-                batch = next(self._loading)
-                if isinstance(batch, Exception):
-                    raise batch
-                self._clock.waited += time.perf_counter() - asked
-                self._batch = batch
-                with self.accelerator.accumulate(*self._modules):
-                    yield self._move(batch)
-            self._finish_step(batch_size)
-
-    def _loader(self, dataset: Dataset, batch_size: int) -> DataLoader:
-        order = _Order(
+        order = Order(
             first=self.step * batch_size,
             batch_size=batch_size,
             rank=self.accelerator.process_index,
             ranks=self.accelerator.num_processes,
             accumulate=self.settings.accumulate,
         )
-        return DataLoader(
-            _Carrying(dataset),
-            batch_sampler=order,
-            num_workers=self.settings.workers,
-            collate_fn=_collate,
-            pin_memory=self.device.type == "cuda",
-            worker_init_fn=_outlive_signals,
-            persistent_workers=self.settings.workers > 0,
-        )
+        self._loading = Batches(dataset, order, self.settings.workers, pin_memory=self.device.type == "cuda")
+        while self.step < self.settings.max_steps:
+            self.step += 1
+            self._losses, self._norms = {}, {}
+            for _ in range(self.settings.accumulate):
+                asked = time.perf_counter()
+                batch = next(self._loading)
+                self._clock.waited += time.perf_counter() - asked
+                self._batch = batch
+                with self.accelerator.accumulate(*self._modules):
+                    yield self._move(batch)
+            self._finish_step(batch_size)
 
-    def _move(self, batch: Batch) -> Batch:
+    def _move(self, batch: Any) -> Any:
+        """A named tuple of tensors and named tuples, on the device but for what names its items."""
         moved = {}
         for name, value in batch._asdict().items():
             if isinstance(value, tuple):
@@ -474,7 +415,15 @@ class Run:
         if self.device.type == "cpu":
             self._check_finite()
 
-    def completes(self, every: int) -> bool:
+    def validates(self) -> bool:
+        """Is it now for this process to validate? Only the main one does."""
+        return self.is_main and self._completes(self.settings.validate_every)
+
+    def samples(self) -> bool:
+        """Is it now for this process to draw samples? Only the main one does."""
+        return self.is_main and self._completes(self.settings.sample_every)
+
+    def _completes(self, every: int) -> bool:
         """Is this the last part of an update whose number is a multiple of `every`, or of the very last update?"""
         due = self.step % every == 0 or self.step == self.settings.max_steps
         return due and self.accelerator.sync_gradients
@@ -491,7 +440,7 @@ class Run:
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[nn.ModuleDict]:
         """The exported networks (their average, if one is kept) in evaluation mode, without gradients."""
-        networks = self._exported if self._average is None else self._average.module
+        networks = self._networks()
         modes = {part: part.training for part in networks.modules()}
         networks.eval()
         try:
@@ -500,6 +449,13 @@ class Run:
         finally:
             for part, training in modes.items():
                 part.training = training
+
+    def _networks(self) -> nn.ModuleDict:
+        """What is validated and exported."""
+        if self._average is None:
+            return self._exported
+        assert isinstance(self._average.module, nn.ModuleDict)
+        return self._average.module
 
     def sample_path(self, name: str) -> Path:
         """Where a picture or video of this step goes."""
@@ -521,19 +477,29 @@ class Run:
         if self._bar is not None:
             self._bar.update()
         stop, done = self._must_stop(), self.step == self.settings.max_steps
-        if stop or self.completes(self.settings.save_every) or self.completes(self.settings.validate_every):
+        if stop or self._completes(self.settings.save_every) or self._completes(self.settings.validate_every):
             self._check_finite()
             self._save()
         if stop and not done:
             raise KeyboardInterrupt
 
     def _must_stop(self) -> bool:
-        """Has anybody asked to stop? Ranks must agree on the step, and do so whenever something is logged."""
-        if self.accelerator.num_processes == 1:
-            return self._asked_to_stop
-        if not self._logs_now():
+        """Has anybody asked to stop? Ranks must agree on the step: they ask each other some two seconds apart.
+
+        Asking costs a wait for the GPU. From the time that the steps in between took, which all ranks hear alike, all
+        know at which step they ask again.
+        """
+        asked, ranks = self._asked_to_stop_at is not None, self.accelerator.num_processes
+        if ranks == 1:
+            return asked
+        if self.step < self._look_at:
             return False
-        return bool(self.accelerator.reduce(torch.tensor(float(self._asked_to_stop), device=self.device), "sum") > 0)
+        now = time.monotonic()
+        steps, seconds = (self.step - self._looked_at[0], now - self._looked_at[1]) if self._looked_at else (1, LOOK_S)
+        told = torch.tensor([float(asked), seconds / steps], device=self.device)
+        anybody, step_s = self.accelerator.reduce(told, "sum").tolist()
+        self._looked_at, self._look_at = (self.step, now), self.step + max(1, int(LOOK_S * ranks / max(step_s, 1e-6)))
+        return anybody > 0
 
     def _check_finite(self) -> None:
         pending, self._pending = self._pending, []
@@ -544,11 +510,11 @@ class Run:
         for entry in pending:
             broken = [name for name, ok in zip(entry.values, finite, strict=False) if not ok]
             if broken:
-                kept = self.checkpoints()
+                newest = self.kept.newest()
                 raise RunError(
                     f"{entry.what} {', '.join(broken)} is not finite at step {entry.step}, items {entry.items}, clips"
                     f" {entry.clips} (rows of the manifest, from 0); the last good checkpoint is"
-                    f" {kept[-1] if kept else 'none yet'}"
+                    f" {newest or 'none yet'}"
                 )
 
     def _log(self, batch_size: int) -> None:
@@ -581,139 +547,34 @@ class Run:
 
     # ---- checkpoints
 
-    def checkpoints(self) -> list[Path]:
-        """Complete checkpoints of this run, oldest first."""
-        return sorted((self.folder / "checkpoints").glob("step-*"), key=_step_of)
-
     def _save(self) -> None:
-        """All of the state into a folder beside its name, then a rename: a folder `step-N` is always whole."""
-        folder = self.folder / "checkpoints"
-        final, partial = folder / f"step-{self.step:07d}", folder / f".step-{self.step:07d}"
+        """Everything needed to go on exactly; a checkpoint that cannot be written leaves the older ones as they are."""
         try:
             if self.is_main:
-                shutil.rmtree(partial, ignore_errors=True)
-                partial.mkdir(parents=True)
+                self.kept.begin(self.step)
             self.accelerator.wait_for_everyone()
-            self.accelerator.save_state(str(partial))
+            self.accelerator.save_state(str(self.kept.partial(self.step)))
             self.accelerator.wait_for_everyone()
             if self.is_main:
-                self._complete(partial, final)
+                state = State(self.stage, self.step, self.best, self._inputs, configs.to_dict(self.config))
+                self.kept.complete(state, self._weights(), self._improved)
+                self._improved = False
         except (OSError, RuntimeError, SafetensorError) as error:
-            shutil.rmtree(partial, ignore_errors=True)
+            self.kept.discard(self.step)
             free = shutil.disk_usage(self.folder).free
             raise RunError(
-                f"checkpoint {final} could not be written ({str(error).splitlines()[0]}; {free / 1e6:.0f} MB free);"
-                " older ones are untouched, run the same command again when there is room"
+                f"checkpoint {self.kept.final(self.step)} could not be written ({str(error).splitlines()[0]};"
+                f" {free / 1e6:.0f} MB free); older ones are untouched, run the same command again when there is room"
             ) from error
         self.accelerator.wait_for_everyone()
         self._clock = _Clock()
 
-    def _complete(self, partial: Path, final: Path) -> None:
-        stored = {
-            "format": FORMAT,
-            "stage": self.stage,
-            "step": self.step,
-            "best": self.best,
-            "inputs": self._inputs,
-            "config": configs.to_dict(self.config),
-        }
-        (partial / "run.json").write_text(json.dumps(stored, indent=1))
-        if final.exists():
-            shutil.rmtree(final)
-        os.replace(partial, final)
-        _link(final, "latest")
-        save_weights(self.folder / "weights.safetensors", self._weights())
-        if self._improved:
-            _link(final, "best")
-            save_weights(self.folder / "best.safetensors", self._weights())
-            self._improved = False
-        self._prune()
-
     def _weights(self) -> Weights:
-        networks = self._exported if self._average is None else self._average.module
-        states = {name: network.state_dict() for name, network in networks.items()}
+        states = {name: network.state_dict() for name, network in self._networks().items()}
         return Weights(states, self._exported_configs)
-
-    def _prune(self) -> None:
-        folder = self.folder / "checkpoints"
-        keep = {(folder / name).resolve().name for name in ("latest", "best") if (folder / name).is_symlink()}
-        for path in self.checkpoints():
-            for_good = self.settings.keep_every and _step_of(path) % self.settings.keep_every == 0
-            if path.name not in keep and not for_good:
-                doomed = folder / f".old-{path.name}"  # renamed first: no half-deleted folder has a good name
-                os.replace(path, doomed)
-                shutil.rmtree(doomed)
-
-
-class _Order:
-    """This rank's part of every batch, for ever: batch b is the items b * size ... (b + 1) * size - 1."""
-
-    def __init__(self, first: int, batch_size: int, rank: int, ranks: int, accumulate: int) -> None:
-        self.first, self.batch_size, self.rank, self.ranks, self.accumulate = first, batch_size, rank, ranks, accumulate
-
-    def __iter__(self) -> Iterator[list[int]]:
-        share = self.batch_size // self.ranks
-        part = share // self.accumulate
-        first = self.first + self.rank * share
-        while True:
-            for i in range(self.accumulate):
-                yield list(range(first + i * part, first + (i + 1) * part))
-            first += self.batch_size
-
-
-class _Carrying(Dataset):
-    """Hands a user's errors over as items: DataLoader's own way turns them into pages of traceback text."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
-
-    def __getitem__(self, n: int) -> Any:
-        try:
-            return self.dataset[n]
-        except (ValueError, OSError) as error:
-            return error
-
-
-def _outlive_signals(worker: int) -> None:
-    """Signals to stop go to the whole process group; the main process finishes its step and then ends its workers."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _collate(items: Sequence[Any]) -> Any:
-    for item in items:
-        if isinstance(item, Exception):
-            return item
-    return default_collate(list(items))
-
-
-def differences(stored: dict[str, Any], current: dict[str, Any], ignored: set[str]) -> list[str]:
-    """`key: stored -> current` for every setting that differs and is not ignored, `a.b` for nested ones."""
-    a, b = _flat(stored), _flat(current)
-    keys = sorted((a.keys() | b.keys()) - ignored)
-    return [f"{key}: {a.get(key)} there, {b.get(key)} here" for key in keys if a.get(key) != b.get(key)]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 def _complete_lines(path: Path) -> list[str]:
     if not path.exists():
         return []
     return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-
-
-def _step_of(folder: Path) -> int:
-    return int(folder.name.removeprefix("step-"))
-
-
-def _link(target: Path, name: str) -> None:
-    """Point `name` beside `target` at it, atomically."""
-    temporary = target.with_name(f".{name}")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(target.name)
-    os.replace(temporary, target.with_name(name))

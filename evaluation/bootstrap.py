@@ -1,7 +1,7 @@
-"""Confidence intervals of a mean over clips, with identities as the unit of chance.
+"""Confidence intervals of a mean over clips, drawn over identities.
 
-Clips of one speaker are alike, so resampling clips would promise more than was measured. Letters: N clip, I identity,
-B bootstrap sample.
+Clips of one speaker are alike, so that drawing single clips would give intervals that are too narrow.
+Letters: N clip, I identity, B bootstrap sample.
 """
 
 import numpy as np

@@ -1,70 +1,65 @@
-"""What is measured: names, meaning and direction of every number in the tables.
+"""What is measured: name, meaning and direction of every number in the tables.
 
-The functions that measure are in `evaluation.pictures`, `evaluation.motion`, `evaluation.sync`, `evaluation.identity` and
-`evaluation.liveliness`; docs/EVALUATION.md holds the protocol, whose version changes with any number.
+A new metric is a line here and the line of `evaluation.scores.score` (or, for a number of a whole set of clips, of
+`evaluation.report`) that computes it; docs/EVALUATION.md describes how, and the protocol's version changes.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
-PROTOCOL = "audio2head-evaluation/2"
-Table = Literal["Pictures", "Motion", "Sound"]
+Part = Literal["frames", "face", "poses", "keypoints", "sound"]  # of a video; "face": the mesh found in its frames
 
 
 @dataclass(frozen=True)
 class Metric:
-    """Attributes:
-    name: key in results.json.
-    title: head of its column.
-    better: which way is better; "truth": nearer to the row of the true videos; "zero": nearer to 0.
-    digits: after the point, in the tables.
-    table: which table of results.md.
-    about: one line for the reader.
-    held_against: whether it compares a video with its truth, frame by frame or as a set.
-    over: "clip": one number a clip, and their mean; "set": one number of all clips.
-    """
+    """One number, and how to read it."""
 
-    name: str
-    title: str
-    better: Literal["higher", "lower", "truth", "zero"]
-    digits: int
-    table: Table
-    about: str
-    held_against: bool = False
-    over: Literal["clip", "set"] = "clip"
+    table: Literal["Pictures", "Motion", "Sound"]  # of results.md
+    name: str  # key in results.json
+    title: str  # head of its column
+    better: Literal["higher", "lower", "truth", "zero"]  # "truth": nearer to the row of the true videos; "zero": to 0
+    digits: int  # after the point, in the tables
+    about: str  # one line for the reader
+    of: tuple[Part, ...]  # the parts of a video that decide it
+    compares: bool = False  # whether it holds a video against its truth, frame by frame or as a set
+    network: str = ""  # the published network that measures it, a field of `NetworkPaths`
+    over: Literal["clip", "set"] = "clip"  # one number a clip and their mean, or one number of all clips
 
 
 ARROWS = {"higher": "↑", "lower": "↓", "truth": "→ truth", "zero": "→ 0"}
 
-PICTURES: Table = "Pictures"
-MOTION: Table = "Motion"
-SOUND: Table = "Sound"
+FRAMES: tuple[Part, ...] = ("frames",)
+FACE: tuple[Part, ...] = ("face",)
+POSES: tuple[Part, ...] = ("poses",)
+LIPS: tuple[Part, ...] = ("face", "sound")
+picture, motion, sound = (partial(Metric, table) for table in ("Pictures", "Motion", "Sound"))
 
-METRICS = {
-    metric.name: metric
-    for metric in (
-        Metric("psnr", "PSNR dB", "higher", 2, PICTURES, "peak signal-to-noise ratio of each frame", True),
-        Metric("ssim", "SSIM", "higher", 3, PICTURES, "structural similarity of each frame", True),
-        Metric("mouth_psnr", "PSNR mouth", "higher", 2, PICTURES, "PSNR inside the true mouth's box", True),
-        Metric("mouth_ssim", "SSIM mouth", "higher", 3, PICTURES, "SSIM inside the true mouth's box", True),
-        Metric("lpips", "LPIPS", "lower", 4, PICTURES, "learned perceptual distance, AlexNet, version 0.1", True),
-        Metric("fid", "FID", "lower", 2, PICTURES, "Frechet distance of Inception features, all frames", True, "set"),
-        Metric("csim", "CSIM", "higher", 3, PICTURES, "cosine of ArcFace embeddings of frames and source picture"),
-        Metric("background", "Background", "lower", 2, PICTURES, "variation outside the head by the true one's", True),
-        Metric("he", "HE", "lower", 4, MOTION, "head pose error: mean L1 of poses scaled to [-1, 1]", True),
-        Metric("ke", "KE", "lower", 4, MOTION, "keypoint error: mean L1 of positions in [-1, 1]", True),
-        Metric(
-            "pose_velocity", "Pose velocity", "lower", 3, MOTION, "Frechet distance of head velocities", True, "set"
-        ),
-        Metric("spectrum", "Spectrum", "lower", 3, MOTION, "distance of head turns in their frequencies, 0 to 1", True),
-        Metric("diversity", "Head turns °", "truth", 2, MOTION, "deviation of head angles over a clip, degrees"),
-        Metric("jitter", "Jitter px", "truth", 3, MOTION, "tremble of the face mesh, pixels of 256"),
-        Metric("blink_rate", "Blinks/s", "truth", 2, MOTION, "blinks a second"),
-        Metric("lse_c", "LSE-C", "higher", 3, SOUND, "SyncNet confidence: median less minimum distance over shifts"),
-        Metric("lse_d", "LSE-D", "lower", 3, SOUND, "SyncNet distance at the best shift"),
-        Metric("av_offset", "Offset", "zero", 2, SOUND, "frames by which lips are late at SyncNet's best shift"),
-        Metric("opening_truth", "Mouth/truth", "higher", 3, SOUND, "correlation with the true mouth's opening", True),
-        Metric("opening_loudness", "Mouth/loudness", "higher", 3, SOUND, "correlation of opening and level in dB"),
-        Metric("beat_alignment", "Beats", "truth", 3, SOUND, "nearness of head pauses to beats of the sound"),
-    )
-}
+_METRICS = (
+    picture("psnr", "PSNR dB", "higher", 2, "peak signal-to-noise ratio of each frame", FRAMES, True),
+    picture("ssim", "SSIM", "higher", 3, "structural similarity of each frame", FRAMES, True),
+    picture("mouth_psnr", "PSNR mouth", "higher", 2, "PSNR inside the true mouth's box", FRAMES, True),
+    picture("mouth_ssim", "SSIM mouth", "higher", 3, "SSIM inside the true mouth's box", FRAMES, True),
+    picture("lpips", "LPIPS", "lower", 4, "learned perceptual distance, AlexNet, version 0.1", FRAMES, True, "lpips"),
+    picture(
+        "fid", "FID", "lower", 2, "Frechet distance of Inception features, all frames", FRAMES, True, "inception", "set"
+    ),
+    picture(
+        "csim", "CSIM", "higher", 3, "cosine of ArcFace embeddings of frames and source picture", FACE, False, "arcface"
+    ),
+    picture("background", "Background", "lower", 2, "variation outside the head by the true one's", FACE, True),
+    motion("he", "HE", "lower", 4, "head pose error: mean L1 of poses scaled to [-1, 1]", POSES, True),
+    motion("ke", "KE", "lower", 4, "keypoint error: mean L1 of positions in [-1, 1]", ("keypoints",), True),
+    motion("pose_velocity", "Pose velocity", "lower", 3, "Frechet distance of head velocities", POSES, True, "", "set"),
+    motion("spectrum", "Spectrum", "lower", 3, "distance of head turns in their frequencies, 0 to 1", POSES, True),
+    motion("diversity", "Head turns °", "truth", 2, "deviation of head angles over a clip, degrees", POSES),
+    motion("jitter", "Jitter px", "truth", 3, "tremble of the face mesh, pixels of 256", FACE),
+    motion("blink_rate", "Blinks/s", "truth", 2, "blinks a second", FACE),
+    sound("lse_c", "LSE-C", "higher", 3, "SyncNet: median less minimum distance over shifts", LIPS, False, "syncnet"),
+    sound("lse_d", "LSE-D", "lower", 3, "SyncNet distance at the best shift", LIPS, False, "syncnet"),
+    sound("av_offset", "Offset", "zero", 2, "frames by which lips are late, by SyncNet", LIPS, False, "syncnet"),
+    sound("opening_truth", "Mouth/truth", "higher", 3, "correlation with the true mouth's opening", FACE, True),
+    sound("opening_loudness", "Mouth/loudness", "higher", 3, "correlation of opening and level in dB", LIPS),
+    sound("beat_alignment", "Beats", "truth", 3, "nearness of head pauses to beats of the sound", ("poses", "sound")),
+)
+METRICS = {metric.name: metric for metric in _METRICS}

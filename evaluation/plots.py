@@ -1,4 +1,4 @@
-"""Distributions over clips, one picture a metric: a mean can hide that a few clips fail."""
+"""Distributions over clips, one picture for each metric: a mean can hide that a few clips fail."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ DOTS = {"s": 9, "alpha": 0.5, "linewidths": 0}
 
 
 def plot_distributions(folder: Path, results: dict[str, list[ClipResult]]) -> None:
-    """FOLDER/METRIC.png for every metric that any clip has: a dot a clip, a bar at the mean, rows from above."""
+    """FOLDER/METRIC.png for every metric that any clip has: a line for each row, a dot a clip, a bar at the mean."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, metric in METRICS.items():
         columns = {
@@ -24,7 +24,7 @@ def plot_distributions(folder: Path, results: dict[str, list[ClipResult]]) -> No
         figure = Figure(figsize=(7, 0.8 + 0.4 * len(columns)), layout="constrained")
         axes = figure.subplots()
         for place, (row, values) in enumerate(columns.items()):
-            spread = np.random.default_rng(place).uniform(-0.25, 0.25, len(values))  # so that equal values show
+            spread = np.random.default_rng(place).uniform(-0.25, 0.25, len(values))  # equal values stay visible
             axes.scatter(values, place + spread, label=row, **DOTS)
             axes.plot([values.mean()] * 2, [place - 0.4, place + 0.4], color="black")
         axes.set_yticks(range(len(columns)), list(columns))

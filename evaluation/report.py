@@ -11,51 +11,43 @@ from typing import Any
 
 import numpy as np
 
-from datasets.clips import write_atomically
+from datasets.files import write_atomically
 from evaluation.bootstrap import interval
-from evaluation.liveliness import pose_velocity_distance
-from evaluation.metrics import ARROWS, METRICS, PROTOCOL, Metric
-from evaluation.pictures import frechet_inception_distance
+from evaluation.metrics import ARROWS, METRICS, Metric
+from evaluation.protocol import PROTOCOL, Evaluation
 from evaluation.rows import TRUTH, Row
-from evaluation.run import Evaluation
+from evaluation.scores.fidelity import frechet_inception_distance
+from evaluation.scores.liveliness import pose_velocity_distance
 from evaluation.store import ClipResult, Store
 
 
 @dataclass(frozen=True)
 class BootstrapConfig:
-    """Attributes:
-    samples: sets of identities drawn. seed: of the draws.
-    """
+    """How intervals are drawn."""
 
-    samples: int = 1000
+    samples: int = 1000  # sets of identities
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class Number:
-    """Attributes:
-    mean: over clips, or the number of the whole set.
-    low, high: 95 % interval of the mean; None where there is none.
-    clips: how many have this number.
-    """
+    """One cell of a table."""
 
-    mean: float
-    low: float | None
+    mean: float  # over clips, or the number of the whole set
+    low: float | None  # 95 % interval of the mean; None where there is none
     high: float | None
-    clips: int
+    clips: int  # how many have this number
 
 
 @dataclass
 class RowSummary:
-    """Attributes:
-    numbers: metric -> number. missing: metric -> why there is none. exempt: metrics that say nothing here.
-    """
+    """One row of the tables."""
 
     about: str
     clips: int = 0
-    numbers: dict[str, Number] = field(default_factory=dict)
-    missing: dict[str, str] = field(default_factory=dict)
-    exempt: list[str] = field(default_factory=list)
+    numbers: dict[str, Number] = field(default_factory=dict)  # metric -> number
+    missing: dict[str, str] = field(default_factory=dict)  # metric -> why there is none
+    exempt: list[str] = field(default_factory=list)  # metrics that say nothing here
 
 
 def summarise(
@@ -90,20 +82,28 @@ def _mean_over_clips(summary: RowSummary, name: str, clips: list[ClipResult], bo
 
 
 def _over_set(summary: RowSummary, metric: Metric, row: Row, clips: list[ClipResult], store: Store) -> None:
+    """The number of all clips of a row together, against the true ones as far as the row's clips go."""
+    read, distance = SETS[metric.name]
     names = [clip.clip for clip in clips]
-    if metric.name == "fid":
-        value = frechet_inception_distance(store.inception(TRUTH.name, names), store.inception(row.name, names))
-    else:
-        assert metric.name == "pose_velocity", metric.name
-        generated, true = (store.head_poses(folder, names) for folder in (row.name, TRUTH.name))
-        if generated is None or true is None:
-            summary.missing[metric.name] = "a clip has no head pose"
-            return
-        value = pose_velocity_distance(generated, true)
+    generated, true = read(store, row.name, names), read(store, TRUTH.name, names)
+    if generated is None or true is None:
+        summary.missing[metric.name] = "a clip has no head pose"
+        return
+    value = distance(generated, [whole[: len(part)] for whole, part in zip(true, generated, strict=True)])
     if np.isfinite(value):
         summary.numbers[metric.name] = Number(value, None, None, len(clips))
     else:
         summary.missing[metric.name] = "the true heads do not move"
+
+
+def _fid(generated: list[np.ndarray], true: list[np.ndarray]) -> float:
+    return frechet_inception_distance(np.concatenate(true), np.concatenate(generated))
+
+
+SETS = {  # metric -> how it reads a row's clips from the store, and how it compares them with the true ones
+    "fid": (Store.inception, _fid),
+    "pose_velocity": (Store.head_poses, pose_velocity_distance),
+}
 
 
 def commit() -> str:

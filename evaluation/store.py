@@ -2,7 +2,7 @@
 
 OUTPUT/clips/ROW/CLIP.json       the numbers of one clip and all that decided them; written last
 OUTPUT/videos/ROW/CLIP.mp4       the generated video with the sound it was scored with, marked as synthetic
-OUTPUT/motion/ROW/CLIP.npz       head_pose [T, 6] (rad, mm), position [T, K, 2], jacobian [T, K, 2, 2]; those that are known
+OUTPUT/motion/ROW/CLIP.npz       head_pose [T, 6] (rad, mm), position [T, K, 2], jacobian [T, K, 2, 2], where known
 OUTPUT/inception/ROW/CLIP.npy    features of every frame but the first, [T - 1, 2048] float32, for FID
 """
 
@@ -12,28 +12,24 @@ from pathlib import Path
 
 import numpy as np
 
+from animation.options import AnimationOptions
 from datasets.files import written_beside
 from datasets.media.video_writer import VideoWriter
-from evaluation.candidate import Candidate
-from evaluation.errors import EvaluationError
+from evaluation import EvaluationError
+from evaluation.videos.candidate import Candidate
 
 
 @dataclass(frozen=True)
 class ClipResult:
-    """Attributes:
-    clip, identity: whose. frames: scored, the first included.
-    metrics: name -> number. missing: name -> why there is none.
-    notes: what the reader should know, a sentence each.
-    made_with: everything that decided the numbers, by what it is called.
-    """
+    """The numbers of one clip in one row."""
 
     clip: str
     identity: str
-    frames: int
-    metrics: dict[str, float]
-    missing: dict[str, str]
-    notes: list[str]
-    made_with: dict[str, str]
+    frames: int  # scored, the first included
+    metrics: dict[str, float]  # name -> number
+    missing: dict[str, str]  # name -> why there is none
+    notes: list[str]  # what the reader should know, a sentence each
+    made_with: dict[str, str]  # everything that decided the numbers, by what it is called
 
 
 class Store:
@@ -70,19 +66,17 @@ class Store:
         with written_beside(path) as temporary:
             temporary.write_text(json.dumps(asdict(result), indent=1), encoding="utf-8")
 
-    def write_video(self, row: str, clip: str, candidate: Candidate) -> None:
+    def write_video(self, row: str, clip: str, candidate: Candidate, options: AnimationOptions) -> None:
         """Keep a generated video, marked as synthetic."""
-        with VideoWriter(self._path("videos", row, clip, "mp4"), sound=candidate.sound) as writer:
+        path = self._path("videos", row, clip, "mp4")
+        with VideoWriter(path, sound=candidate.sound, crf=options.crf, label=options.label) as writer:
             writer.write(candidate.footage.frames_THWC)
 
     def write_motion(self, row: str, clip: str, candidate: Candidate) -> None:
         """Keep head poses and keypoints, as far as they are known."""
-        arrays = {
-            "head_pose": candidate.pose_TP,
-            "position": candidate.position_TK2,
-            "jacobian": candidate.jacobian_TK22,
-        }
-        known = {name: array.astype(np.float32) for name, array in arrays.items() if array is not None}
+        position_TK2, jacobian_TK22 = candidate.keypoints or (None, None)
+        arrays = {"head_pose": candidate.pose_TP, "position": position_TK2, "jacobian": jacobian_TK22}
+        known = {name: np.asarray(array, np.float32) for name, array in arrays.items() if array is not None}
         with written_beside(self._path("motion", row, clip, "npz")) as temporary, temporary.open("wb") as file:
             np.savez(file, **known)
 
@@ -91,9 +85,9 @@ class Store:
         with written_beside(self._path("inception", row, clip, "npy")) as temporary, temporary.open("wb") as file:
             np.save(file, features_TF)
 
-    def inception(self, row: str, clips: list[str]) -> np.ndarray:
-        """Features of all frames of some clips, [N, 2048]."""
-        return np.concatenate([np.load(self._path("inception", row, clip, "npy")) for clip in clips])
+    def inception(self, row: str, clips: list[str]) -> list[np.ndarray]:
+        """Features of some clips, [T - 1, 2048] each."""
+        return [np.load(self._path("inception", row, clip, "npy")) for clip in clips]
 
     def head_poses(self, row: str, clips: list[str]) -> list[np.ndarray] | None:
         """Head poses of some clips, [T, 6] each, rad and mm; None if one is not known."""

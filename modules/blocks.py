@@ -62,7 +62,7 @@ class ResidualBlock(nn.Module):
 
 
 class ResidualDownBlock3d(nn.Module):
-    """One encoder level of Hourglass-3D: residual block, then conv - BatchNorm - ReLU - average pool by 2 in T, H, W."""
+    """An encoder level of Hourglass-3D: residual block, conv - BatchNorm - ReLU, average pool by 2 in T, H, W."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()

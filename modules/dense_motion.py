@@ -21,7 +21,7 @@ from modules.keypoints import (
     warp,
 )
 
-FAR = -4.0  # least of `keypoint_prior`
+FAR = -4.0  # lowest value of `keypoint_prior`
 
 
 class DenseMotion(NamedTuple):
@@ -40,9 +40,10 @@ def relative_heatmaps(driving_BK2: Tensor, source_BK2: Tensor, height: int, widt
 
 
 def keypoint_prior(driving_BK2: Tensor, height: int, width: int) -> Tensor:
-    """Logits that make a keypoint's motion count near it (ours): log of `gaussian_heatmaps`, no less than FAR -> BNHW.
+    """Logits by which each keypoint's motion counts most near it (ours) -> BNHW.
 
-    The background, first, is as far as can be everywhere; so is each keypoint from 0.28 on.
+    They are the log of `gaussian_heatmaps`, but at least FAR, which a keypoint has from a distance of 0.28 on. The
+    background, first, has FAR everywhere.
     """
     near_BKHW = log_gaussians(driving_BK2, height, width).clamp(min=FAR)
     return torch.cat([torch.full_like(near_BKHW[:, :1], FAR), near_BKHW], dim=1)
@@ -62,8 +63,9 @@ def sparse_motions(driving: Keypoints, source: Keypoints, height: int, width: in
 class DenseMotionNetwork(nn.Module):
     """Weighs the sparse motions into one deformation and predicts the occlusion map (Eq. 7).
 
-    `down` is the picture's anti-aliased downsampling to the size at which this network works; `prior` the weight of
-    `keypoint_prior` in the masks' logits (ours; 0 in FOMM and the paper).
+    Args:
+        down: anti-aliased downsampling of the picture to the size at which this network works.
+        prior: weight of `keypoint_prior` in the logits of the masks (ours; 0 in FOMM and the paper).
     """
 
     def __init__(

@@ -2,7 +2,8 @@
 
 Two identities are used: BatchNorm in eval mode is an affine map and folds into the convolution before it; and a nearest
 x2 enlargement followed by a 3x3 convolution is one transposed convolution of stride 2 with 4x4 taps (4x4x4 in 3-D),
-which needs 2.25 times fewer multiplications (3.4 times in 3-D). Results differ from the plain networks by rounding only.
+which needs 2.25 times fewer multiplications (3.4 times in 3-D). Results differ from the plain networks by
+rounding only.
 """
 
 import copy

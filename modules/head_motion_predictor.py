@@ -1,6 +1,7 @@
 """Head motion predictor N_H (Sec. 3.2, Eqs. 1-2, Fig. 3).
 
-Letters: B batch, T video frame (25 fps), A audio window in a frame (4), F audio feature (41), E embedding, P pose value (6).
+Letters: B batch, T video frame (25 fps), A audio window in a frame (4), F audio feature (41), E embedding,
+P pose value (6).
 """
 
 from dataclasses import dataclass
@@ -55,11 +56,11 @@ class AudioEncoder(nn.Module):
 
 
 class MotionState(NamedTuple):
-    """What step i hands to step i + 1: h_i (LSTM hidden and cell state) and e_i; `reference_BE` is e_0 (used w/o SET)."""
+    """What step i hands to step i + 1."""
 
-    hidden: tuple[Tensor, Tensor] | None  # None: zeros
-    embedding_BE: Tensor
-    reference_BE: Tensor
+    hidden: tuple[Tensor, Tensor] | None  # h_i: hidden and cell state of the LSTM; None: zeros
+    embedding_BE: Tensor  # e_i
+    reference_BE: Tensor  # e_0, which the ablation "w/o SET" uses at every step
 
 
 class HeadMotionPredictor(nn.Module):

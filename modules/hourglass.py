@@ -84,9 +84,10 @@ class Hourglass2d(nn.Module):
 
 
 class Hourglass3d(nn.Module):
-    """The paper's Hourglass-3D: [B, C, T, H, W] -> [B, block_expansion + C, T, H, W]; T, H, W divisible by 2^num_blocks.
+    """The paper's Hourglass-3D: [B, C, T, H, W] -> [B, block_expansion + C, T, H, W].
 
-    Time is halved together with the picture, which is what keeps the motion smooth between frames (Sec. 3.3).
+    T, H and W must be divisible by 2^num_blocks. Time is halved together with the picture, which
+    keeps the motion smooth between frames (Sec. 3.3).
     """
 
     def __init__(self, in_channels: int, block_expansion: int, max_features: int, num_blocks: int):

@@ -12,12 +12,20 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from modules.blocks import AntiAliasDownsample, DownBlock, ResidualBlock, SameBlock, UpBlock, side_by_side
+from modules.blocks import (
+    AntiAliasDownsample,
+    DownBlock,
+    ResidualBlock,
+    SameBlock,
+    UpBlock,
+    downsampling_kernels,
+    side_by_side,
+)
 from modules.dense_motion import DenseMotion, DenseMotionNetwork
 from modules.keypoints import Keypoints, gaussian_heatmaps, warp
 
-MAP_VARIANCE = 0.0025  # of `keypoint_maps`: lips part by less than the dense motion's Gaussians are wide
-ADDED_PARTS = ("skip.", "keypoint_maps.")  # of the state: what FOMM's N_I does not have
+MAP_VARIANCE = 0.0025  # of the Gaussians in `keypoint_maps`; lips open by less than the dense motion's are wide
+ADDED_PARTS = ("skip.", "keypoint_maps.")  # first words of the names of tensors that FOMM's N_I does not have
 
 
 @dataclass(frozen=True)
@@ -28,8 +36,8 @@ class DenseMotionConfig:
     block_expansion: int = 64
     max_features: int = 1024
     num_blocks: int = 5
-    # Ours, off in the paper: how strongly a pixel is held to the keypoints next to it. Masks learned from a few people
-    # alone give the lips of a face unlike theirs to the wrong keypoints, and the mouth stays shut.
+    # Ours, off in the paper: how strongly each pixel follows the keypoints nearest to it. Without this, masks learned
+    # from a few people move the lips of an unfamiliar face with the wrong keypoints, and its mouth stays shut.
     keypoint_prior: float = 0.0
 
 
@@ -44,15 +52,16 @@ class ImageGeneratorConfig:
     num_down_blocks: int = 2
     num_bottleneck_blocks: int = 6
     dense_motion: DenseMotionConfig = DenseMotionConfig()
-    # Sampling convention of the warps. The grids put -1 and 1 on the corner pixels' centres, which is align_corners=True;
-    # the released weights were trained and are used with False, where equal keypoints shrink the picture by 64/63.
+    # Sampling convention of the warps. The grids put -1 and 1 on the centres of the corner pixels, which is what True
+    # means. The released weights were trained and are used with False, which shrinks a picture that should stay as it
+    # is by 64/63.
     align_corners: bool = False
     # How [0, 1] becomes 8 bits: the released program truncates; rounding is right.
     truncate_frames: bool = False
     # Ours, off in the paper: output = m * generated + (1 - m) * warped source, so that visible pixels stay sharp.
     source_skip: bool = False
-    # Ours, off in the paper: what paints sees where the driving and the source keypoints are, much as in Siarohin et al. 2019a,
-    # and not only features moved by them. Else a mouth that opens is lips grown thick: nothing tells it from thick lips.
+    # Ours, off in the paper: show the painting layers where the driving and source keypoints are (much as in Siarohin
+    # et al. 2019a), not only features moved by them. Without this, N_I cannot tell an opening mouth from thicker lips.
     keypoint_maps: bool = False
 
 
@@ -82,14 +91,23 @@ def _resize(map_BCHW: Tensor, like_BCHW: Tensor, align_corners: bool) -> Tensor:
 
 
 def position_maps(driving: Keypoints, source: Keypoints, height: int, width: int) -> Tensor:
-    """Gaussians at the driving and at the source positions -> [B, 2 K, H, W] in [0, 1]; `source` may be one for all."""
+    """Gaussians at driving and source positions -> [B, 2 K, H, W] in [0, 1]; `source` may be a batch of one."""
     both = driving.position_BK2, source.position_BK2.expand_as(driving.position_BK2)
     return torch.cat([gaussian_heatmaps(position, height, width, MAP_VARIANCE) for position in both], dim=1)
 
 
 def added_parts(network: nn.Module) -> dict[str, Tensor]:
-    """State of those parts of a network that the weights its training starts from may lack; they start afresh."""
+    """Tensors of our own parts of a network, which weights from elsewhere lack."""
     return {name: value for name, value in network.state_dict().items() if name.startswith(ADDED_PARTS)}
+
+
+def starting_state(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`state` as N_D or N_I can start its training from it, although some settings differ.
+
+    `scale_factor` may: the kernels of the downsampling are constants of the network's sizes and its own are kept.
+    `source_skip` and `keypoint_maps` may be new: these parts start afresh. Anything else must fit when it is loaded.
+    """
+    return added_parts(network) | state | downsampling_kernels(network)
 
 
 class ImageGenerator(nn.Module):
@@ -133,7 +151,7 @@ class ImageGenerator(nn.Module):
         return SourceEncoding(source_BCHW, self.dense_motion_network.down(source_BCHW), features)
 
     def render(self, encoding: SourceEncoding, driving: Keypoints, source: Keypoints) -> Rendering:
-        """Pictures for B driving frames; `encoding` and `source` hold B sources, or one for all."""
+        """Pictures for B driving frames; `encoding` and `source` are batches of B, or of one that serves all."""
         motion = self.dense_motion_network(encoding.small_BCHW, driving, source)
         features = encoding.features_BCHW
         if features.requires_grad and features.is_contiguous(memory_format=torch.channels_last):

@@ -1,4 +1,4 @@
-"""Keypoints with Jacobians: the sparse motion representation of Siarohin et al. 2019b that the paper builds on (Sec. 3.3).
+"""Keypoints with Jacobians: the sparse motion of Siarohin et al. 2019b, on which the paper builds (Sec. 3.3).
 
 Letters: B batch, K keypoint, H W picture, digits literal. Positions are (x, y) in [-1, 1]; -1 and 1 are the centres of
 the corner pixels.
@@ -40,6 +40,17 @@ class Keypoints(NamedTuple):
     def repeated(self, count: int) -> "Keypoints":
         """A batch of one as a batch of `count` equal sets, without a copy."""
         return self.map(lambda part: part.expand(count, *part.shape[1:]))
+
+    def moved(self, first: "Keypoints", now: "Keypoints") -> "Keypoints":
+        """These keypoints after the motion from `first` to `now` (relative mode of Siarohin et al. 2019b).
+
+        Positions change by the difference, Jacobians by the product now first^-1. A batch of one stands for all.
+        """
+        position = self.position_BK2 + now.position_BK2 - first.position_BK2
+        if self.jacobian_BK22 is None or now.jacobian_BK22 is None:
+            return Keypoints(position, None)
+        turn = compose_2x2(now.jacobian_BK22, invert_2x2(first.jacobian_BK22))
+        return Keypoints(position, compose_2x2(turn, self.jacobian_BK22))
 
     @staticmethod
     def cat(parts: Iterable["Keypoints"]) -> "Keypoints":

@@ -30,7 +30,7 @@ def pixel_l1(image_BCHW: Tensor, wanted_BCHW: Tensor, weight_B1HW: Tensor | None
 
 
 def gradient_l1(image_BCHW: Tensor, wanted_BCHW: Tensor, weight_B1HW: Tensor | None = None) -> Tensor:
-    """Mean absolute difference of horizontal and vertical pixel differences (ours, after `design/PILOT.md`): edges."""
+    """Mean absolute difference of horizontal and vertical pixel differences: edges (ours)."""
     difference = image_BCHW - wanted_BCHW
     across, down = difference.diff(dim=-1).abs(), difference.diff(dim=-2).abs()
     if weight_B1HW is None:
@@ -65,7 +65,7 @@ def ssim_map(image_BCHW: Tensor, wanted_BCHW: Tensor) -> Tensor:
 
 
 def region_weight(box_B4: Tensor, height: int, width: int, extra: float) -> Tensor:
-    """Weight of each pixel: 1, rising to 1 + `extra` in a Gaussian bump (ours: lips are few pixels, PILOT.md).
+    """Weight of each pixel: 1, rising to 1 + `extra` in a Gaussian bump (ours: lips are few pixels).
 
     Args:
         box_B4: (left, top, right, bottom) in [-1, 1]; the bump's sigma is half the box each way. An empty box (all 0)
@@ -84,16 +84,16 @@ def region_weight(box_B4: Tensor, height: int, width: int, extra: float) -> Tens
 
 
 LIPS = 4  # keypoints that can be tied to the mouth: its left and right corner in the picture, upper and lower lip
-LIDS = 4  # that can be tied to the eyes, before those: upper and lower lid of the left eye in the picture, then of the right
+LIDS = 4  # before those, that can be tied to the eyes: upper and lower lid of the left one in the picture, of the right
 
 
 def lip_points(box_B4: Tensor, turn_B: Tensor, gain: float = 1.0) -> Tensor:
     """Corners of a mouth and the middles of its lips, [B, 4, 2] in [-1, 1], from its box (left, top, right, bottom).
 
-    Of an eye it gives the corners and the middles of the lids. The box stands askew by `turn_B` (radians, clockwise in the
-    picture). It is 1.5 mouths wide, and one mouth's width plus the opening high (`datasets.fomm.mouth_boxes`); an eighth of
-    the width is taken for half the thickness of both lips, so that the points of a closed mouth don't coincide. With a
-    `gain` the points of the lips part so many times as far as the lips do.
+    The box (of `datasets.clips.mouth_boxes`) is rotated by `turn_B` (radians, clockwise in the picture), 1.5 mouths
+    wide, and as high as the mouth is wide plus its opening. An eighth of the mouth's width is taken for half the
+    thickness of both lips, so that the points of a closed mouth do not coincide. `gain`: how much further apart the lip
+    points are than the lips. From the box of an eye come its corners and the middles of its lids.
     """
     centre_B2 = (box_B4[:, :2] + box_B4[:, 2:]) / 2
     width_B = (box_B4[:, 2] - box_B4[:, 0]) / 1.5
@@ -107,14 +107,14 @@ def lip_points(box_B4: Tensor, turn_B: Tensor, gain: float = 1.0) -> Tensor:
 
 
 def lid_points(box_B24: Tensor, turn_B: Tensor, gain: float = 1.0) -> Tensor:
-    """The middles of the lids, [B, 4, 2] in [-1, 1], from the boxes of both eyes; as `lip_points`, in the order of LIDS."""
+    """The middles of the lids in the order of LIDS, [B, 4, 2] in [-1, 1], from both eyes' boxes (`lip_points`)."""
     return torch.cat([lip_points(box_B24[:, eye], turn_B, gain)[:, 2:] for eye in (0, 1)], dim=1)
 
 
 def place_l1(position_B42: Tensor, points_B42: Tensor, known_B: Tensor) -> Tensor:
-    """How far four keypoints are from the lips or lids that they are tied to (ours; FOMM's are free).
+    """How far four keypoints are from the lips or lids that they are tied to (ours; FOMM leaves them free).
 
-    Mean over the batch, to which a mouth or an eye whose place is not known adds 0.
+    Mean over the batch, to which a mouth or eyes whose place is not known add 0.
     """
     return ((position_B42 - points_B42).abs().mean((1, 2)) * known_B).mean()
 
@@ -122,15 +122,15 @@ def place_l1(position_B42: Tensor, points_B42: Tensor, known_B: Tensor) -> Tenso
 def lip_shape_l1(position_BK2: Tensor, points_B42: Tensor, known_B: Tensor) -> Tensor:
     """How far opening and width of the mouth are from the wanted ones, in units of 0.05 (ours).
 
-    An opening is some hundredths of the picture, less than the error of a place that `place_l1` leaves: by itself that
-    term teaches keypoints which open half as far as the lips.
+    A mouth opens by a few hundredths of the picture, less than the error of position that `place_l1` leaves. Trained
+    with `place_l1` alone, the keypoints open half as far as the lips.
     """
     difference_B2 = (lip_motion(position_BK2) - lip_motion(points_B42)).abs()
     return (difference_B2.mean(1) * known_B).mean()
 
 
 def lid_shape_l1(position_BK2: Tensor, points_B42: Tensor, known_B: Tensor) -> Tensor:
-    """How far both eyes' openings are from the wanted ones, in units of 0.05; for the reason of `lip_shape_l1` (ours)."""
+    """How far the openings of both eyes are from the wanted ones, in units of 0.05; as `lip_shape_l1` (ours)."""
     difference_B2 = (lid_motion(position_BK2[:, -LIPS - LIDS : -LIPS]) - lid_motion(points_B42)).abs()
     return (difference_B2.mean(1) * known_B).mean()
 
@@ -141,7 +141,7 @@ def lid_motion(position_42: Tensor) -> Tensor:
     return (apart.square().sum(-1) + 1e-12).sqrt() / LIP_UNIT
 
 
-LIP_UNIT = 0.05  # of [-1, 1]: some three deviations of a speaking mouth's opening where a face fills the picture
+LIP_UNIT = 0.05  # in [-1, 1]; about three deviations of the opening in speech, where a face fills the picture
 
 
 def lip_motion(position_K2: Tensor) -> Tensor:
@@ -159,14 +159,14 @@ def lip_motion(position_K2: Tensor) -> Tensor:
 def lip_motion_loss(position_BTK2: Tensor, wanted_BTK2: Tensor, valid_BT: Tensor) -> Tensor:
     """1 - SSIM of the mouth's opening and width over a window, each by itself (ours, after Eq. 3).
 
-    For its reason: where sound tells only part of a motion, L1 is least for one that is too small.
+    As with head poses: where sound tells only part of a motion, L1 is smallest for a motion that is too small.
     """
     pair = lip_motion(position_BTK2), lip_motion(wanted_BTK2)
     return pose_ssim_loss(*pair, c1=0.01**2, c2=0.03**2, statistics="channel", valid_BT=valid_BT)
 
 
 def equivariance_position(keypoints_BK2: Tensor, transformed_BK2: Tensor, warp: RandomWarp) -> Tensor:
-    """|p - W(p')|: keypoints of a warped picture, warped back, are those of the picture (FOMM Eq. 9; L_eq^P of Eq. 7)."""
+    """|p - W(p')|: keypoints of a warped picture, warped back, are the picture's (FOMM Eq. 9; L_eq^P of Eq. 7)."""
     return (keypoints_BK2 - warp.points(transformed_BK2)).abs().mean()
 
 

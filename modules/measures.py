@@ -29,7 +29,7 @@ def ssim(image_BCHW: Tensor, wanted_BCHW: Tensor) -> Tensor:
 
 
 def box_ssim(image_BCHW: Tensor, wanted_BCHW: Tensor, box_B4: Tensor) -> Tensor:
-    """Mean of SSIM's map over the windows whose centre lies inside a box, as `box_psnr`, [B]; NaN where there is none."""
+    """Mean SSIM of the windows whose centre lies inside a box as in `box_psnr`, [B]; NaN where there is none."""
     map_BHW = ssim_map(image_BCHW, wanted_BCHW).mean(1)
     height, width = image_BCHW.shape[-2:]
     lost = (height - map_BHW.shape[-2]) // 2  # pixels that the map lacks on each side

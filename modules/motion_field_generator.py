@@ -1,7 +1,7 @@
-"""Motion field generator N_M (Sec. 3.3, Fig. 4): image, head pose boxes and audio of a window -> keypoints of its frames.
+"""Motion field generator N_M (Sec. 3.3, Fig. 4): image, head pose boxes and audio of a window -> its keypoints.
 
-Two heads: the paper's finds each keypoint anew in every frame (a heatmap whose mean is the position); ours moves the
-reference picture's own keypoints (`relative_head`), which takes far less data and training.
+It has one of two heads. The paper's finds each keypoint anew in every frame (a heatmap whose mean is the position);
+ours (`relative_head`) moves the reference picture's own keypoints, which takes far less data and training.
 
 Letters: B batch, T frame of a window (64; 32 for LRW), A audio window in a frame (4), F audio feature (41),
 K keypoint, C channel, H W picture, M side of the maps that enter Hourglass-3D (64).
@@ -45,11 +45,12 @@ class MotionFieldGeneratorConfig:
     block_expansion: int = 32
     max_features: int = 512
     num_blocks: int = 5
-    # What follows the last audio frame inside a window: "edge" repeats it (ours), "zeros" is what the released program does.
+    # What follows the last audio frame inside a window: "edge" repeats it (ours), "zeros" as in the released program.
     audio_padding: Literal["edge", "zeros"] = "edge"
     box_value: float = 255.0  # of a line in the pose picture: the paper says "binary", the released model reads 0/255
-    # Ours, off in the paper: predict how the reference's keypoints (N_D's) move, read off Hourglass-3D around each of
-    # them, instead of finding them by heatmaps; starts as "nothing moves". Hourglass-3D also sees the reference's box.
+    # Ours, off in the paper: predict how far the reference picture's own keypoints (found by N_D) move, from the
+    # features of Hourglass-3D around each, instead of finding them by heatmaps. Before training nothing moves.
+    # Hourglass-3D then also sees the head pose box of the reference.
     relative_head: bool = False
     # Ours, off in the paper: scale each audio feature to mean 0 and deviation 1 (running statistics) before E_A, whose
     # inputs otherwise range from 0.1 (voicing) to 800 (F0 in Hz).
@@ -74,10 +75,15 @@ class MotionField(NamedTuple):
     jacobian_BTK22: Tensor | None
     heatmap_BTKHW: Tensor | None
 
-    def frames(self) -> Keypoints:
-        """All frames of all windows as one batch of B * T keypoint sets."""
-        jacobian = None if self.jacobian_BTK22 is None else self.jacobian_BTK22.flatten(0, 1)
-        return Keypoints(self.position_BTK2.flatten(0, 1), jacobian)
+    def frames(self, chosen_BR: Tensor) -> Keypoints:
+        """Keypoints of R chosen frames of each window, as one batch of B * R sets."""
+        rows = torch.arange(len(chosen_BR), device=chosen_BR.device)[:, None]
+        of_windows = Keypoints(self.position_BTK2, self.jacobian_BTK22)
+        return of_windows.map(lambda part: part[rows, chosen_BR].flatten(0, 1))
+
+    def window(self, index: int) -> Keypoints:
+        """The T keypoint sets of one window of the batch."""
+        return Keypoints(self.position_BTK2, self.jacobian_BTK22).map(lambda part: part[index])
 
 
 class Reference(NamedTuple):
@@ -88,9 +94,10 @@ class Reference(NamedTuple):
 
 
 def box_moments(map_BTMM: Tensor) -> Tensor:
-    """Where a pose box lies and how it is spread: mean x, y, and covariance xx, yy, xy of its lines -> [B, T, 5], float32.
+    """Where a pose box lies and how far it spreads: mean x, y and covariance xx, yy, xy of its lines -> [B, T, 5].
 
-    Coordinates are those of keypoints, [-1, 1]. Shift, distance and roll of the head are plain in them, turns less so.
+    Coordinates are those of keypoints, [-1, 1]. They show a head's shift, distance and roll directly, turns less so.
+    Float32 in any case.
     """
     weight = map_BTMM.float()
     weight = weight / weight.sum((-2, -1), keepdim=True).clamp(min=1e-6)
@@ -126,7 +133,13 @@ class RelativeHead(nn.Module):
     def forward(
         self, features_BCTHW: Tensor, audio_BT2HW: Tensor, pose_BTMM: Tensor, pose_B1MM: Tensor, reference: Keypoints
     ) -> MotionField:
-        """Args: the maps that Hourglass-3D has seen, the reference's box last; the reference's keypoints, as N_D finds them."""
+        """-> keypoints of the window's frames.
+
+        Args:
+            features_BCTHW: of Hourglass-3D.
+            audio_BT2HW, pose_BTMM, pose_B1MM: maps that went into it, the last of the reference's box.
+            reference: keypoints of the reference picture, as N_D finds them.
+        """
         height, width = features_BCTHW.shape[-2:]
         around_BKHW = gaussian_heatmaps(reference.position_BK2, height, width)
         around_BKHW = around_BKHW / around_BKHW.sum((-2, -1), keepdim=True)

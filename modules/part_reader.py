@@ -1,8 +1,9 @@
 """A small network that reads how far a mouth or an eye is open, as a loss on drawn pictures (ours).
 
-Pixel losses hardly see a mouth: where the opening is not sure, the cheapest picture is one that opens half as far. A reader
-is trained on true frames beside the generator; what it reads in the drawn frame, and the features it reads it from, must
-be those of the true frame. It goes on learning all the time, so that a generator cannot make itself at home in its errors.
+Pixel losses hardly see a mouth: where the opening is not sure, the cheapest picture is one that opens half as far. A
+reader is trained on true frames beside the generator; what it reads in the drawn frame, and the features it reads it
+from, must be those of the true frame. It goes on learning all the time, so that a generator cannot make itself at home
+in its errors.
 
 Letters: B batch, C H W image, N part (the mouth of each picture, then left eyes, then right eyes).
 """
@@ -73,7 +74,7 @@ def crops(image_BCHW: Tensor, box_B4: Tensor, turn_B: Tensor, size: int, view: f
 
 
 def openings(box_B4: Tensor) -> tuple[Tensor, Tensor]:
-    """Opening by width of parts [B], and whether it is known (0 or 1), from their boxes (`datasets.fomm.mouth_boxes`)."""
+    """Opening by width of parts [B], and whether it is known (0 or 1), from boxes of `datasets.clips.mouth_boxes`."""
     width_B = (box_B4[:, 2] - box_B4[:, 0]) / 1.5
     known_B = width_B > 0
     opening_B = (box_B4[:, 3] - box_B4[:, 1] - width_B) / width_B.where(known_B, torch.ones_like(width_B))

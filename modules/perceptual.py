@@ -3,29 +3,18 @@
 Letters: B batch, C H W image.
 """
 
-import logging
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from modules.blocks import AntiAliasDownsample
 
-logger = logging.getLogger(__name__)
-
-# Widths of the 3x3 convolutions between poolings, and torchvision's published files.
+# Widths of the 3x3 convolutions between poolings.
 _LAYOUTS = {
     "vgg16": [(64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)],
     "vgg19": [(64, 64), (128, 128), (256,) * 4, (512,) * 4, (512,) * 4],
 }
-_FILES = {"vgg16": "vgg16-397923af.pth", "vgg19": "vgg19-dcbb9e9d.pth"}
-_URL = "https://download.pytorch.org/models/"
-
-
-class VggError(ValueError):
-    """VGG weights that are not there or do not fit; the message says which file to put where."""
 
 
 @dataclass(frozen=True)
@@ -64,55 +53,12 @@ class VggFeatures(nn.Module):
     def forward(self, image_BCHW: Tensor) -> list[Tensor]:
         """RGB in [0, 1] -> one feature map for each wanted layer, shallow first."""
         x = (image_BCHW - self.mean) / self.std
-        found = []
+        features = []
         for index, layer in enumerate(self.features):
             x = layer(x)
             if index in self.wanted:
-                found.append(x)
-        return found
-
-
-def load_vgg(config: VggConfig) -> VggFeatures:
-    """Build the frozen network and fill it.
-
-    Raises:
-        VggError: the weights are not there (offline) or do not fit; the sentence says which file to put where.
-    """
-    vgg = VggFeatures(config)
-    if config.weights == "random":
-        logger.warning("VGG weights are RANDOM (vgg.weights=random): fit for tests only, losses mean little")
-        return vgg
-    state = _pretrained(config.network) if config.weights == "pretrained" else _from_file(Path(config.weights))
-    wanted = vgg.state_dict().keys()
-    missing = [key for key in wanted if key not in state]
-    if missing:
-        raise VggError(f"{config.weights} holds no {config.network}: {missing[0]} is missing")
-    try:
-        vgg.load_state_dict({key: state[key] for key in wanted})
-    except RuntimeError as error:
-        raise VggError(f"{config.weights} does not fit {config.network}: {str(error).splitlines()[-1]}") from error
-    return vgg
-
-
-def _pretrained(network: str) -> dict[str, Tensor]:
-    name = _FILES[network]
-    try:
-        return torch.hub.load_state_dict_from_url(_URL + name, map_location="cpu", check_hash=True, weights_only=True)
-    except (OSError, RuntimeError) as error:
-        folder = os.path.join(torch.hub.get_dir(), "checkpoints")
-        raise VggError(
-            f"pretrained {network} is not on this machine and could not be downloaded ({error}); put {_URL}{name} into"
-            f" {folder}, or name a local copy by vgg.weights=FILE, or train without it (a *_novgg or *_tiny config)"
-        ) from error
-
-
-def _from_file(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise VggError(f"vgg.weights: {path} does not exist; give torchvision's .pth file or 'pretrained'")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise VggError(f"vgg.weights: {path} is not a readable PyTorch file: {error}") from error
+                features.append(x)
+        return features
 
 
 def _layers(network: str) -> list[nn.Module]:

@@ -4,21 +4,20 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.extra_data import EXTRA_DATA, WHY_SKIPPED
 
 
 @pytest.fixture(scope="session")
-def shared() -> Path:
-    """The folder of real data and goldens beside the checkout; tests that need it are skipped where it is absent."""
-    path = ROOT.parent / "shared"
-    if not path.is_dir():
-        pytest.skip(f"{path} is absent: no goldens and no real data on this machine")
-    return path
+def extra_data() -> Path:
+    """The folder of optional data; tests that need it are skipped where it is absent."""
+    if not EXTRA_DATA.is_dir():
+        pytest.skip(WHY_SKIPPED)
+    return EXTRA_DATA
 
 
 @pytest.fixture(scope="session")
 def small_weights():
-    """Maker of a small untrained model of all four networks: small_weights(image_size=128, num_keypoints=10, seed=0)."""
-    from animation.untrained import untrained_weights
+    """Maker of a small untrained model: small_weights(image_size=128, num_keypoints=10, seed=0)."""
+    from tests.untrained import untrained_weights
 
     return untrained_weights

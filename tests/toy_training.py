@@ -96,7 +96,7 @@ def main(config: Config) -> None:
         for batch in run.batches(Toy(config), config.optim.batch_size):
             run.update(optim, losses(batch.x_CHW, batch.wanted))
             run.update(critic_optim, critic_losses(batch.wanted))
-            if run.is_main and run.completes(config.run.validate_every):
+            if run.validates():
                 with run.evaluating() as networks:
                     error = (
                         (networks["net"](held_out.to(run.device)).cpu() - held_out.mean((2, 3)).sum(1) - 4).abs().mean()

@@ -13,11 +13,14 @@ import numpy as np
 
 from datasets.errors import DataError
 
-# Side of the square by side of the Haar box. Measured: 1.79 on the released demo painting, 1.65-1.75 on clips cropped as
-# FOMM does; FOMM's VoxCeleb boxes (Siarohin et al. 2019b) are 1.52 by height, and 1.83 with their usual 10 % margins.
+# Side of the square divided by that of the Haar box. Measured: 1.79 on the released demo painting, 1.65-1.75 on clips
+# cropped as FOMM does; FOMM's VoxCeleb boxes (Siarohin et al. 2019b) are 1.52 by height, and 1.83 with their usual
+# margins of 10 %.
 SQUARE_PER_FACE = 1.75
 FACE_CENTRE = (0.5, 0.48)  # where in the square the centre of the Haar box goes (x, y); measured medians
-WHOLE_SHARE = 0.9  # a square this near to the picture's short side takes all of it: such a picture is framed already
+WHOLE_SHARE = (
+    0.9  # of the picture's short side: if the square is this large, the picture is framed already, take it all
+)
 
 SEARCH_SIDE = 640  # pictures are searched at most this long
 SMALLEST_FACE = 0.04  # of the short side
@@ -78,9 +81,9 @@ def framing(face: tuple[int, int, int, int], width: int, height: int) -> tuple[i
 def find_faces(image_HW3: np.ndarray) -> list[tuple[int, int, int, int]]:
     """Boxes of the faces found, largest first.
 
-    Three frontal cascades look at the picture. A face is where at least two of them agree, weighed by the number of
-    windows that found it; beside the surest one, others count only if they are about as sure and show two eyes.
-    Only if there is none, the profile cascade looks (both ways).
+    Three frontal cascades search the picture. A face is where at least two of them agree; the more windows found it,
+    the surer it is. Next to the surest face another one counts only if it is about as sure and shows two eyes. If there
+    is no frontal face, the profile cascade searches, to both sides.
     """
     grey_HW = cv2.cvtColor(image_HW3, cv2.COLOR_RGB2GRAY)
     scale = min(1.0, SEARCH_SIDE / max(grey_HW.shape))
@@ -105,22 +108,22 @@ def _frontal(grey_HW: np.ndarray) -> list[np.ndarray]:
                 groups.append([(box, windows)])
             else:
                 group.append((box, windows))
-    found = [
+    agreed = [
         (sum(windows for _, windows in group), np.mean([box for box, _ in group], axis=0))
         for group in groups
         if len(group) > 1
     ]
-    found = sorted((face for face in found if face[0] >= LEAST_WINDOWS), key=lambda face: -face[0])
+    faces = sorted((face for face in agreed if face[0] >= LEAST_WINDOWS), key=lambda face: -face[0])
     return [
         box
-        for rank, (windows, box) in enumerate(found)
-        if rank == 0 or (windows >= LIKELY_SHARE * found[0][0] and _has_eyes(grey_HW, box))
+        for rank, (windows, box) in enumerate(faces)
+        if rank == 0 or (windows >= LIKELY_SHARE * faces[0][0] and _has_eyes(grey_HW, box))
     ]
 
 
 @cache
 def _cascade(name: str) -> cv2.CascadeClassifier:
-    cascade = cv2.CascadeClassifier(f"{cv2.data.haarcascades}haarcascade_{name}.xml")
+    cascade = cv2.CascadeClassifier(f"{cv2.data.haarcascades}haarcascade_{name}.xml")  # type: ignore[attr-defined]
     if cascade.empty():
         raise DataError("this OpenCV has no face cascades; install opencv-python-headless 4.14 (not 5)")
     return cascade

@@ -39,14 +39,15 @@ class LandmarkFinder:
             raise EstimatorError(
                 f"{ENVIRONMENT} not found: install the head-pose estimator with `make pose-tools`, once"
             )
-        # -P: else the folder of the script comes first, and our inspect.py hides Python's
-        command = [str(ENVIRONMENT / "bin" / "python"), "-P", str(Path(__file__).with_name("mesh_server.py"))]
+        command = [str(ENVIRONMENT / "bin" / "python"), str(Path(__file__).with_name("mesh_server.py"))]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOG_minloglevel": "3", "TF_CPP_MIN_LOG_LEVEL": "3"}
         environment.pop("PYTHONPATH", None)
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
         )
-        if self.process.stdout.readline() != b"ready\n":
+        assert self.process.stdin and self.process.stdout  # pipes, as asked for
+        self._questions, self._answers = self.process.stdin, self.process.stdout
+        if self._answers.readline() != b"ready\n":
             self.__exit__()
             raise EstimatorError(
                 f"the head-pose estimator does not start; see `{' '.join(command)}`, or `make pose-tools` again"
@@ -54,30 +55,29 @@ class LandmarkFinder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.stdin.close()
-        self.process.stdout.close()
+        self._questions.close()
+        self._answers.close()
         self.process.terminate()
         self.process.wait()
 
     def meshes(self, frames: Iterable[np.ndarray]) -> np.ndarray:
-        """The face mesh of each picture of one video, uint8 RGB [H, W, 3] -> float32 [N, 468, 3], NaN where no face is."""
+        """The face mesh of each picture of one video, uint8 RGB [H, W, 3] -> float32 [N, 468, 3], NaN without face."""
         points = list(self._ask("mesh", frames, (POINTS, 3)))
         return np.stack(points) if points else np.empty((0, POINTS, 3), np.float32)
 
     def boxes(self, frame: np.ndarray) -> np.ndarray:
         """The face boxes of one picture: float32 [faces, 5] = left, top, right, bottom in pixels, score."""
-        (found,) = self._ask("boxes", [frame], (MAX_FACES, 5))
-        return found[np.isfinite(found[:, 0])]
+        (faces,) = self._ask("boxes", [frame], (MAX_FACES, 5))
+        return faces[np.isfinite(faces[:, 0])]
 
     def _ask(self, what: str, frames: Iterable[np.ndarray], shape: tuple[int, ...]) -> Iterator[np.ndarray]:
-        ask, answer = self.process.stdin, self.process.stdout
         for number, frame in enumerate(frames):
             try:
                 if number == 0:
-                    ask.write(f"{what} {frame.shape[0]} {frame.shape[1]}\n".encode())
-                ask.write(b"frame\n" + np.ascontiguousarray(frame, np.uint8).tobytes())
-                ask.flush()
-                reply = answer.read(int(np.prod(shape)) * 4)
+                    self._questions.write(f"{what} {frame.shape[0]} {frame.shape[1]}\n".encode())
+                self._questions.write(b"frame\n" + np.ascontiguousarray(frame, np.uint8).tobytes())
+                self._questions.flush()
+                reply = self._answers.read(int(np.prod(shape)) * 4)
             except BrokenPipeError:
                 reply = b""
             if not reply:
@@ -97,9 +97,9 @@ def mouth_of(mesh_N3: np.ndarray) -> np.ndarray:
 
 
 def eyes_of(mesh_N3: np.ndarray) -> np.ndarray:
-    """Centre x, y, width and opening between the lids of both eyes, the one on the left of the picture first.
+    """Centre x, y, width and opening of both eyes, the left one in the picture first.
 
-    Meshes [..., 468, 3] -> [..., 2, 4], same pixels. Opening by width is the eye aspect ratio (Soukupova and Cech 2016).
+    Meshes [..., 468, 3] -> [..., 2, 4], same pixels. Opening by width is the eye aspect ratio (Soukupova, Cech 2016).
     """
     point = mesh_N3[..., :2]
     corner, upper, lower = (point[..., np.array(which), :] for which in (EYE_CORNERS, UPPER_LIDS, LOWER_LIDS))

@@ -1,12 +1,13 @@
 """Runs inside .venv-pose, never in the main environment: face boxes and face meshes of the pictures on stdin.
 
-Protocol (see `datasets.face.mesh`). "mesh H W\\n" starts a new video, "boxes H W\\n" asks for boxes; then come pictures:
-"frame\\n" and H * W * 3 bytes of RGB each. The answer to a picture is float32, in pixels, NaN where nothing was found:
-468 points (x, y, z), or 8 boxes (left, top, right, bottom, score). "ready\\n" is the first thing on stdout.
+Protocol (see `datasets.face.mesh`). "ready\\n" is the first thing on stdout. "mesh H W\\n" starts a new video,
+"boxes H W\\n" asks for boxes; then come pictures: "frame\\n" and H * W * 3 bytes of RGB each. The answer to a picture
+is float32, in pixels, NaN where nothing was found: 468 points (x, y, z), or 8 boxes (left, top, right, bottom, score).
 """
 
 import os
 import sys
+from typing import Any
 
 import mediapipe
 import numpy as np
@@ -14,23 +15,25 @@ import numpy as np
 MAX_FACES, POINTS = 8, 468
 
 
-def boxes(detector, picture_HW3: np.ndarray) -> np.ndarray:
+def boxes(detector: Any, picture_HW3: np.ndarray) -> np.ndarray:
     height, width = picture_HW3.shape[:2]
-    found = np.full((MAX_FACES, 5), np.nan, np.float32)
-    for row, face in zip(found, detector.process(picture_HW3).detections or [], strict=False):
+    faces = np.full((MAX_FACES, 5), np.nan, np.float32)
+    for row, face in zip(faces, detector.process(picture_HW3).detections or [], strict=False):
         box = face.location_data.relative_bounding_box
         left, top = box.xmin * width, box.ymin * height
         row[:] = [left, top, left + box.width * width, top + box.height * height, face.score[0]]
-    return found
+    return faces
 
 
-def mesh(detector, picture_HW3: np.ndarray) -> np.ndarray:
+def mesh(detector: Any, picture_HW3: np.ndarray) -> np.ndarray:
     height, width = picture_HW3.shape[:2]
     faces = detector.process(picture_HW3).multi_face_landmarks
     if not faces:
         return np.full((POINTS, 3), np.nan, np.float32)
-    points = faces[0].landmark[:POINTS]  # the ten behind them are the irises
-    return np.float32([(point.x * width, point.y * height, point.z * width) for point in points])
+    points = [
+        (point.x * width, point.y * height, point.z * width) for point in faces[0].landmark[:POINTS]
+    ]  # then irises
+    return np.array(points, np.float32)
 
 
 def main() -> None:
@@ -39,7 +42,8 @@ def main() -> None:
     solutions = mediapipe.solutions
     answers.write(b"ready\n")
     answers.flush()
-    detector, measure, height, width = None, None, 0, 0
+    detector: Any = None
+    measure, height, width = boxes, 0, 0
     while line := sys.stdin.buffer.readline():
         words = line.decode().split()
         if words[0] != "frame":
@@ -48,7 +52,6 @@ def main() -> None:
                     detector.close()
                 detector = None
             if words[0] == "mesh":
-                # refined: the plain mesh hardly sees lids close, and lips by half (docs/DATA.md)
                 measure, detector = mesh, solutions.face_mesh.FaceMesh(max_num_faces=1, refine_landmarks=True)
             elif detector is None:
                 measure = boxes

@@ -41,7 +41,7 @@ class OpenFaceTrack:
 
 
 def read_csv(path: Path) -> OpenFaceTrack:
-    """Read an OpenFace CSV. Headers may have spaces after the commas (1.x and early 2.x) or not; several faces are an error.
+    """Read an OpenFace CSV, whose header may have spaces after the commas (1.x and early 2.x) or not.
 
     Raises:
         DataError: a column is missing, a value is no number, or rows of several faces.

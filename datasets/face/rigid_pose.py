@@ -1,12 +1,12 @@
 """Head pose from a face mesh: rigid alignment of all 468 points with a face model in millimetres.
 
-The mesh is a weak-perspective picture of the face: pixels = scale * R * model + place. The similarity is solved in closed
-form (Procrustes); then the pinhole camera gives the distance, f / scale, and the rotation is turned from the line of sight
-to the camera's axis, without which a head beside the picture's middle seems to look aside (yaw against OpenFace:
-correlation 0.40 without, 0.99 with, on data/openface/default).
+The mesh is a weak-perspective picture of the face: pixels = scale * R * model + place. The similarity is solved in
+closed form (Procrustes), and the pinhole camera gives the distance, f / scale. Last, the rotation is turned from the
+line of sight to the camera's axis: otherwise a head beside the picture's middle seems to look aside (yaw against
+OpenFace: correlation 0.40 without this turn, 0.99 with it).
 
 The model (`face_model.csv`) is the symmetric mean mesh of 12 GRID speakers (CC BY 4.0). Its scale, its origin and its
-frontal tilt are OpenFace's, fitted on the two videos in data/openface: see `benchmarks/pose_agreement.py`.
+frontal tilt are OpenFace's, fitted on two videos that OpenFace had measured: see `benchmarks/pose_agreement.py`.
 Axes as OpenFace's: x right, y down, z away from the camera; rotation as Euler angles, R = Rx(rx) Ry(ry) Rz(rz).
 
 Letters: T video frame, P pose value (rx, ry, rz in rad, tx, ty, tz in mm).
@@ -84,15 +84,6 @@ def fill_gaps(value_TP: np.ndarray) -> np.ndarray:
     for column in filled.T:
         column[missing] = np.interp(time[missing], time[~missing], column[~missing])
     return filled
-
-
-def longest_gap(missing_T: np.ndarray) -> int:
-    """Length of the longest run of True."""
-    longest = run = 0
-    for missing in missing_T:
-        run = run + 1 if missing else 0
-        longest = max(longest, run)
-    return longest
 
 
 def smooth(pose_TP: np.ndarray, fps: float = 25.0) -> np.ndarray:

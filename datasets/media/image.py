@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from datasets.errors import DataError
 from datasets.files import require_file, written_beside
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
 
 CUT_OUT_SHARE = 0.005  # of the pixels hidden by alpha: from here on it is a cut-out, whose hidden colours are arbitrary
 
@@ -65,7 +70,22 @@ def resize_square(image_HW3: np.ndarray, size: int) -> np.ndarray:
     return cv2.resize(image_HW3, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
-def _rgb(image) -> np.ndarray:  # PIL.Image.Image
+def resized(picture_HW3: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Scaled to a size: by area where it shrinks, bilinearly where it grows."""
+    if picture_HW3.shape[:2] == (height, width):
+        return picture_HW3
+    smooth = cv2.INTER_AREA if width < picture_HW3.shape[1] else cv2.INTER_LINEAR
+    return cv2.resize(picture_HW3, (width, height), interpolation=smooth)
+
+
+def to_float(frames_NHWC: np.ndarray) -> Tensor:
+    """uint8 [N, H, W, 3] -> float32 [N, 3, H, W] in [0, 1]."""
+    import torch  # here: who only reads and writes pictures need not wait for it
+
+    return torch.from_numpy(np.ascontiguousarray(frames_NHWC.transpose(0, 3, 1, 2))).float().div_(255)
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I"):  # 16-bit grey (I;16, or I with 16-bit values)
         grey_HW = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
         return np.repeat(grey_HW[..., None], 3, axis=2)
@@ -86,5 +106,5 @@ def _read_with_opencv(path: Path) -> np.ndarray | None:
     if image is None or image.dtype not in (np.uint8, np.uint16):
         return None
     if image.dtype == np.uint16:
-        image = (image >> 8).astype(np.uint8)
+        image = (image // 256).astype(np.uint8)
     return np.ascontiguousarray(image[..., ::-1])

@@ -5,22 +5,23 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from datasets.errors import DataError
 from datasets.files import require_file
 
-BROKEN_SHARE = (
-    0.1  # a file with more undecodable packets than this is corrupt; ours: stray tags in mp3 files stay below
-)
+SAMPLE_RATE = 16_000  # Hz: of all sound that networks hear
+FPS = 25  # of all video that networks see or make, frames a second
+
+BROKEN_SHARE = 0.1  # a file with more undecodable packets is corrupt; ours: stray tags in mp3 files stay below
 MISSING_SHARE = 0.02  # a file whose header promises this much more sound than can be read is truncated; ours
 MISSING_S = 0.1
 EXACT_HEADERS = {"w64", "aiff", "flac", "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}  # others estimate, or do not say
 
 
 @contextlib.contextmanager
-def open_media(path: str | Path, kind: str, what: str) -> Iterator[tuple[Any, Any]]:
-    """(container, its best stream of a kind: "audio" or "video"); `what` is what the file should be, for messages.
+def open_media(path: str | Path, kind: Literal["audio", "video"], what: str) -> Iterator[tuple[Any, Any]]:
+    """(container, its best stream of a kind); `what` is what the file should be, for messages.
 
     Raises:
         DataError: not a readable media file, or no such stream in it.
@@ -36,7 +37,7 @@ def open_media(path: str | Path, kind: str, what: str) -> Iterator[tuple[Any, An
             "copy it again or convert it to a common format"
         ) from error
     with container:
-        stream = container.streams.best(kind)
+        stream: Any = container.streams.best(kind)
         if stream is None:
             raise DataError(f"{path} has no {'sound track' if kind == 'audio' else 'video track'}; name another file")
         stream.thread_type = "AUTO"

@@ -1,4 +1,4 @@
-"""Videos: frames with their times out of any file; frames and sound into a marked mp4, or frames into PNG files.
+"""Frames and sound -> a marked mp4, or frames -> PNG files.
 
 Frames are uint8 [H, W, 3], RGB; batches of them uint8 [N, H, W, 3].
 """
@@ -9,7 +9,6 @@ import contextlib
 import functools
 import queue
 import threading
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,17 @@ from typing import Any
 import numpy as np
 
 from datasets import provenance
-from datasets.audio import FPS, resampled
 from datasets.errors import DataError
 from datasets.files import written_beside
 from datasets.media.image import write_png
-from datasets.media.streams import decoded_frames, open_media, require_whole
+from datasets.media.sound import resampled
+from datasets.media.streams import FPS, decoded_frames, open_media
+from datasets.media.video_reader import CONVERSION
 
 CRF = 18  # x264 quality: by common agreement hardly told from the original; the released code's default is 23
-PRESET = (
-    "faster"  # measured on two cores, 256x256 at CRF 18: 543 frames/s, 43.6 dB (veryfast 982, 42.5; medium 331, 44.4)
-)
-# swscale: bicubic, full-size chroma, accurate rounding. Measured there and back: 50.3 dB; its defaults 41.6 dB, 1 level off
-CONVERSION = 0x4 | 0x2000 | 0x40000
+# Measured on two cores, 256x256 at CRF 18: 543 frames/s, 43.6 dB (veryfast 982, 42.5; medium 331, 44.4).
+PRESET = "faster"
+BT601: dict[str, Any] = {"dst_colorspace": "ITU601", "dst_color_range": "MPEG"}  # of 8-bit video: limited range
 QUEUED_BATCHES = 2  # frames waiting for the encoder: enough to overlap, bounded
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 AAC_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
@@ -36,70 +34,11 @@ AAC_FRAME = 1024  # samples
 AAC_BITS_PER_SAMPLE = 2.2  # of one channel: 97 kbit/s at 44.1 kHz
 
 
-# ---- reading
-
-
-class VideoReader:
-    """Frames of a video in order of time, upright (rotation marks of phones are applied).
-
-    Use as a context manager and iterate once: (time in s from the start of the file, uint8 [H, W, 3] RGB).
-
-    Raises:
-        DataError: no such file, not a video, damaged, or cut off.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._stack = contextlib.ExitStack()
-
-    def __enter__(self) -> VideoReader:
-        from av.video.reformatter import VideoReformatter
-
-        self._reformatter = VideoReformatter()  # one for all frames: making one costs more than using it
-        self._container, self._stream = self._stack.enter_context(open_media(self.path, "video", "video"))
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._stack.__exit__(*exception)
-
-    @property
-    def fps(self) -> float:
-        """Average frame rate, as the file states it (25 if it does not)."""
-        return float(self._stream.average_rate or FPS)
-
-    def start_near(self, time_s: float) -> None:
-        """Begin at a key frame before a time (s from the start of the file); call before reading."""
-        start = self._container.start_time or 0
-        self._container.seek(start + int(max(0.0, time_s) * 1_000_000))
-
-    def __iter__(self) -> Iterator[tuple[float, np.ndarray]]:
-        for time_s, frame in self.frames():
-            yield time_s, self.to_rgb(frame)
-
-    def to_rgb(self, frame: Any) -> np.ndarray:
-        """PyAV frame -> uint8 [H, W, 3] RGB, upright."""
-        rgb_HW3 = self._reformatter.reformat(frame, format="rgb24", interpolation=CONVERSION).to_ndarray()
-        quarter_turns = round(frame.rotation / 90) % 4
-        return np.ascontiguousarray(np.rot90(rgb_HW3, quarter_turns)) if quarter_turns else rgb_HW3
-
-    def frames(self) -> Iterator[tuple[float, Any]]:
-        """(time in s, PyAV frame): `to_rgb` makes the picture of those that are wanted."""
-        end_s = 0.0
-        for frame in decoded_frames(self._container, self._stream, self.path):
-            time_s = float(frame.pts * frame.time_base) if frame.pts is not None else end_s
-            end_s = max(end_s, time_s + 1 / self.fps)
-            yield time_s, frame
-        require_whole(self._container, self._stream, end_s, self.path)
-
-
-# ---- writing
-
-
 class VideoWriter:
     """Writes an mp4 while its frames are computed: H.264 yuv420p, with the sound of another file as AAC.
 
-    A context manager. The file appears under its name, marked as synthetic, when the block ends without an error; after an
-    error or Ctrl-C nothing is left of it. Encoding runs in a thread of its own, a few batches behind `write`.
+    A context manager. When the block ends without an error, the file appears under its name, marked as synthetic; after
+    an error or Ctrl-C nothing is left of it. Encoding runs in a thread of its own, a few batches behind `write`.
 
     The sound is decoded from its file piece by piece, keeps its rate and channels (the next ones AAC knows), and is cut
     or continued with silence to the length of the picture. Odd widths and heights get one more column or row, a copy of
@@ -140,9 +79,10 @@ class VideoWriter:
     def __enter__(self) -> VideoWriter:
         with self._stack:
             self._temporary = self._stack.enter_context(written_beside(self.path))
-            self._sound = None
+            self._sound: tuple[Any, Any, str | Path] | None = None
             if self._sound_path is not None:
-                self._sound = self._stack.enter_context(open_media(self._sound_path, "audio", "sound"))
+                opened = self._stack.enter_context(open_media(self._sound_path, "audio", "sound"))
+                self._sound = (*opened, self._sound_path)
             self._stack = self._stack.pop_all()
         self._thread.start()
         return self
@@ -220,7 +160,7 @@ class VideoWriter:
         with av.open(f"file:{self._temporary}", "w", format="mp4", options=options) as output:
             output.metadata.update(provenance.metadata())
             picture = _PictureTrack(output, batch_NHW3.shape[1:3], self._fps, self._crf)
-            sound = _SoundTrack(output, *self._sound, self._sound_path) if self._sound is not None else None
+            sound = _SoundTrack(output, *self._sound) if self._sound is not None else None
             while batch_NHW3 is not None:
                 if self._label:
                     batch_NHW3 = provenance.draw_label(batch_NHW3)
@@ -240,12 +180,12 @@ class _Cancelled(Exception):
 
 @functools.cache
 def _x264_limits() -> dict[str, str]:
-    """Options that keep x264 off AVX-512, where the CPU has it: with it equal frames gave other videos from run to run.
+    """Options that keep x264 from using AVX-512, with which equal frames gave other videos from run to run.
 
     Measured with PyAV 18.1: 36 different videos of 60 with AVX-512, one without.
     """
-    found = Path("/proc/cpuinfo")
-    has_it = found.is_file() and "avx512" in found.read_text()
+    cpu = Path("/proc/cpuinfo")
+    has_it = cpu.is_file() and "avx512" in cpu.read_text()
     return {"x264-params": "asm=avx2"} if has_it else {}
 
 
@@ -279,9 +219,7 @@ class _PictureTrack:
         if self._pad[0][1] or self._pad[1][1]:
             frame_HW3 = np.pad(frame_HW3, self._pad, mode="edge")
         rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame_HW3), format="rgb24")
-        frame = self._reformatter.reformat(
-            rgb, format="yuv420p", dst_colorspace="ITU601", dst_color_range="MPEG", interpolation=CONVERSION
-        )
+        frame = self._reformatter.reformat(rgb, format="yuv420p", interpolation=CONVERSION, **BT601)
         frame.pts = self.frames
         frame.time_base = 1 / self._fps
         self.frames += 1
@@ -295,9 +233,9 @@ class _SoundTrack:
     """The sound of a file as AAC, as far as the picture goes."""
 
     def __init__(self, output: Any, container: Any, stream: Any, path: str | Path) -> None:
-        found = stream.codec_context
-        self._rate = next((rate for rate in AAC_RATES if rate >= found.sample_rate), AAC_RATES[-1])
-        self._layout = AAC_LAYOUTS.get(found.channels, "stereo")
+        context = stream.codec_context
+        self._rate = next((rate for rate in AAC_RATES if rate >= context.sample_rate), AAC_RATES[-1])
+        self._layout = AAC_LAYOUTS.get(context.channels, "stereo")
         self._stream = output.add_stream("aac", rate=self._rate, layout=self._layout)
         self._stream.bit_rate = int(AAC_BITS_PER_SAMPLE * self._rate * self._stream.codec_context.channels)
         self._pieces = resampled(decoded_frames(container, stream, path), "fltp", self._rate, self._layout)

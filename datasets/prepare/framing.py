@@ -10,8 +10,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from datasets.clips import FPS
 from datasets.errors import DataError
+from datasets.media.streams import FPS
 from datasets.prepare.sources import FaceBoxes, HeadBox
 
 FindBoxes = Callable[[np.ndarray], np.ndarray]  # picture [H, W, 3] -> [faces, 4 or more]
@@ -105,13 +105,14 @@ def find_face(frames: Iterable[np.ndarray], find_boxes: FindBoxes, min_face: int
 def listed_square(
     listed: FaceBoxes, frames: Iterable[np.ndarray], find_boxes: FindBoxes, margin: float, height: int, width: int
 ) -> Square:
-    """The square about listed face boxes, whose unknown scale is the one under which they cover the face in the file.
+    """The square about listed face boxes. Their scale, not known, is the one at which they cover the face in the file.
 
     Raises:
         DataError: no face, or none of the usual download heights makes the list fit.
     """
     box = np.array([listed.left, listed.top, listed.right, listed.bottom])
-    samples = [found for n, frame in enumerate(frames) if n % DETECT_EVERY == 0 and len(found := find_boxes(frame))]
+    sampled = (find_boxes(frame) for n, frame in enumerate(frames) if n % DETECT_EVERY == 0)
+    samples = [faces for faces in sampled if len(faces)]
     if not samples:
         raise DataError("no face: found in no picture looked at")
 
@@ -158,11 +159,12 @@ def find_spans(
             continue
         faces = find_boxes(frame)
         face = _largest(faces)[:4] if len(faces) and not _rivals(faces) else None
-        usable = face is not None and face[3] - face[1] >= min_face
-        if track and not (usable and _iou(face, track[0]) >= TRACK_OVERLAP):
+        if face is not None and face[3] - face[1] < min_face:
+            face = None
+        if track and (face is None or _iou(face, track[0]) < TRACK_OVERLAP):
             yield from spans(number - DETECT_EVERY + 1)
             track = []
-        if usable:
+        if face is not None:
             if not track:
                 first = number
             track.append(face)

@@ -1,11 +1,13 @@
 """What a corpus adapter hands to `datasets.prepare`: which stretches of which files, and how to frame the face.
 
-Adapters live in `datasets/corpora/`, one corpus a file, and only look at names and lists; they open no video.
+Adapters live in `datasets/prepare/corpora/`, one corpus a file, and only look at names and lists; they open no video.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 VIDEO_SUFFIXES = frozenset(".mp4 .mpg .mpeg .avi .mov .mkv .webm .wmv .m4v .flv .3gp .ts".split())  # noqa: SIM905
 
@@ -27,7 +29,10 @@ class HeadBox:
 
 @dataclass(frozen=True)
 class FaceBoxes:
-    """The union and the median height of face boxes in pixels of a download of unknown height: the file decides which."""
+    """The union of face boxes and their median height, in pixels of a download whose height the list does not say.
+
+    The height is the one at which the boxes cover the face in the file (`framing.listed_square`).
+    """
 
     left: float
     top: float
@@ -51,19 +56,13 @@ Framing = WholePicture | HeadBox | FaceBoxes | OneFace | FaceTracks
 
 @dataclass(frozen=True)
 class Stretch:
-    """A part of a file that should become one clip (with FaceTracks: any number of clips).
+    """A part of a file that should become one clip (with FaceTracks: any number of clips)."""
 
-    Attributes:
-        id: of the clip; of several, the prefix.
-        start_s, end_s: in the file; None: its end.
-        offset_s: how much later than its picture the sound lies in the file, seconds.
-    """
-
-    id: str
+    id: str  # of the clip; of several clips, how their ids begin
     framing: Framing
-    start_s: float = 0.0
-    end_s: float | None = None
-    offset_s: float = 0.0
+    start_s: float = 0.0  # in the file
+    end_s: float | None = None  # None: the file's end
+    offset_s: float = 0.0  # how much later than its picture the sound lies in the file, seconds
 
 
 @dataclass(frozen=True)
@@ -79,6 +78,16 @@ class Source:
     def id(self) -> str:
         """Name for the journal: the id of the first stretch."""
         return self.stretches[0].id
+
+
+class Corpus(Protocol):
+    """A corpus adapter: a module with these names. The first line of its docstring is its help."""
+
+    __doc__: str
+    MIN_FRAMES: int  # the shortest clip worth keeping, where the user names none
+    FIXED_RANGE: bool  # whether poses are scaled by the released model's limits instead of this corpus's own
+    ARGUMENTS: dict[str, dict[str, Any]]  # options of this corpus alone: name -> what argparse wants to know
+    sources: Callable[..., list[Source]]  # (root, and the values of ARGUMENTS by name) -> the files and their clips
 
 
 def find_videos(root: Path) -> list[Path]:

@@ -1,26 +1,27 @@
-"""Sound, features and resizing against numbers of the released code (reference/GOLDENS.md)."""
+"""Sound, features and resizing against numbers of the released code (optional recordings; README.md)."""
 
 import numpy as np
 import pytest
 
 from datasets import audio
 from datasets.media.image import read_image, resize_square
+from datasets.media.sound import load_pcm
 
 WAVES = ("intro_20_21p237", "silence_pad", "noise_only", "tone_dc", "short_1600", "tiny_640", "tiny_300")
 
 
 @pytest.fixture(scope="module")
-def extra(shared):
-    return np.load(shared / "reference" / "golden_extra.npz")
+def extra(extra_data):
+    return np.load(extra_data / "reference" / "golden_extra.npz")
 
 
 @pytest.fixture(scope="module")
-def paint(shared):
-    return np.load(shared / "reference" / "golden_paint.npz")
+def paint(extra_data):
+    return np.load(extra_data / "reference" / "golden_paint.npz")
 
 
-def test_features_of_the_demo_recording(shared, paint):
-    pcm = audio.load_pcm(shared / "reference" / "intro_0_6.wav")
+def test_features_of_the_demo_recording(extra_data, paint):
+    pcm = load_pcm(extra_data / "reference" / "intro_0_6.wav")
     np.testing.assert_array_equal(pcm, paint["pcm16"])
     features_TAF = audio.features(pcm)
     np.testing.assert_allclose(features_TAF.reshape(-1, 41), paint["audio_features"], rtol=1e-6, atol=1e-6)
@@ -42,8 +43,8 @@ def test_filling_of_the_pitch(extra):
         np.testing.assert_array_equal(voiced_R, extra[f"pitch_{case}_flag"])
 
 
-def test_resampling_is_that_of_ffmpeg_5(shared, extra):
-    pcm = audio.load_pcm(shared / "reference" / "stereo44k.wav")
+def test_resampling_is_that_of_ffmpeg_5(extra_data, extra):
+    pcm = load_pcm(extra_data / "reference" / "stereo44k.wav")
     assert len(pcm) == len(extra["resample44k_ffmpeg5"])
     assert np.abs(pcm.astype(int) - extra["resample44k_ffmpeg5"]).max() == 0
     assert np.abs(pcm.astype(int) - extra["resample44k_ffmpeg9"]).max() <= 2
@@ -54,5 +55,5 @@ def test_resizing(extra, case):
     np.testing.assert_array_equal(resize_square(extra[f"resize_{case}_in"], 256), extra[f"resize_{case}_out"])
 
 
-def test_picture(shared, paint):
-    np.testing.assert_array_equal(read_image(shared / "reference" / "paint.jpg"), paint["image_u8"])
+def test_picture(extra_data, paint):
+    np.testing.assert_array_equal(read_image(extra_data / "reference" / "paint.jpg"), paint["image_u8"])

@@ -1,4 +1,4 @@
-"""Parity of every network with the released program, on the recorded arrays of ../shared/reference/GOLDENS.md."""
+"""Parity of each network by itself with the released program, on larger recordings that are optional (README.md)."""
 
 import json
 import sys
@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from animation.head_poses import HeadPoses, predict_head_poses
 from animation.models import load_models
-from animation.motion import HeadPoses, generate_keypoints, predict_head_poses
+from animation.motion import emission_schedule, generate_keypoints
 from animation.render import Renderer
-from animation.schedule import emission_schedule
 from datasets.pose import BOX_POINTS_MM, RELEASED_RANGE, project, render_boxes
 from engine.checkpoint import CheckpointError
 from modules.fuse import fuse_for_inference
@@ -20,26 +20,13 @@ T = 149
 
 
 @pytest.fixture(scope="module")
-def reference(shared):
-    return shared / "reference"
+def reference(extra_data):
+    return extra_data / "reference"
 
 
 @pytest.fixture(scope="module")
 def golden(reference):
     return dict(np.load(reference / "golden_paint.npz"))
-
-
-@pytest.fixture(scope="module")
-def checkpoint(reference, tmp_path_factory):
-    """The synthetic weights with which the goldens were recorded, in the released file's layout."""
-    sys.path.insert(0, str(reference))
-    try:
-        from fill_checkpoint import build
-    finally:
-        sys.path.pop(0)
-    path = tmp_path_factory.mktemp("released") / "audio2head.pth.tar"
-    torch.save(build(json.loads((reference / "audio2head_manifest.json").read_text())), path)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -101,9 +88,9 @@ def test_boxes_that_cross_the_border_are_those_of_current_opencv(reference):
 
 def test_source_keypoints_equal_the_released_ones(models, golden, image):
     with torch.inference_mode():
-        found = models.keypoint_detector(image)
-    close(found.position_BK2, golden["kp_source_value"].reshape(1, 10, 2), 2e-5)
-    close(found.jacobian_BK22, golden["kp_source_jacobian"].reshape(1, 10, 2, 2), 2e-5)
+        detected = models.keypoint_detector(image)
+    close(detected.position_BK2, golden["kp_source_value"].reshape(1, 10, 2), 2e-5)
+    close(detected.jacobian_BK22, golden["kp_source_jacobian"].reshape(1, 10, 2, 2), 2e-5)
 
 
 @pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused"])
@@ -112,10 +99,10 @@ def test_keypoints_of_every_frame_equal_the_released_ones(models, golden, image,
     if fused:
         generator = fuse_for_inference(generator)
     chunks = list(generate_keypoints(models, generator, image, audio, golden_poses))
-    expected = golden_keypoints(golden, range(T))
     assert [len(c.position_BK2) for c in chunks] == [48, 32, 32, 32, 5]
-    close(torch.cat([c.position_BK2 for c in chunks]), expected.position_BK2, 5e-5)
-    close(torch.cat([c.jacobian_BK22 for c in chunks]), expected.jacobian_BK22, 5e-5)
+    keypoints, expected = Keypoints.cat(chunks), golden_keypoints(golden, range(T))
+    close(keypoints.position_BK2, expected.position_BK2, 5e-5)
+    close(keypoints.jacobian_BK22, expected.jacobian_BK22, 5e-5)
 
 
 def test_motion_field_inputs_equal_the_released_ones(models, golden, image):
@@ -147,9 +134,7 @@ def test_chained_frames_follow_the_released_ones(models, golden, image, audio):
     poses = predict_head_poses(models, image, audio)
     chunks = list(generate_keypoints(models, fuse_for_inference(models.motion_field_generator), image, audio, poses))
     frames = list(range(0, T, 12))
-    picked = Keypoints(
-        torch.cat([c.position_BK2 for c in chunks])[frames], torch.cat([c.jacobian_BK22 for c in chunks])[frames]
-    )
+    picked = Keypoints.cat(chunks).map(lambda part: part[frames])
     with torch.inference_mode():
         source = models.keypoint_detector(image).keypoints
     renderer = Renderer(fuse_for_inference(models.image_generator), image, source, batch_size=4, truncate=True)

@@ -1,4 +1,4 @@
-"""evaluate.py itself on a small synthetic corpus and untrained networks: what it writes, resuming, ranks, others' videos."""
+"""evaluate.py itself on a small synthetic corpus and untrained networks: its files, resuming, ranks, others' videos."""
 
 import functools
 import json
@@ -25,7 +25,7 @@ from tests.in_process import status_of
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
-QUICK = ("split=train", "landmarks=false", "device=cpu", "bootstrap.samples=50")
+QUICK = ("split=train", "landmarks=false", "animation.device=cpu", "bootstrap.samples=50")
 
 
 run = functools.partial(status_of, evaluate.main)
@@ -42,7 +42,7 @@ def numbers(output: Path) -> dict:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory, small_weights):
-    """corpus/ with two training clips of two people (0.8 s, 64x64), model.safetensors, and networks of two ablations."""
+    """corpus/ with two training clips of two people (0.8 s, 64x64), model.safetensors, networks of two ablations."""
     folder = tmp_path_factory.mktemp("evaluate")
     make_corpus(folder / "corpus", clips=4, seed=3, speakers=4, duration_s=0.8, size=64, workers=1)
     assert len({clip.row.identity for clip in load_manifest(folder / "corpus", "train")}) == 2
@@ -92,7 +92,7 @@ def test_every_row_is_measured_and_what_cannot_be_is_named(files, whole):
         "no-set": "needs variants.no_set=RUN of train_headpose.py",
         "no-jacobian": "needs variants.no_jacobian=RUN of train_motionfield.py",
     }
-    assert found["protocol"] == "audio2head-evaluation/2" and found["identities"] == 2
+    assert found["protocol"] == "audio2head-evaluation/3" and found["identities"] == 2
     assert len(found["weights_sha256"][str(files / "model.safetensors")]) == 64
     assert found["config"]["split"] == "train" and found["commit"]
     rows = found["rows"]
@@ -153,7 +153,7 @@ def test_the_full_row_is_what_inference_makes(files, whole, tmp_path):
 
 def test_motion_scales_act_on_rows_made_from_sound_alone(files, whole, tmp_path):
     def scaled(setting: str) -> Path:
-        assert run(*ours(files, tmp_path / setting, "rows=[full,gt-keypoint]", setting)) == 0
+        assert run(*ours(files, tmp_path / setting, "rows=[full,gt-keypoint]", f"animation.{setting}")) == 0
         return tmp_path / setting
 
     def position(output: Path) -> np.ndarray:
@@ -222,9 +222,9 @@ def test_mistakes_are_one_sentence(files, tmp_path, capsys):
 
 
 @pytest.fixture(scope="module")
-def foreign(files):
-    """generated/: the true frames of both clips, one larger and longer than its reference, and a stem without reference."""
-    folder = files / "foreign"
+def given(files):
+    """generated/: the true frames of both clips, one larger and longer than its reference; a stem without one."""
+    folder = files / "given"
     for number, clip in enumerate(load_manifest(files / "corpus", "train")):
         frames = clip.read_frames(range(clip.frames), 64 if number == 0 else 96)
         frames = np.concatenate([frames, frames[-1:].repeat(5 * number, 0)])
@@ -238,14 +238,14 @@ def foreign(files):
     return folder
 
 
-def test_given_videos_against_a_prepared_corpus(files, foreign, tmp_path):
-    arguments = ["--generated", foreign / "generated", "--reference", files / "corpus", "--output", tmp_path]
+def test_given_videos_against_a_prepared_corpus(files, given, tmp_path):
+    arguments = ["--generated", given / "generated", "--reference", files / "corpus", "--output", tmp_path]
     assert run(*arguments, "--checkpoint", files / "model.safetensors", *QUICK) == 0
     found = results(tmp_path)
     assert list(found["rows"]) == ["truth", "generated", "still", "wrong-audio"]
     assert "1 generated videos have no reference: extra" in found["notes"]
-    given, still = found["rows"]["generated"]["numbers"], found["rows"]["still"]["numbers"]
-    assert given["psnr"]["mean"] > still["psnr"]["mean"] + 5 and given["ke"]["mean"] < still["ke"]["mean"]
+    scored, still = found["rows"]["generated"]["numbers"], found["rows"]["still"]["numbers"]
+    assert scored["psnr"]["mean"] > still["psnr"]["mean"] + 5 and scored["ke"]["mean"] < still["ke"]["mean"]
     assert found["rows"]["generated"]["missing"]["he"] == "needs `make pose-tools`"
     clips = load_manifest(files / "corpus", "train")
     larger = found["clips"]["generated"][1]
@@ -257,19 +257,19 @@ def test_given_videos_against_a_prepared_corpus(files, foreign, tmp_path):
     assert not (tmp_path / "videos" / "generated").exists()
 
 
-def test_given_videos_against_videos(files, foreign, tmp_path, capsys):
-    arguments = ["--generated", foreign / "generated", "--reference", foreign / "reference", "--output", tmp_path]
+def test_given_videos_against_videos(files, given, tmp_path, capsys):
+    arguments = ["--generated", given / "generated", "--reference", given / "reference", "--output", tmp_path]
     assert run(*arguments, *QUICK) == 0
     found = results(tmp_path)
     assert found["identities"] == 2 and found["rows"]["generated"]["numbers"]["psnr"]["mean"] > 25
     assert found["rows"]["generated"]["missing"]["ke"] == "needs --checkpoint with N_D"
     assert found["rows"]["generated"]["missing"]["mouth_psnr"] == "the true mouth's place is not known"
     stem = found["clips"]["generated"][0]["clip"]
-    (video,) = (path for path in (foreign / "reference").rglob("*.mp4") if path.stem == stem)
+    (video,) = (path for path in (given / "reference").rglob("*.mp4") if path.stem == stem)
     frames = np.stack(list(frames_of(video)))
     (tmp_path / "wide").mkdir()
     with VideoWriter(tmp_path / "wide" / f"{stem}.mp4") as writer:
         writer.write(frames[:, :40])
-    wide = ["--generated", tmp_path / "wide", "--reference", foreign / "reference", "--output", tmp_path / "out"]
+    wide = ["--generated", tmp_path / "wide", "--reference", given / "reference", "--output", tmp_path / "out"]
     assert run(*wide, *QUICK) == 2
     assert "is 64x40, its reference 64x64: crop both alike" in capsys.readouterr().err

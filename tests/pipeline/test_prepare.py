@@ -15,16 +15,19 @@ import numpy as np
 import pytest
 
 from datasets import inspect
-from datasets.audio import features, write_wav
+from datasets.audio import features
 from datasets.clips import load_manifest, load_pose_range, read_rows, verify, write_rows
 from datasets.face.mesh import available
+from datasets.media.sound import write_wav
 from datasets.media.video_reader import frames_of
 from datasets.pose import FOCAL_LENGTH
-from datasets.prepare.__main__ import Options, outcomes
+from datasets.prepare.clip import Options
+from datasets.prepare.corpus import outcomes
 from datasets.prepare.sources import Source, Stretch, WholePicture
+from tests.extra_data import EXTRA_DATA
 
 ROOT = Path(__file__).parents[2]
-GRID = ROOT.parent / "shared" / "data" / "grid"
+GRID = EXTRA_DATA / "data" / "grid"
 FLASH_S = 0.8
 CSV_HEADER = "frame,face_id,timestamp,confidence,success,pose_Tx,pose_Ty,pose_Tz,pose_Rx,pose_Ry,pose_Rz"
 
@@ -37,7 +40,7 @@ def make_video(
     seed: int = 0,
     flash_s: float = FLASH_S,
 ) -> None:
-    """A grey noise video with one white frame, and noise with one click, at the same moment. fps None: changing rate."""
+    """A grey noise video with one white frame, and noise with one click at the same moment. fps None: changing rate."""
     random = np.random.default_rng(seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     step = 1 / (fps or 30)
@@ -279,7 +282,7 @@ def test_openface_itself_is_run_on_the_crops(tmp_path):
 
 
 def test_the_listed_offset_moves_the_sound(tmp_path):
-    """Offset -5: the sound lies five frames later in the file, so the click is heard five frames earlier in the clip."""
+    """Offset -5: the sound lies five frames later in the file, so the clip has the click five frames earlier."""
     raw = tmp_path / "raw"
     make_video(raw / "id10001/vid/vid#00001#100-140.mp4", seconds=2.0)
     make_csv(tmp_path / "poses", "vid#00001#100-140")
@@ -355,7 +358,7 @@ def test_inspect_draws_a_sheet_and_finds_leaks(prepared, tmp_path, capsys):
     assert "identity one is in test and train and val" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not (GRID.is_dir() and available()), reason="needs ../shared/data/grid and `make pose-tools`")
+@pytest.mark.skipif(not (GRID.is_dir() and available()), reason="needs optional clips of GRID and `make pose-tools`")
 def test_real_grid_clips(tmp_path):
     raw = tmp_path / "raw"
     for name in ("s1/bbaf2n.mp4", "s2/bbaf1n.mp4", "original/s1/bbaf2n.mpg"):
@@ -372,7 +375,7 @@ def test_real_grid_clips(tmp_path):
         assert np.abs(clip.pose()[:, :3]).max() < 0.4 and 230 < np.median(clip.pose()[:, 5]) < 330
 
 
-@pytest.mark.skipif(not (GRID.is_dir() and available()), reason="needs ../shared/data/grid and `make pose-tools`")
+@pytest.mark.skipif(not (GRID.is_dir() and available()), reason="needs optional clips of GRID and `make pose-tools`")
 def test_any_video_is_cut_into_spans_with_one_face(tmp_path):
     """Two sentences of two speakers in a row, at 30 fps, then two seconds without a face."""
     raw = tmp_path / "raw"

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from datasets.media.video_writer import VideoWriter
-from evaluation.study import make, score
+from evaluation.study.answers import score_answers
+from evaluation.study.page import make_page
 
 ROOT = Path(__file__).resolve().parents[2]
 METHODS, CLIPS = ("full", "still"), ("a", "b")
@@ -84,7 +85,7 @@ def test_answered_by_keyboard_with_a_reload_saved_and_scored(browser, tmp_path):
     from selenium.webdriver.common.keys import Keys
 
     page_path = tmp_path / "study.html"
-    key_path, count = make(small_videos(tmp_path / "videos"), page_path, "A study")
+    key_path, count = make_page(small_videos(tmp_path / "videos"), page_path, "A study")
     key = json.loads(key_path.read_text())["videos"]
     assert count == 4
     page = Page(browser)
@@ -140,7 +141,7 @@ def test_answered_by_keyboard_with_a_reload_saved_and_scored(browser, tmp_path):
     assert [rating["score"] for rating in answers["answers"]] == [4, 2, 5, 1]
     assert answers["answers"][0]["plays"] == 2 and answers["answers"][0]["watched"] == 1
     assert answers["started"] < answers["answers"][0]["answered"] < answers["finished"]
-    assert score([saved], key_path, tmp_path / "scored") == []
+    assert score_answers([saved], key_path, tmp_path / "scored") == []
     result = json.loads((tmp_path / "scored" / "study.json").read_text())
     for method in METHODS:
         given = [r["score"] for r in answers["answers"] if key[r["video"]]["method"] == method]
@@ -155,7 +156,7 @@ def test_answered_by_keyboard_with_a_reload_saved_and_scored(browser, tmp_path):
 
 
 def test_order_is_drawn_anew_and_follows_the_seed(browser, tmp_path):
-    browser.get(make_page(tmp_path).as_uri())
+    browser.get(study_page(tmp_path).as_uri())
     page = Page(browser)
     orders = {str(page.value(f"shuffled(study.videos, {seed})")) for seed in range(100)}
     assert len(orders) == 24  # each order of four videos comes up
@@ -165,7 +166,7 @@ def test_order_is_drawn_anew_and_follows_the_seed(browser, tmp_path):
 
 
 def test_narrow_screen_needs_no_sideways_scrolling(browser, tmp_path):
-    browser.get(make_page(tmp_path).as_uri())
+    browser.get(study_page(tmp_path).as_uri())
     browser.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride", {"width": 360, "height": 640, "deviceScaleFactor": 1, "mobile": True}
     )
@@ -175,6 +176,6 @@ def test_narrow_screen_needs_no_sideways_scrolling(browser, tmp_path):
         assert page.value("document.documentElement.scrollWidth <= 360"), act
 
 
-def make_page(tmp_path: Path) -> Path:
-    make(small_videos(tmp_path / "videos"), tmp_path / "study.html", "A study")
+def study_page(tmp_path: Path) -> Path:
+    make_page(small_videos(tmp_path / "videos"), tmp_path / "study.html", "A study")
     return tmp_path / "study.html"

@@ -1,4 +1,4 @@
-"""The training scripts themselves, run as a user runs them, on the synthetic corpus and with the tiny configurations."""
+"""The training scripts themselves, run as a user runs them, on the synthetic corpus and in tiny configurations."""
 
 import json
 import os
@@ -177,7 +177,7 @@ def test_two_ranks_with_half_a_batch_equal_one(
     """Three updates, BatchNorm included: losses and gradient norms.
 
     The learning rate is small, since Adam's first steps are sign-like and would turn rounding into other weights
-    (tests/unit/test_run.py holds twelve steps at a usual rate to 1e-4).
+    (tests/unit/engine/test_run.py holds twelve steps at a usual rate to 1e-4).
     """
     arguments = [*stage_arguments(script, corpus, stage_one), *overrides]
     arguments += ["run.max_steps=3", "run.device=cpu", "optim.lr=1.0e-6"]

@@ -1,6 +1,7 @@
 """Every file of config/ is valid, and the paper's numbers are where the paper has them."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,13 +14,37 @@ CONFIGS = Path(__file__).parents[2] / "config"
 STAGES = {"fomm": train_fomm, "headpose": train_headpose, "motionfield": train_motionfield}
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*_*.yaml")), ids=lambda path: path.stem)
-def test_every_file_is_valid(path: Path) -> None:
-    stage = path.stem.split("_")[0]
-    if stage not in STAGES:
-        pytest.skip(f"{path.name} is not a training configuration")
-    config = load(STAGES[stage].Config, path)
-    assert config.run.dir == f"runs/{path.stem}"
+def training_configs() -> list[Path]:
+    """All but those of evaluate.py."""
+    return [path for path in sorted(CONFIGS.rglob("*.yaml")) if not path.stem.startswith("evaluate")]
+
+
+def load_training(path: Path) -> Any:
+    """As the script does that the file is for: `fomm_vox`, `demo/01_fomm` -> train_fomm.py."""
+    return load(STAGES[path.stem.lstrip("0123456789_").split("_")[0]].Config, path)
+
+
+@pytest.mark.parametrize("path", training_configs(), ids=lambda path: str(path.relative_to(CONFIGS)))
+def test_every_file_is_valid_and_its_run_has_its_name(path: Path) -> None:
+    assert load_training(path).run.dir == f"runs/{path.relative_to(CONFIGS).with_suffix('')}"
+
+
+def test_every_run_that_a_file_goes_on_from_is_that_of_another_file() -> None:
+    configs = [load_training(path) for path in training_configs()]
+    runs = {config.run.dir for config in configs}
+    for config in configs:
+        before = {config.initial_weights, config.fomm.checkpoint if hasattr(config, "fomm") else ""} - {""}
+        assert before <= runs - {config.run.dir}, config.run.dir
+
+
+def test_the_demo_models_recipe_is_in_the_order_of_its_numbers() -> None:
+    paths = sorted((CONFIGS / "demo").iterdir())
+    assert [path.name[:3] for path in paths] == [f"{number:02}_" for number in range(1, len(paths) + 1)]
+    done: set[str] = set()
+    for path in paths:
+        config = load_training(path)
+        assert {config.initial_weights, config.fomm.checkpoint if hasattr(config, "fomm") else ""} <= done | {""}
+        done.add(config.run.dir)
 
 
 def test_the_papers_settings() -> None:
@@ -40,13 +65,10 @@ def test_the_papers_settings() -> None:
     assert (field.keypoints.heatmap, field.keypoints.position, field.keypoints.jacobian) == (1, 10, 10)
     eq7 = pixels.pixels
     assert (eq7.position, eq7.perceptual, eq7.equivariance_position, eq7.equivariance_jacobian) == (100, 10, 10, 10)
-    assert pixels.vgg.network == "vgg16" and fomm.vgg.network == "vgg19"
-    assert not load(
-        train_headpose.Config, CONFIGS / "headpose_vox_noset.yaml"
-    ).head_motion_predictor.spatial_embedding_transition
-    assert not load(
-        train_motionfield.Config, CONFIGS / "motionfield_vox_nojacobian.yaml"
-    ).motion_field_generator.jacobians
+    assert pixels.pixels.vgg.network == "vgg16" and fomm.vgg.network == "vgg19"
+    no_set = load_training(CONFIGS / "ablations" / "headpose_vox_noset.yaml")
+    assert not no_set.head_motion_predictor.spatial_embedding_transition
+    assert not load_training(CONFIGS / "ablations" / "motionfield_vox_nojacobian.yaml").motion_field_generator.jacobians
 
 
 def test_a_base_is_laid_under(tmp_path: Path) -> None:
@@ -62,5 +84,8 @@ def test_configurations_that_cannot_work_are_refused() -> None:
         load(train_headpose.Config, path, ["data.window=16"])
     with pytest.raises(ConfigError, match="must be equal"):
         load(train_fomm.Config, CONFIGS / "fomm_tiny.yaml", ["keypoint_detector.num_keypoints=5"])
+    for overrides in (["pixels.lips=1"], ["keypoints=null"]):  # both phases; none
+        with pytest.raises(ConfigError, match="give one of the sections keypoints"):
+            load(train_motionfield.Config, CONFIGS / "motionfield_tiny.yaml", overrides)
     with pytest.raises(ConfigError, match=r"did you mean weights\.adversarial"):
         load(train_headpose.Config, path, ["weights.adverserial=1"])

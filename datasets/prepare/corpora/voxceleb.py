@@ -1,12 +1,12 @@
-"""VoxCeleb, as three habits left it on people's disks.
+"""VoxCeleb, in the three forms in which people have it on disk.
 
 (a) FOMM's: chunks named `VIDEO#CHUNK#FIRST-LAST.mp4`, or whole videos `VIDEO.mp4`, with head boxes in a
     `vox-metadata.csv` (video_id, start, end, bbox, fps, width, height, partition, person_id).
 (b) VoxCeleb1's `txt/ID/VIDEO/CHUNK.txt`: a face box a frame and the A/V `Offset`, for chunks or whole videos.
-(c) VoxCeleb2's: `ID/VIDEO/CLIP.mp4`, already cropped. A file that no list knows is taken for one of these if it is square
-    (`prepare` looks), else the face is searched.
+(c) VoxCeleb2's: `ID/VIDEO/CLIP.mp4`, already cropped. So is every file that no list knows: all of it is kept, or its
+    middle square.
 
-The two lists complete each other: the csv gives the better crop, the txt the offset.
+Where there are both lists, the csv gives the crop, which is the better one, and the txt the offset.
 """
 
 import csv
@@ -14,6 +14,7 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +32,16 @@ from datasets.prepare.sources import (
 )
 
 MIN_FRAMES = 64  # as FOMM's vox preprocessing, with at most 1024
+FIXED_RANGE = True
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "metadata": {
+        "type": Path,
+        "action": "append",
+        "default": [],
+        "help": "a vox-metadata.csv outside the input folder; may be given several times",
+    },
+    "txt": {"type": Path, "help": "the txt tree (default INPUT/txt)"},
+}
 TXT_FPS = 25.0
 CHUNK = re.compile(r"(?P<video>.+)#(?P<chunk>\d+)#(?P<first>\d+)-(?P<last>\d+)")
 TEST = frozenset(f"id{n}" for n in range(10270, 10310))  # VoxCeleb1's verification test: names that start with E
@@ -56,11 +67,11 @@ def sources(root: Path, metadata: list[Path], txt: Path | None) -> list[Source]:
         metadata: FOMM-style lists; those in `root` are found by themselves.
         txt: the VoxCeleb1 `txt` tree; default `root/txt`.
     """
-    boxes = defaultdict(list)
+    boxes: dict[str, list[Listed]] = defaultdict(list)
     for path in [*metadata, *sorted(root.glob("*metadata*.csv"))]:
         for video, row in read_metadata(path):
             boxes[video].append(row)
-    offsets = defaultdict(dict)
+    offsets: dict[str, dict[str, Path]] = defaultdict(dict)
     for path in sorted((txt or root / "txt").rglob("*.txt")):
         offsets[path.parent.name][path.stem] = path
     return [_source(root, path, boxes, offsets) for path in find_videos(root)]
@@ -101,13 +112,12 @@ def _source(root: Path, path: Path, boxes: dict[str, list[Listed]], offsets: dic
     identity = folder_identity or (known.identity if known else path.stem)
     split = folder_split or (known and known.split) or ("test" if identity in TEST else "train")
     prefix = "" if stretches[0].id == safe_id(identity) else f"{safe_id(identity)}_"
-    stretches = tuple(replace(stretch, id=prefix + stretch.id) for stretch in stretches)
-    return Source(path, identity, split, stretches)
+    return Source(path, identity, split, tuple(replace(stretch, id=prefix + stretch.id) for stretch in stretches))
 
 
 def read_metadata(path: Path) -> list[tuple[str, Listed]]:
     """Rows of a FOMM-style list, with their video. The box is in pixels of width x height; a side may lie outside."""
-    found = []
+    rows = []
     with path.open(newline="", encoding="utf-8") as file:
         for number, row in enumerate(csv.DictReader(file), start=2):
             try:
@@ -124,8 +134,8 @@ def read_metadata(path: Path) -> list[tuple[str, Listed]]:
                 )
             except (KeyError, ValueError, IndexError, AttributeError) as error:
                 raise DataError(f"{path}, line {number}: not a row of a FOMM-style list ({error!r})") from error
-            found.append((row["video_id"], listed))
-    return found
+            rows.append((row["video_id"], listed))
+    return rows
 
 
 def read_txt(path: Path) -> Listed:

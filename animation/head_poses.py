@@ -1,0 +1,77 @@
+"""Head poses of a clip: predicted by N_H, given, or read from a file.
+
+Letters: T video frame, A audio window in a frame, F audio feature, P pose value, B batch, C H W picture.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from animation.models import Models
+from datasets.errors import DataError
+from datasets.face.openface import read_csv
+from datasets.files import read_npz
+from datasets.media.streams import FPS
+
+POSE_CHUNK = 1024  # audio frames that E_A sees at once
+
+
+class HeadPoses:
+    """Head poses of a clip (rad, mm): one a video frame, one for all frames after the end, and the picture's own."""
+
+    def __init__(self, frames_TP: np.ndarray, after_P: np.ndarray, reference_P: np.ndarray | None = None):
+        self.frames_TP = np.asarray(frames_TP, np.float32)  # as used for frame i
+        self.after_P = np.asarray(after_P, np.float32)  # what pads the last window
+        # The pose in the source picture; frame 0's where it is not known.
+        self.reference_P = self.frames_TP[0] if reference_P is None else np.asarray(reference_P, np.float32)
+
+    def slice(self, start: int, stop: int) -> np.ndarray:
+        """Poses of frames start to stop - 1, padded past the end."""
+        poses = self.frames_TP[start:stop]
+        padding = np.repeat(self.after_P[None], stop - start - len(poses), axis=0)
+        return np.concatenate([poses, padding])
+
+    def scaled(self, scale: float) -> "HeadPoses":
+        """Motion about the first pose made `scale` times as large; 0 holds the head still."""
+        first = self.frames_TP[0]
+        frames_TP, after_P = first + scale * (self.frames_TP - first), first + scale * (self.after_P - first)
+        return HeadPoses(frames_TP, after_P, self.reference_P)
+
+
+@torch.inference_mode()
+def predict_head_poses(models: Models, image_BCHW: Tensor, audio_TAF: np.ndarray) -> HeadPoses:
+    """N_H over the whole sound, in chunks with the LSTM's state carried over (Sec. 3.2)."""
+    predictor = models.head_motion_predictor
+    row, state = predictor.start(image_BCHW)
+    rows = [row]
+    for start in range(0, len(audio_TAF), POSE_CHUNK):
+        chunk = torch.from_numpy(audio_TAF[start : start + POSE_CHUNK]).to(models.device)
+        poses, state = predictor.advance(chunk[None], state)
+        rows.append(poses[0])
+    rows_TP = models.pose_range.denormalise(torch.cat(rows).cpu().numpy())  # (T + 1, 6)
+    first = models.head_motion_config.first_pose_row
+    return HeadPoses(rows_TP[first : first + len(audio_TAF)], rows_TP[-1], rows_TP[0])
+
+
+def given_head_poses(pose_TP: np.ndarray, num_frames: int) -> HeadPoses:
+    """Poses from a file, cut to `num_frames` or continued with the last one."""
+    return HeadPoses(HeadPoses(pose_TP, pose_TP[-1]).slice(0, num_frames), pose_TP[min(num_frames, len(pose_TP)) - 1])
+
+
+def read_head_pose(path: Path) -> np.ndarray:
+    """Head poses [T, 6] (rad, mm) at 25 fps from an .npz with `head_pose` or from an OpenFace CSV. Raises DataError."""
+    if path.suffix.lower() == ".csv":
+        track = read_csv(path)
+        if not track.valid_N.any():
+            raise DataError(f"{path}: OpenFace found no face in any row; take another video")
+        times = np.arange(math.floor(float(track.time_s[-1]) * FPS) + 1) / FPS
+        columns = [np.interp(times, track.time_s[track.valid_N], column) for column in track.pose_NP[track.valid_N].T]
+        return np.stack(columns, axis=1).astype(np.float32)
+    pose_TP = read_npz(path, "head pose").get("head_pose")
+    if pose_TP is None or pose_TP.ndim != 2 or pose_TP.shape[1] != 6 or len(pose_TP) == 0:
+        shape = "none" if pose_TP is None else str(list(pose_TP.shape))
+        raise DataError(f"{path} should hold an array head_pose [T, 6] (rad, mm), T > 0; found {shape}")
+    return pose_TP

@@ -1,0 +1,91 @@
+"""Which item comes when, on which rank; and a data worker's error, carried to the main process whole."""
+
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.data._utils.collate import default_collate
+
+
+@dataclass(frozen=True)
+class Order:
+    """This rank's part of every batch, for ever: batch b is the items b * batch_size ... (b + 1) * batch_size - 1.
+
+    Each rank takes an equal share of a batch, in `accumulate` parts.
+    """
+
+    first: int  # item
+    batch_size: int  # items of all ranks together
+    rank: int
+    ranks: int
+    accumulate: int
+
+    def __iter__(self) -> Iterator[list[int]]:
+        share = self.batch_size // self.ranks
+        part = share // self.accumulate
+        first = self.first + self.rank * share
+        while True:
+            for i in range(self.accumulate):
+                yield list(range(first + i * part, first + (i + 1) * part))
+            first += self.batch_size
+
+
+class Batches:
+    """Endless batches of a dataset, in an order, loaded by worker processes."""
+
+    def __init__(self, dataset: Dataset, order: Order, workers: int, pin_memory: bool) -> None:
+        loader = DataLoader(
+            _ErrorsAsItems(dataset),
+            batch_sampler=order,  # type: ignore[arg-type] # any iterable of lists will do
+            num_workers=workers,
+            collate_fn=_collate,
+            pin_memory=pin_memory,
+            worker_init_fn=_ignore_signals,
+            persistent_workers=workers > 0,
+        )
+        self._iterator: Any = iter(loader)
+
+    def __next__(self) -> Any:
+        """The next batch. Raises the ValueError or OSError that one of its items raised."""
+        batch = next(self._iterator)
+        if isinstance(batch, Exception):
+            raise batch
+        return batch
+
+    def close(self) -> None:
+        """End the workers now: torch does it when the iterator dies, but an error's traceback keeps that alive.
+
+        Workers ignore SIGTERM (`_ignore_signals`), so the interpreter would wait for them for ever.
+        """
+        end = getattr(self._iterator, "_shutdown_workers", None)  # there is none without workers
+        if end is not None:
+            end()
+        self._iterator = None
+
+
+class _ErrorsAsItems(Dataset):
+    """Hands a user's errors over as items: DataLoader's own way turns them into pages of traceback text."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, n: int) -> Any:
+        try:
+            return self.dataset[n]
+        except (ValueError, OSError) as error:
+            return error
+
+
+def _collate(items: Sequence[Any]) -> Any:
+    for item in items:
+        if isinstance(item, Exception):
+            return item
+    return default_collate(list(items))
+
+
+def _ignore_signals(worker: int) -> None:
+    """Signals to stop go to the whole process group; the main process finishes its step and then ends its workers."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

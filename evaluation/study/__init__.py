@@ -1,0 +1,1 @@
+"""The user study of the paper: `python -m evaluation.study`."""

@@ -1,0 +1,1 @@
+"""The videos of every row: the true ones, generated ones, given ones."""

@@ -1,0 +1,160 @@
+"""Videos of another system, matched with references by stem: nothing is generated, only measured.
+
+Letters: T video frame, H W C picture.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from animation.models import load_models
+from animation.options import AnimationOptions
+from datasets.clips import MANIFEST, load_manifest
+from datasets.errors import DataError
+from datasets.files import file_digest
+from datasets.media.image import resized
+from datasets.prepare.sources import VIDEO_SUFFIXES
+from evaluation import EvaluationError
+from evaluation.rows import STAGE_ONE, Row
+from evaluation.videos.candidate import Candidate, filmed
+from evaluation.videos.frames import detect
+from evaluation.videos.generated import weights_file
+from evaluation.videos.truth import Footage, Item, PreparedItem, Truth, VideoItem, read_video, shortened
+from modules.keypoint_detector import KeypointDetector
+from modules.keypoints import Keypoints
+
+ASPECT_TOLERANCE = 0.02  # a picture of another shape than its reference's shows something else: refused beyond this
+LENGTH_TOLERANCE = 1  # frames by which encoders commonly differ; more is noted
+NAMED = 5  # stems in a message
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Given videos and their references."""
+
+    items: list[Item]  # references that have a given video, by id
+    videos: dict[str, Path]  # stem -> given video
+    missing: list[str]  # references without a given video
+    extra: list[str]  # given videos without a reference
+
+    def notes(self) -> list[str]:
+        """A sentence each for what has no partner."""
+        notes = []
+        if self.missing:
+            notes.append(f"{len(self.missing)} references have no generated video: {_some(self.missing)}")
+        if self.extra:
+            notes.append(f"{len(self.extra)} generated videos have no reference: {_some(self.extra)}")
+        return notes
+
+
+def match(generated: Path, reference: Path, split: str) -> Matches:
+    """Pair videos below two folders; `reference` may be a prepared corpus, of which `split` counts.
+
+    Raises:
+        DataError: a folder is missing, or two videos below it share a stem.
+        EvaluationError: nothing matches.
+    """
+    videos = _by_stem(generated, "--generated")
+    if (reference / MANIFEST).is_file():
+        items: dict[str, Item] = {clip.row.id: PreparedItem(clip) for clip in load_manifest(reference, split)}
+    else:
+        paths = _by_stem(reference, "--reference")
+        items = {stem: VideoItem(path, _identity(path, reference)) for stem, path in paths.items()}
+    both = sorted(videos.keys() & items.keys())
+    missing, extra = sorted(items.keys() - videos.keys()), sorted(videos.keys() - items.keys())
+    if not both:
+        raise EvaluationError(
+            f"no video of {generated} has the stem of one of {reference}: "
+            f"{_some(extra)} against {_some(missing)}; rename them alike"
+        )
+    return Matches([items[stem] for stem in both], videos, missing, extra)
+
+
+class Given:
+    """The given videos; with a checkpoint, its N_D finds keypoints in them and in the references."""
+
+    size = None  # pictures are compared at the size of their reference
+
+    def __init__(self, matches: Matches, checkpoints: list[Path], options: AnimationOptions, rank: int) -> None:
+        """`rank`: of this process on its machine, which decides the GPU. Raises CheckpointError."""
+        self.matches = matches
+        self.options = options
+        self.device = options.chosen_device(rank)
+        self.detector: KeypointDetector | None = None
+        self.weights = {str(path): file_digest(weights_file(path)) for path in checkpoints}
+        if checkpoints:
+            self.detector = load_models(checkpoints, self.device, STAGE_ONE).keypoint_detector
+
+    def made_with(self, row: Row, clip_id: str) -> dict[str, str]:
+        """Everything of this class that decides the numbers of a row's clip, by what it is called."""
+        decided_by = {"weights": " ".join(self.weights.values())}
+        if row.frames == "given":
+            decided_by["generated video"] = file_digest(self.matches.videos[clip_id])
+        return decided_by
+
+    def candidate(self, row: Row, truth: Truth, other: Truth | None) -> Candidate:
+        """The video of a row. `other`: a clip of another identity, for the rows that need one."""
+        if other is not None:
+            truth = shortened(truth, len(other))
+        self.detected(truth)
+        if row.frames != "given":
+            return filmed(row, truth, other)
+        frames_THWC, notes = fitted(self.matches.videos[truth.id], truth)
+        footage = Footage(frames_THWC, truth.footage.finder)
+        keypoints = None if self.detector is None else detect(self.detector, frames_THWC, self.device)
+        return Candidate(footage, truth.pcm, truth.sound, footage.pose_TP, keypoints, notes)
+
+    def detected(self, truth: Truth) -> Keypoints | None:
+        """What N_D finds in the true frames, on the CPU; it looks once. None without a checkpoint."""
+        if truth.keypoints is None and self.detector is not None:
+            truth.keypoints = detect(self.detector, truth.footage.frames_THWC, self.device)
+        return truth.keypoints
+
+
+def fitted(path: Path, truth: Truth) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Frames of a given video, scaled to the size of its reference and cut to its length -> (frames, notes).
+
+    Frame i is held against frame i: both videos start together. Of two lengths the shorter counts.
+
+    Raises:
+        DataError: the picture has another shape than the reference.
+    """
+    frames_THWC = read_video(path)
+    height, width = truth.footage.frames_THWC.shape[1:3]
+    given_height, given_width = frames_THWC.shape[1:3]
+    if abs(given_width / given_height * height / width - 1) > ASPECT_TOLERANCE:
+        raise DataError(
+            f"{path} is {given_width}x{given_height}, its reference {width}x{height}: "
+            "crop both alike, then they can be compared"
+        )
+    notes = []
+    if (given_height, given_width) != (height, width):
+        notes.append(f"scaled from {given_width}x{given_height} to {width}x{height}")
+    if abs(len(frames_THWC) - len(truth)) > LENGTH_TOLERANCE:
+        notes.append(f"{len(frames_THWC)} frames, the reference has {len(truth)}: the shorter counts")
+    return np.stack([resized(frame, height, width) for frame in frames_THWC[: len(truth)]]), tuple(notes)
+
+
+def _by_stem(folder: Path, option: str) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise DataError(f"{option} {folder} is not a folder")
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and not p.name.startswith("."))
+    if not paths:
+        raise DataError(f"{option} {folder} holds no video ({' '.join(sorted(VIDEO_SUFFIXES))})")
+    by_stem: dict[str, Path] = {}
+    for path in paths:
+        if path.stem in by_stem:
+            raise DataError(f"{option}: {by_stem[path.stem]} and {path} have the same stem; only one may be there")
+        by_stem[path.stem] = path
+    return by_stem
+
+
+def _identity(path: Path, root: Path) -> str:
+    """The first folder below the root names the speaker; a file at the top is its own."""
+    parts = path.relative_to(root).parts
+    return parts[0] if len(parts) > 1 else path.stem
+
+
+def _some(stems: list[str]) -> str:
+    return ", ".join(stems[:NAMED]) + (f" and {len(stems) - NAMED} more" if len(stems) > NAMED else "")

@@ -1,0 +1,98 @@
+"""inference.py, from files to files, against the reference implementation (README.md of this folder).
+
+Nothing is taken from the recording on the way: features, head poses, keypoints and frames are each compared as they
+come out of one run. Tolerances are some ten times what float32 differs from float64 by in the reference itself.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+import soundfile
+
+import inference
+from animation.motion_file import Motion, load_motion
+from datasets import audio
+from datasets.media.image import read_image, write_png
+from datasets.media.sound import load_pcm
+from datasets.pose import render_boxes
+from tests.in_process import status_of
+
+HERE = Path(__file__).parent
+SPEECH = HERE.parents[1] / "assets" / "speech.wav"
+SAMPLES = 32_000  # of the speech; 2.0 s
+FRAMES = 49
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, np.ndarray]:
+    with np.load(HERE / "astronaut_speech.npz") as file:
+        return dict(file)
+
+
+@pytest.fixture(scope="module")
+def folder(checkpoint, tmp_path_factory) -> Path:
+    """What one run of inference.py has written: motion.npz and frames/."""
+    folder = tmp_path_factory.mktemp("parity")
+    write_png(folder / "astronaut.png", skimage.data.astronaut())
+    samples, rate = soundfile.read(SPEECH, frames=SAMPLES, dtype="int16")
+    soundfile.write(folder / "speech.wav", samples, rate, subtype="PCM_16")
+    files = ["--image", folder / "astronaut.png", "--audio", folder / "speech.wav", "--output", folder / "out.mp4"]
+    kept = ["--save-motion", folder / "motion.npz", "--frames-dir", folder / "frames"]
+    options = ["--crop", "none", "--precision", "fp32", "--device", "cpu"]
+    assert status_of(inference.main, *files, *kept, *options, "--checkpoint", checkpoint) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def motion(folder) -> Motion:
+    return load_motion(folder / "motion.npz")
+
+
+@pytest.fixture(scope="module")
+def same_boxes(motion, golden) -> None:
+    """Ends of a pose's lines are cut to whole pixels; frame 13 has one 7e-5 pixels from the next number."""
+    recorded = np.concatenate([golden["rotation"], golden["translation"]], axis=1)[:FRAMES]
+    if not np.array_equal(render_boxes(motion.head_pose), render_boxes(recorded)):
+        pytest.skip("this machine's rounding of the head poses moves an end of a line by a pixel")
+
+
+def close(actual: np.ndarray, expected: np.ndarray, atol: float) -> None:
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=atol)
+
+
+def test_features_of_the_speech(folder, golden):
+    pcm = load_pcm(folder / "speech.wav")
+    np.testing.assert_allclose(audio.feature_rows(pcm), golden["features"], rtol=1e-6, atol=1e-6)
+    used_TAF = audio.features(pcm)
+    assert used_TAF.shape == (FRAMES, 4, 41)  # 3 of the 199 rows make no whole frame
+    np.testing.assert_allclose(used_TAF.reshape(-1, 41), golden["features"][: 4 * FRAMES], rtol=1e-6, atol=1e-6)
+
+
+def test_head_poses(motion, golden):
+    """Frame i has row i of the T + 1 predicted ones: the released program's way."""
+    close(motion.head_pose[:, :3], golden["rotation"][:FRAMES], 2e-5)  # rad
+    close(motion.head_pose[:, 3:], golden["translation"][:FRAMES], 5e-3)  # mm
+
+
+def test_keypoints_of_the_picture(motion, golden):
+    close(motion.source_keypoints, golden["source_position"], 2e-5)
+    close(motion.source_jacobians, golden["source_jacobian"], 2e-5)
+
+
+def test_keypoints_of_every_frame(motion, golden, same_boxes):
+    frames, windows, slots = golden["emitted"].T
+    np.testing.assert_array_equal(frames, np.arange(FRAMES))
+    close(motion.keypoints, golden["position"][windows, slots], 5e-5)
+    close(motion.jacobians, golden["jacobian"][windows, slots], 5e-5)
+
+
+def test_frames(folder, golden, same_boxes):
+    """Truncation to 8 bits turns the smallest difference into one level; that must stay rare."""
+    pictures = sorted((folder / "frames").glob("*.png"))
+    assert len(pictures) == FRAMES
+    frames = np.stack([read_image(pictures[number]) for number in golden["frame_numbers"]])
+    difference = np.abs(frames.astype(int) - golden["frames"])
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 0.01

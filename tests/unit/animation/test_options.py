@@ -1,0 +1,38 @@
+"""Options of inference: the command line is made from the fields, and says what they say."""
+
+import argparse
+from dataclasses import fields, replace
+
+import pytest
+
+from animation.options import AnimationOptions, add_arguments, given
+from engine.config import ConfigError, load
+
+
+def parsed(*arguments: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser.add_argument_group("options"))
+    return parser.parse_args(arguments)
+
+
+def test_every_field_is_an_argument_with_a_text():
+    assert vars(parsed()).keys() == {each.name for each in fields(AnimationOptions)}
+    assert all(each.metadata["help"] for each in fields(AnimationOptions))
+
+
+def test_only_what_is_given_goes_before_the_file(tmp_path):
+    (tmp_path / "o.yaml").write_text("crf: 30\nstill: true\nexpression_scale: 2.0\n")
+    arguments = parsed("--crf", "20", "--head-motion-scale", "0.5", "--keypoint-mode", "relative", "--label")
+    options = load(AnimationOptions, tmp_path / "o.yaml", given(arguments))
+    changes = {"crf": 20, "still": True, "expression_scale": 2.0, "head_motion_scale": 0.5, "label": True}
+    assert options == replace(AnimationOptions(), **changes, keypoint_mode="relative")
+
+
+def test_texts_that_look_like_other_types_stay_texts():
+    assert load(AnimationOptions, None, given(parsed("--device", "1"))).device == "1"
+
+
+@pytest.mark.parametrize("option", [("--crf", "52"), ("--batch-size", "-1")])
+def test_values_out_of_range_are_refused(option):
+    with pytest.raises(ConfigError, match=f"{option[0][2:].replace('-', '_')} must be"):
+        load(AnimationOptions, None, given(parsed(*option)))

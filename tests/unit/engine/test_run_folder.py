@@ -1,0 +1,72 @@
+"""engine.run_folder: which checkpoints are kept, and which may be gone on from."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.checkpoint import CheckpointError, Weights, load_weights
+from engine.run import RunConfig
+from engine.run_folder import MAY_CHANGE, Best, RunFolder, State, differences
+
+CONFIG = {"run": {"seed": 0, "dir": "a"}, "data": {"root": "b", "repeats": 1}}
+
+
+def save(kept: RunFolder, step: int, improved: bool = False, config: dict = CONFIG) -> None:
+    kept.begin(step)
+    (kept.partial(step) / "tensors").touch()
+    weights = Weights({"net": {"step": torch.tensor(step)}}, {})
+    kept.complete(State("toy", step, Best(0.5, step), {"before": "abc"}, config), weights, improved)
+
+
+def test_only_settings_without_influence_may_change() -> None:
+    fields = {f"run.{name}" for name in RunConfig.__dataclass_fields__}
+    assert fields - MAY_CHANGE == {
+        f"run.{name}" for name in ("seed", "precision", "accumulate", "ema_decay", "channels_last", "compile")
+    }
+    assert differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2}, set()) == ["a.b: 1 there, 3 here"]
+
+
+def test_latest_best_and_multiples_are_kept(tmp_path: Path) -> None:
+    kept = RunFolder(tmp_path, keep_every=4)
+    for step in range(1, 8):
+        save(kept, step, improved=step == 2)
+    assert [path.name for path in kept.checkpoints()] == [f"step-000000{step}" for step in (2, 4, 7)]
+    assert kept.newest() == kept.final(7) == (kept.folder / "latest").resolve()
+    assert (kept.folder / "best").resolve() == kept.final(2)
+    steps = (
+        load_weights(tmp_path / name).states["net"]["step"] for name in ("weights.safetensors", "best.safetensors")
+    )
+    assert [int(step) for step in steps] == [7, 2]
+    assert {path.name for path in kept.folder.iterdir()} == {"best", "latest", *(p.name for p in kept.checkpoints())}
+
+
+def test_what_was_begun_and_not_completed_is_no_checkpoint(tmp_path: Path) -> None:
+    kept = RunFolder(tmp_path, keep_every=0)
+    kept.begin(3)
+    assert kept.newest() is None
+    kept.clear_leftovers()
+    assert not list(kept.folder.iterdir())
+
+
+def test_a_run_goes_on_from_its_own_checkpoints_only(tmp_path: Path) -> None:
+    kept = RunFolder(tmp_path, keep_every=0)
+    save(kept, 3)
+    state = kept.read(kept.newest(), "toy", CONFIG, {"before": "abc"})
+    assert (state.step, state.best) == (3, Best(0.5, 3))
+    elsewhere = CONFIG | {"run": {"seed": 0, "dir": "c"}}
+    assert kept.read(kept.newest(), "toy", elsewhere, {"before": "abc"}) == state
+    with pytest.raises(CheckpointError, match=r"data\.repeats: 1 there, 2 here"):
+        kept.read(kept.newest(), "toy", CONFIG | {"data": {"root": "b", "repeats": 2}}, {"before": "abc"})
+    with pytest.raises(CheckpointError, match="before: abc there, xyz here"):
+        kept.read(kept.newest(), "toy", CONFIG, {"before": "xyz"})
+
+
+def test_keys_that_no_longer_exist_do_not_count_in_old_runs(tmp_path: Path) -> None:
+    """But where a configuration still has the key (data.window of stage two), it does."""
+    kept = RunFolder(tmp_path, keep_every=0)
+    old = {"run": CONFIG["run"], "data": CONFIG["data"] | {"seed": 0, "size": 256, "window": 64}}
+    save(kept, 3, config=old)
+    assert kept.read(kept.newest(), "toy", CONFIG, {"before": "abc"}).step == 3
+    with pytest.raises(CheckpointError, match=r"data\.window: 64 there, 32 here"):
+        kept.read(kept.newest(), "toy", CONFIG | {"data": CONFIG["data"] | {"window": 32}}, {"before": "abc"})

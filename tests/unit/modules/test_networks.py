@@ -1,0 +1,429 @@
+"""The four networks: shapes, and the properties that the method rests on. Small sizes, random weights."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from modules.blocks import AntiAliasDownsample, UpBlock
+from modules.fuse import enlarging_conv, fuse_for_inference
+from modules.head_motion_predictor import HeadMotionPredictor, HeadMotionPredictorConfig
+from modules.image_generator import (
+    DenseMotionConfig,
+    ImageGenerator,
+    ImageGeneratorConfig,
+    added_parts,
+    position_maps,
+    starting_state,
+)
+from modules.keypoint_detector import KeypointDetector, KeypointDetectorConfig
+from modules.keypoints import Keypoints, coordinate_grid, gaussian_heatmaps, invert_2x2, soft_argmax
+from modules.motion_field_generator import (
+    MotionFieldGenerator,
+    MotionFieldGeneratorConfig,
+    Reference,
+    RelativeHead,
+    box_moments,
+)
+
+SMALL_HEAD = HeadMotionPredictorConfig(embedding=16, resnet_width=4, resnet_depths=(1, 1))
+SMALL_FIELD = MotionFieldGeneratorConfig(
+    image_size=64, map_size=32, window=32, block_expansion=4, max_features=8, num_blocks=2, num_keypoints=3
+)
+SMALL_DENSE = DenseMotionConfig(scale_factor=0.5, block_expansion=4, max_features=8, num_blocks=2)
+SMALL_GENERATOR = ImageGeneratorConfig(
+    image_size=64,
+    num_keypoints=3,
+    block_expansion=4,
+    max_features=8,
+    num_bottleneck_blocks=1,
+    dense_motion=SMALL_DENSE,
+)
+
+
+def small_generator(**changes):
+    torch.manual_seed(0)
+    return randomise_norms(ImageGenerator(replace(SMALL_GENERATOR, **changes))).eval()
+
+
+def randomise_norms(network):
+    """Give BatchNorm layers statistics and gains that a wrong fold would show."""
+    for module in network.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+            if module.affine:
+                torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+                torch.nn.init.normal_(module.bias, 0, 0.1)
+    return network
+
+
+def keypoints(count, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    position = torch.rand(count, 3, 2, generator=generator) - 0.5
+    jacobian = torch.eye(2) + 0.1 * torch.randn(count, 3, 2, 2, generator=generator)
+    return Keypoints(position, jacobian)
+
+
+# ---- keypoints
+
+
+def test_grid_has_x_first_and_exact_corners():
+    grid = coordinate_grid(3, 5, torch.zeros(1))
+    assert grid[0, 0].tolist() == [-1, -1] and grid[0, 4].tolist() == [1, -1] and grid[2, 0].tolist() == [-1, 1]
+
+
+def test_soft_argmax_of_a_peak_is_its_place():
+    heatmap = torch.zeros(1, 1, 9, 9)
+    heatmap[0, 0, 2, 6] = 1
+    assert torch.allclose(soft_argmax(heatmap), torch.tensor([[[0.5, -0.5]]]))
+    gaussian = gaussian_heatmaps(torch.tensor([[[0.5, -0.5]]]), 9, 9)
+    assert gaussian[0, 0].argmax() == 2 * 9 + 6 and gaussian.max() == 1
+
+
+def test_inverse_of_2x2():
+    matrix = torch.randn(5, 4, 2, 2, dtype=torch.float64)
+    assert torch.allclose(invert_2x2(matrix) @ matrix, torch.eye(2, dtype=torch.float64).expand_as(matrix))
+
+
+def test_downsampling_keeps_constants_and_every_fourth_pixel_centre():
+    down = AntiAliasDownsample(3, 0.25)
+    small = down(torch.full((1, 3, 64, 64), 0.7))
+    assert small.shape == (1, 3, 16, 16)
+    assert torch.allclose(small[:, :, 2:-2, 2:-2], torch.tensor(0.7))
+    impulse = torch.zeros(1, 3, 64, 64)
+    impulse[..., 32, 32] = 1
+    assert down(impulse)[0, 0].argmax() == 8 * 16 + 8
+    with pytest.raises(ValueError, match="1/n"):
+        AntiAliasDownsample(3, 0.3)
+
+
+def test_downsampling_and_ssim_stay_exact_under_autocast():
+    """In bfloat16 the variances of SSIM cancel to noise; a training run ended in NaN this way."""
+    from modules.losses import ssim_map
+
+    torch.manual_seed(0)
+    a = 0.8 + 0.01 * torch.rand(1, 3, 32, 32)
+    b = a + 0.01 * torch.rand(1, 3, 32, 32)
+    down = AntiAliasDownsample(3, 0.5)
+    with torch.autocast("cpu", torch.bfloat16):
+        similarity, small = ssim_map(a, b), down(a)
+    assert torch.equal(similarity, ssim_map(a, b)) and torch.equal(small, down(a))
+
+
+# ---- head motion predictor
+
+
+def test_head_motion_has_one_more_row_than_frames_and_hears_only_the_past():
+    torch.manual_seed(0)
+    predictor = HeadMotionPredictor(SMALL_HEAD).eval()
+    image, audio = torch.rand(2, 3, 64, 64), torch.randn(2, 10, 4, 41)
+    changed = audio.clone()
+    changed[:, 6] += 5
+    with torch.no_grad():
+        a, b = predictor(image, audio), predictor(image, changed)
+    assert a.shape == (2, 11, 6)
+    assert torch.equal(a[:, :7], b[:, :7])  # rows 0 to 6 have heard frames up to 5
+    assert (a[:, 7:] - b[:, 7:]).abs().amax(dim=(0, 2)).min() > 0
+
+
+@pytest.mark.parametrize("transition", [True, False], ids=["SET", "without SET"])
+def test_head_motion_in_chunks_equals_the_whole(transition):
+    torch.manual_seed(0)
+    predictor = HeadMotionPredictor(
+        HeadMotionPredictorConfig(
+            embedding=16, resnet_width=4, resnet_depths=(1, 1), spatial_embedding_transition=transition
+        )
+    ).eval()
+    image, audio = torch.rand(1, 3, 64, 64), torch.randn(1, 11, 4, 41)
+    with torch.no_grad():
+        whole = predictor(image, audio)
+        row, state = predictor.start(image)
+        rows = [row[:, None]]
+        for part in audio.split(4, dim=1):
+            poses, state = predictor.advance(part, state)
+            rows.append(poses)
+    assert torch.allclose(torch.cat(rows, dim=1), whole, atol=1e-6)
+
+
+def test_spatial_embedding_transition_feeds_the_last_embedding_back():
+    """Eq. 1: without e_{i-1} in step i the poses must change, and only with SET does e_0 reach them through steps."""
+    torch.manual_seed(0)
+    predictor = HeadMotionPredictor(SMALL_HEAD).eval()
+    audio = torch.randn(1, 3, 4, 41)
+    with torch.no_grad():
+        _, state = predictor.start(torch.rand(1, 3, 64, 64))
+        first, after = predictor.advance(audio[:, :1], state)
+        second, _ = predictor.advance(audio[:, 1:2], after)
+        cut, _ = predictor.advance(audio[:, 1:2], after._replace(embedding_BE=torch.zeros(1, 16)))
+        kept, _ = predictor.advance(audio[:, 1:2], after._replace(reference_BE=torch.zeros(1, 16)))
+    assert not torch.allclose(second, cut)
+    assert torch.equal(second, kept)
+    expected = predictor.output(after.embedding_BE)  # Eq. 2: the embedding is what is decoded
+    assert torch.allclose(first[:, 0], expected)
+
+
+def test_picture_decides_the_first_row_alone():
+    torch.manual_seed(0)
+    predictor = HeadMotionPredictor(SMALL_HEAD).eval()
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        a, b = predictor(image, torch.randn(1, 2, 4, 41)), predictor(image, torch.randn(1, 2, 4, 41))
+        other = predictor(image * 0.2, torch.randn(1, 2, 4, 41))
+    assert torch.equal(a[:, 0], b[:, 0]) and not torch.allclose(a[:, 0], other[:, 0])
+
+
+# ---- motion field generator
+
+
+def test_motion_field_shapes_and_start():
+    torch.manual_seed(0)
+    generator = MotionFieldGenerator(SMALL_FIELD).eval()
+    box = torch.randint(0, 2, (2, 32, 256, 256), dtype=torch.uint8) * 255
+    field = generator(torch.rand(2, 3, 64, 64), torch.randn(2, 32, 4, 41), box)
+    assert field.position_BTK2.shape == (2, 32, 3, 2)
+    assert field.heatmap_BTKHW.shape == (2, 32, 3, 26, 26)
+    assert torch.allclose(field.heatmap_BTKHW.sum((-1, -2)), torch.ones(2, 32, 3), atol=1e-5)
+    assert field.position_BTK2.abs().max() <= 1
+    assert torch.allclose(field.jacobian_BTK22, torch.eye(2).expand(2, 32, 3, 2, 2), atol=1e-5)  # Jacobians start at I
+
+
+def test_motion_field_depends_on_each_of_its_inputs():
+    torch.manual_seed(0)
+    generator = randomise_norms(MotionFieldGenerator(SMALL_FIELD)).eval()
+    image, audio = torch.rand(1, 3, 64, 64), torch.randn(1, 32, 4, 41)
+    box = torch.zeros(1, 32, 256, 256)
+    box[:, :, 100:140, 100:140] = 255
+    base = generator(image, audio, box).position_BTK2
+    for changed in ((image * 0.5, audio, box), (image, audio * 2, box), (image, audio, box.flip(-1).roll(30, -2))):
+        assert (generator(*changed).position_BTK2 - base).abs().max() > 1e-5
+
+
+def test_without_jacobians_there_are_none():
+    config = MotionFieldGeneratorConfig(
+        image_size=64, map_size=32, window=32, block_expansion=4, max_features=8, num_blocks=2, jacobians=False
+    )
+    generator = MotionFieldGenerator(config)
+    assert not any("jacobian" in key for key in generator.state_dict())
+    maps = torch.rand(1, 3, 32, 32), torch.randn(1, 32, 2, 32, 32), torch.rand(1, 32, 32, 32)
+    assert generator.from_maps(*maps).jacobian_BTK22 is None
+
+
+RELATIVE_FIELD = replace(SMALL_FIELD, relative_head=True, normalise_audio=True)
+
+
+def reference_keypoints(batch):
+    position = torch.rand(batch, SMALL_FIELD.num_keypoints, 2) - 0.5
+    return Keypoints(position, torch.eye(2) + 0.1 * torch.randn(batch, SMALL_FIELD.num_keypoints, 2, 2))
+
+
+def test_the_relative_head_starts_from_the_references_keypoints():
+    torch.manual_seed(0)
+    generator = MotionFieldGenerator(RELATIVE_FIELD).eval()
+    reference = Reference(reference_keypoints(2), torch.zeros(2, 256, 256, dtype=torch.uint8))
+    box = torch.randint(0, 2, (2, 32, 256, 256), dtype=torch.uint8) * 255
+    field = generator(torch.rand(2, 3, 64, 64), torch.randn(2, 32, 4, 41), box, reference)
+    keypoints = reference.keypoints
+    assert torch.equal(field.position_BTK2, keypoints.position_BK2[:, None].expand(-1, 32, -1, -1))
+    assert torch.equal(field.jacobian_BTK22, keypoints.jacobian_BK22[:, None].expand(-1, 32, -1, -1, -1))
+    assert field.heatmap_BTKHW is None
+
+
+def test_the_relative_head_reads_features_around_each_keypoint():
+    """A feature that is 1 in the right half only moves the keypoint that lies there."""
+    head = RelativeHead(channels=1, num_keypoints=2, jacobians=True)
+    with torch.no_grad():
+        head.weight[:] = torch.tensor([0.5, -0.25, 0.1, 0.0, 0.0, 0.2])
+    reference = Keypoints(torch.tensor([[[-0.6, 0.0], [0.6, 0.0]]]), torch.eye(2).expand(1, 2, 2, 2))
+    features = torch.zeros(1, 1, 3, 32, 32)
+    features[..., 16:] = 1
+    features[:, :, 2] *= 2  # the last frame
+    empty = torch.zeros(1, 3, 2, 32, 32), torch.zeros(1, 3, 32, 32), torch.zeros(1, 1, 32, 32)
+    field = head.eval()(features, *empty, reference)
+    moved = field.position_BTK2 - reference.position_BK2
+    assert moved[:, :, 0].abs().max() < 1e-3
+    assert torch.allclose(moved[0, :, 1], torch.tensor([[0.5, -0.25], [0.5, -0.25], [1.0, -0.5]]), atol=1e-3)
+    wanted = torch.tensor([[1.1, 0.0], [0.0, 1.2]])
+    assert torch.allclose(field.jacobian_BTK22[0, 0, 1], wanted, atol=1e-3)
+
+
+def test_the_boxes_moments_follow_it():
+    box = torch.zeros(1, 3, 33, 33)
+    box[0, 0, 12:21, 12:21] = 1  # in the middle, half a unit wide
+    box[0, 1, 12:21, 20:29] = 255  # half a unit to the right; brightness does not matter
+    box[0, 2, 8:25, 8:25] = 1  # nearer: twice as wide
+    middle, right, near = box_moments(box)[0]
+    assert torch.allclose(middle[:2], torch.zeros(2), atol=1e-6) and torch.allclose(right[:2], torch.tensor([0.5, 0.0]))
+    assert torch.allclose(right[2:], middle[2:], atol=1e-6) and 3 < near[2] / middle[2] < 4
+
+
+def test_normalised_audio_forgets_each_features_scale():
+    torch.manual_seed(0)
+    generator = randomise_norms(MotionFieldGenerator(RELATIVE_FIELD)).train()
+    audio = torch.randn(2, 32, 4, 41)
+    scaled = audio * torch.logspace(-1, 3, 41) + torch.linspace(-30, 200, 41)
+    assert torch.allclose(generator.audio_map(audio), generator.audio_map(scaled), atol=1e-2)
+
+
+def test_impossible_sizes_are_refused():
+    with pytest.raises(ValueError, match="multiples of"):
+        MotionFieldGeneratorConfig(window=48)
+    with pytest.raises(ValueError, match="map_size 64"):
+        MotionFieldGeneratorConfig(image_size=96)
+
+
+# ---- keypoint detector and image generator
+
+
+def test_detector_moves_with_the_picture():
+    """Shift the picture by whole cells of the small map: positions shift alike, away from the borders."""
+    torch.manual_seed(0)
+    config = KeypointDetectorConfig(num_keypoints=2, scale_factor=0.5, block_expansion=8, max_features=16, num_blocks=1)
+    detector = randomise_norms(KeypointDetector(config)).eval()
+    picture = torch.zeros(1, 3, 128, 128)
+    picture[..., 40:70, 44:60] = torch.rand(3, 30, 16)
+    with torch.no_grad():
+        a, b = detector(picture), detector(picture.roll(8, -1))
+    mass = a.heatmap_BKHW.roll(4, -1)
+    assert torch.allclose(mass[..., 10:-10, 10:-10], b.heatmap_BKHW[..., 10:-10, 10:-10], rtol=0.02, atol=1e-5)
+
+
+def test_equal_keypoints_give_an_identity_deformation():
+    generator = small_generator(align_corners=True)
+    source = keypoints(1)
+    with torch.no_grad():
+        rendering = generator(torch.rand(1, 3, 64, 64), source, source)
+    grid = coordinate_grid(32, 32, torch.zeros(1))
+    assert torch.allclose(rendering.motion.deformation_BHW2[0], grid, atol=1e-5)
+    assert torch.allclose(rendering.motion.mask_BNHW.sum(1), torch.ones(1, 32, 32), atol=1e-5)
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_the_source_skip_returns_the_source_when_nothing_moves(align_corners):
+    """With corners aligned the warped source is the source; the released convention shrinks it by 64/63."""
+    generator = small_generator(source_skip=True, align_corners=align_corners)
+    torch.nn.init.zeros_(generator.skip.weight)
+    torch.nn.init.constant_(generator.skip.bias, -30.0)  # take everything from the source
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        error = (generator(image, keypoints(1), keypoints(1)).image_BCHW - image).abs().max()
+    assert (error < 1e-3) == align_corners
+
+
+def test_one_source_serves_a_batch_of_driving_frames():
+    generator = small_generator(source_skip=True, keypoint_maps=True)
+    image, source, driving = torch.rand(1, 3, 64, 64), keypoints(1), keypoints(4, seed=1)
+    with torch.no_grad():
+        batch = generator.render(generator.encode(image), driving, source).image_BCHW
+        for i in range(4):
+            alone = generator(
+                image, Keypoints(driving.position_BK2[i : i + 1], driving.jacobian_BK22[i : i + 1]), source
+            )
+            assert torch.allclose(alone.image_BCHW[0], batch[i], atol=1e-5)
+
+
+def test_jacobians_turn_the_local_motion():
+    generator = small_generator(align_corners=True)
+    source, driving = keypoints(1), keypoints(1, seed=1)
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        full = generator(image, driving, source)
+        shift_only = generator(image, Keypoints(driving.position_BK2, None), source)
+    assert (full.motion.deformation_BHW2 - shift_only.motion.deformation_BHW2).abs().max() > 1e-3
+
+
+def test_affine_motion_maps_driving_keypoints_on_source_keypoints():
+    from modules.dense_motion import sparse_motions
+
+    source, driving = keypoints(1), keypoints(1, seed=1)
+    driving = Keypoints(torch.tensor([[[-0.5, 0.25], [0.0, 0.0], [0.5, 0.5]]]), driving.jacobian_BK22)
+    motions = sparse_motions(driving, source, 9, 9)  # (1, 4, 9, 9, 2)
+    assert torch.allclose(motions[0, 0], coordinate_grid(9, 9, motions))
+    for k, (row, column) in enumerate([(5, 2), (4, 4), (6, 6)]):
+        assert torch.allclose(motions[0, k + 1, row, column], source.position_BK2[0, k], atol=1e-6)
+    step = motions[0, 1, 5, 3] - motions[0, 1, 5, 2]  # Eq. 4: derivative J_S J_D^-1 along x, one cell = 0.25
+    expected = (source.jacobian_BK22[0, 0] @ torch.linalg.inv(driving.jacobian_BK22[0, 0]))[:, 0] * 0.25
+    assert torch.allclose(step, expected, atol=1e-5)
+
+
+def test_keypoint_prior_is_high_at_its_keypoint_and_flat_far_away():
+    from modules.dense_motion import FAR, keypoint_prior
+
+    driving = torch.tensor([[[-0.5, 0.25], [0.0, 0.0]]])
+    prior = keypoint_prior(driving, 9, 9)
+    assert prior.shape == (1, 3, 9, 9)
+    assert (prior[0, 0] == FAR).all()
+    assert prior[0, 1, 5, 2] == prior[0, 2, 4, 4] == 0 and prior[0, 1, 5, 4] == prior[0, 2, 0, 0] == FAR
+
+
+def test_keypoint_prior_moves_what_lies_at_a_keypoint_with_it():
+    """Random masks mix all motions; with a strong prior the place of a driving keypoint comes from its source."""
+    source, image = keypoints(1), torch.rand(1, 3, 64, 64)
+    driving = Keypoints(torch.tensor([[[-25 / 31, 21 / 31], [1 / 31, 1 / 31], [21 / 31, -21 / 31]]]), None)
+    off = {}
+    for prior in (0.0, 4.0):
+        dense = replace(SMALL_DENSE, keypoint_prior=prior)
+        with torch.no_grad():
+            field = small_generator(dense_motion=dense)(image, driving, source).motion.deformation_BHW2[0]
+        column, row = ((driving.position_BK2[0] * 31 + 31) / 2).round().long().unbind(-1)
+        off[prior] = (field[row, column] - source.position_BK2[0]).abs().max()
+    assert off[4.0] < 0.01 < off[0.0]
+
+
+def test_keypoint_maps_show_the_painter_what_the_warp_does_not():
+    """Driving and source keypoints that move alike warp nothing: only a painter who sees places can tell."""
+    image, near, far = torch.rand(1, 3, 64, 64), keypoints(1), keypoints(1, seed=2)
+    for maps in (False, True):
+        generator = small_generator(keypoint_maps=maps, align_corners=True)
+        for parameter in (generator.dense_motion_network.occlusion.weight, generator.dense_motion_network.mask.weight):
+            torch.nn.init.zeros_(parameter)
+        with torch.no_grad():
+            change = (generator(image, near, near).image_BCHW - generator(image, far, far).image_BCHW).abs().max()
+        assert (change > 1e-3) == maps
+
+
+def test_keypoint_maps_peak_at_the_keypoints():
+    driving = Keypoints(torch.tensor([[[-0.5, 0.25]], [[0.0, 0.0]]]), None)
+    source = Keypoints(torch.tensor([[[0.5, -0.25]]]), None)  # one for all
+    maps = position_maps(driving, source, 9, 9)
+    assert maps.shape == (2, 2, 9, 9)
+    assert maps[0, 0, 5, 2] == maps[1, 0, 4, 4] == maps[0, 1, 3, 6] == maps[1, 1, 3, 6] == 1
+    assert maps[0, 0, 5, 3] < 1e-4  # a quarter away
+
+
+def test_added_parts_are_what_plain_weights_lack():
+    plain, grown = small_generator(), small_generator(source_skip=True, keypoint_maps=True)
+    assert added_parts(plain) == {}
+    assert added_parts(grown).keys() == grown.state_dict().keys() - plain.state_dict().keys()
+    grown.load_state_dict(starting_state(grown, plain.state_dict()))
+
+
+# ---- rewrites for speed
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_enlarging_convolution_is_exact_up_to_the_border(dims):
+    torch.manual_seed(0)
+    block = randomise_norms(UpBlock(3, 5, dims=dims)).eval()
+    x = torch.randn(2, 3, *[6] * dims)
+    expected = block.conv(block.enlarge(x))
+    assert torch.allclose(enlarging_conv(block.conv)(x), expected, atol=1e-5)
+
+
+def test_fused_networks_equal_the_plain_ones_and_leave_them_alone():
+    plain = small_generator(source_skip=True, keypoint_maps=True)
+    before = {key: value.clone() for key, value in plain.state_dict().items()}
+    fused = fuse_for_inference(plain)
+    inputs = torch.rand(1, 3, 64, 64), keypoints(3, seed=1), keypoints(1)
+    with torch.no_grad():
+        assert torch.allclose(fused(*inputs).image_BCHW, plain(*inputs).image_BCHW, atol=1e-5)
+    assert all(torch.equal(before[key], value) for key, value in plain.state_dict().items())
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in fused.first.modules())
+
+    torch.manual_seed(0)
+    field = randomise_norms(MotionFieldGenerator(SMALL_FIELD)).eval()
+    maps = torch.rand(1, 3, 32, 32), torch.randn(1, 32, 2, 32, 32), torch.rand(1, 32, 32, 32) * 255
+    with torch.no_grad():
+        a, b = field.from_maps(*maps), fuse_for_inference(field).from_maps(*maps)
+    np.testing.assert_allclose(a.position_BTK2, b.position_BTK2, atol=1e-4)

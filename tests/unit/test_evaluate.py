@@ -1,0 +1,74 @@
+"""evaluate.py's choices: rows that can be made, clips, configurations."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import evaluate
+from datasets.clips import load_manifest, load_pose_range
+from datasets.errors import DataError
+from datasets.pose import RELEASED_RANGE
+from datasets.synthetic import SyntheticConfig
+from engine.command import Place
+from engine.config import ConfigError, load
+from evaluation.rows import ROWS, VariantPaths
+from tests.unit.evaluation.toys import item
+
+CONFIGS = Path(__file__).resolve().parents[2] / "config"
+
+
+def test_rows_that_cannot_be_made_say_what_they_need():
+    rows, missing = evaluate.choose_rows(("full", "l1", "no-jacobian", "wrong-audio"), [item("1", "a")], VariantPaths())
+    assert [row.name for row in rows] == ["truth", "full"]
+    assert missing == {
+        "l1": "needs variants.l1=RUN of train_headpose.py",
+        "no-jacobian": "needs variants.no_jacobian=RUN of train_motionfield.py",
+        "wrong-audio": "needs clips of two identities",
+    }
+    two = [item("1", "a"), item("2", "b")]
+    assert not evaluate.choose_rows(("no-set", "wrong-audio"), two, VariantPaths(no_set="x"))[1]
+
+
+def test_other_ranks_wait_for_the_corpus_that_rank_0_draws(tmp_path):
+    drawn = SyntheticConfig(clips=2, speakers=2, duration_s=0.4, size=64)
+    with ThreadPoolExecutor() as pool:
+        second = pool.submit(evaluate.draw_or_wait, tmp_path, drawn, Place(1, 2, 1))
+        time.sleep(0.5)
+        assert not second.done()
+        evaluate.draw_or_wait(tmp_path, drawn, Place(0, 2, 0))
+        second.result(timeout=10)
+    assert len(load_manifest(tmp_path)) == 2 and load_pose_range(tmp_path) != RELEASED_RANGE
+
+
+def test_a_corpus_that_is_not_drawn_is_not_waited_for(tmp_path):
+    evaluate.draw_or_wait(tmp_path, None, Place(1, 2, 1))
+    with pytest.raises(DataError, match=r"manifest\.csv not found"):
+        load_manifest(tmp_path)
+
+
+def test_clips_are_spread_evenly():
+    assert evaluate.spread(list(range(10)), 5) == [0, 2, 4, 6, 8]
+    assert evaluate.spread(list(range(3)), 5) == evaluate.spread(list(range(3)), 0) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("evaluate_*.yaml")), ids=lambda path: path.stem)
+def test_every_configuration_is_valid(path):
+    assert set(load(evaluate.Config, path).rows) == set(ROWS)
+
+
+def test_a_wrong_key_or_row_is_named():
+    with pytest.raises(ConfigError, match=r"unknown key variants\.no_jacobians; did you mean variants\.no_jacobian\?"):
+        load(evaluate.Config, None, ["variants.no_jacobians=x"])
+    with pytest.raises(ConfigError, match=r"rows.*'gt-head'.*found 'gt-heads'"):
+        load(evaluate.Config, None, ["rows=[gt-heads]"])
+
+
+def test_options_of_inference_are_nested_and_none_is_ignored():
+    config = load(evaluate.Config, None, ["animation.expression_scale=2", "animation.device=cpu"])
+    assert config.animation.expression_scale == 2 and config.animation.crop == "none"
+    with pytest.raises(ConfigError, match=r"animation\.crop.*found 'auto'"):
+        load(evaluate.Config, None, ["animation.crop=auto"])
+    with pytest.raises(ConfigError, match=r"unknown key animation\.expresion_scale; did you mean"):
+        load(evaluate.Config, None, ["animation.expresion_scale=2"])

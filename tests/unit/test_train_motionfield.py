@@ -1,0 +1,70 @@
+"""The two phases of stage three: what they ask of data and networks, and what they take in a step."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+import train_motionfield
+from datasets.targets import Targets, TargetStore
+from engine.checkpoint import save_weights
+from engine.config import ConfigError, load
+from modules.motion_field_generator import MotionField, MotionFieldGeneratorConfig
+
+TINY = Path(__file__).parents[2] / "config" / "motionfield_tiny.yaml"
+PHASE = train_motionfield.KeypointPhase(train_motionfield.KeypointPhaseConfig(heatmap=2.0))
+
+
+def test_heatmaps_of_two_sizes_are_refused_before_anything_is_computed(tmp_path: Path, small_weights) -> None:
+    """N_D of 128 pixels at a quarter has maps of 32 x 32."""
+    save_weights(tmp_path / "fomm.safetensors", small_weights(image_size=128))
+    overrides = [f"run.dir={tmp_path / 'run'}", f"fomm.checkpoint={tmp_path / 'fomm.safetensors'}", "synthetic=null"]
+    overrides += [f"data.root={tmp_path / 'none'}", "motion_field_generator.map_size=64"]
+    with pytest.raises(ConfigError, match=r"32x32, N_M on 64x64.*map_size=32"):
+        train_motionfield.main(load(train_motionfield.Config, TINY, overrides))
+    assert not (tmp_path / "run").exists()
+
+
+def test_heatmaps_count_until_their_weight_has_decayed() -> None:
+    steps = PHASE.heatmap_steps(MotionFieldGeneratorConfig())
+    assert PHASE.at(SimpleNamespace(step=1), None) == 2.0
+    assert PHASE.at(SimpleNamespace(step=steps), None) > 0 == PHASE.at(SimpleNamespace(step=steps + 1), None)
+    assert PHASE.heatmap_steps(MotionFieldGeneratorConfig(relative_head=True)) == 0
+    without = train_motionfield.KeypointPhase(train_motionfield.KeypointPhaseConfig(heatmap=0.0))
+    assert without.heatmap_steps(MotionFieldGeneratorConfig()) == 0
+
+
+def test_a_window_and_frame_have_the_same_warp_in_every_batch() -> None:
+    phase = train_motionfield.PixelPhase(train_motionfield.PixelPhaseConfig(rendered_frames=2))
+    run = SimpleNamespace(settings=SimpleNamespace(seed=3), device=torch.device("cpu"))
+    both, alone = (phase.at(run, SimpleNamespace(index=torch.tensor(n))) for n in ([4, 7], [7]))
+    assert both.theta_B23.shape == (4, 2, 3)
+    assert torch.equal(both.theta_B23[2:], alone.theta_B23) and not torch.equal(both.theta_B23[2], both.theta_B23[3])
+
+
+def test_chosen_frames_of_windows() -> None:
+    field = MotionField(torch.rand(2, 5, 3, 2), torch.rand(2, 5, 3, 2, 2), None)
+    keypoints = field.frames(torch.tensor([[0, 4], [2, 2]]))
+    assert torch.equal(keypoints.position_BK2, field.position_BTK2[[0, 0, 1, 1], [0, 4, 2, 2]])
+    assert torch.equal(keypoints.jacobian_BK22, field.jacobian_BTK22[[0, 0, 1, 1], [0, 4, 2, 2]])
+    assert field._replace(jacobian_BTK22=None).frames(torch.tensor([[0], [1]])).jacobian_BK22 is None
+
+
+def test_targets_are_computed_once_and_for_every_frame(tmp_path: Path) -> None:
+    class Clip(SimpleNamespace):
+        def read_frames(self, frames: range, size: int) -> np.ndarray:
+            return np.array(frames)
+
+    def detect(frames: np.ndarray) -> Targets:
+        seen.append(len(frames))
+        position = np.broadcast_to(frames[:, None, None], (len(frames), 1, 2)).astype(np.float32)
+        return Targets(position, np.zeros((len(frames), 1, 2, 2)), np.zeros((len(frames), 1, 4, 4), np.uint8))
+
+    clips = [Clip(frames=count, row=SimpleNamespace(id=f"clip{count}")) for count in (5, 2)]
+    store, seen = TargetStore(tmp_path, "key"), []
+    assert store.fill(clips, detect, image_size=64, batch_size=4) == 2
+    assert seen == [4, 1, 2]
+    assert store.read("clip5", range(5), heatmaps=True).position_TK2[:, 0, 0].tolist() == [0, 1, 2, 3, 4]
+    assert store.fill(clips, detect, image_size=64, batch_size=4) == 0
