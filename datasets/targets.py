@@ -89,7 +89,7 @@ class TargetStore:
         with written_beside(self.path(clip_id)) as partial:
             np.savez_compressed(partial, position=targets.position_TK2, jacobian=targets.jacobian_TK22, **blocks)
 
-    def read(self, clip_id: str, frames: Sequence[int], heatmaps: bool) -> Targets:
+    def read(self, clip_id: str, frames: Sequence[int] | np.ndarray, heatmaps: bool) -> Targets:
         """Targets of some frames; without `heatmaps` that array is empty (0, 0, 0, 0).
 
         Raises:

@@ -48,7 +48,12 @@ def test_an_interrupted_command_says_how_to_go_on(tmp_path, signal_number):
     """The signal goes to the command and its workers, as a terminal sends Ctrl-C."""
     line = ["-m", "datasets.synthetic", "--output", str(tmp_path), "--clips", "40", "--size", "64", "--seconds", "1"]
     process = subprocess.Popen(
-        [sys.executable, *line], cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, *line],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored, where these tests run with `&`
     )
     limit = time.monotonic() + 120
     while time.monotonic() < limit and not list((tmp_path / "clips").glob("[!.]*")):
