@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check pose-tools
+.PHONY: demo test check gpu-check pose-tools
 
 # A portrait that speaks: results/demo.mp4
 demo: $(READY)
@@ -12,6 +12,10 @@ demo: $(READY)
 # Everything but the minutes-long and the GPU tests.
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --maxfail 10 -m "not slow and not gpu"
+
+# On a machine with a GPU: the tests marked gpu, then speeds; at most ten minutes, the report is in results/gpu_check.
+gpu-check: $(READY)
+	$(BIN)/python -m benchmarks.gpu_check
 
 # Style and types.
 check: $(READY)

@@ -35,7 +35,7 @@ from engine.run import OptimConfig, Run, RunConfig, RunError
 from engine.vgg_weights import fill_vgg
 from modules import losses, measures
 from modules.added_keypoints import old_places, widened
-from modules.discriminators import ImageDiscriminatorConfig, MultiScaleDiscriminator
+from modules.discriminators import ImageDiscriminatorConfig, MultiScaleDiscriminator, only_judging
 from modules.image_generator import ImageGenerator, ImageGeneratorConfig, Rendering, starting_state
 from modules.keypoint_detector import KeypointDetector, KeypointDetectorConfig
 from modules.keypoints import Keypoints
@@ -209,7 +209,7 @@ class GeneratorLosses(nn.Module):
         if weights.adversarial:
             terms |= adversarial_losses(discriminator, image_BCHW, driving_BCHW, driving.position_BK2, weights)
         if self.train_detector and (weights.equivariance_position or weights.equivariance_jacobian):
-            transformed = self.detector(warp.image(driving_BCHW)).keypoints
+            transformed = self.detector(warp.image(driving_BCHW, self.generator.align_corners)).keypoints
             terms["equivariance_position"] = weights.equivariance_position * losses.equivariance_position(
                 driving.position_BK2, transformed.position_BK2, warp
             )
@@ -358,10 +358,8 @@ def adversarial_losses(
     weights: WeightConfig,
 ) -> dict[str, Tensor]:
     """LSGAN and feature matching against a discriminator that is not trained here (FOMM's vox-adv)."""
-    discriminator.requires_grad_(False)
     fake = discriminator(image_BCHW, position_BK2.detach())
     real = discriminator(wanted_BCHW, position_BK2.detach())
-    discriminator.requires_grad_(True)
     pairs = list(zip(fake, real, strict=True))
     scores = [losses.lsgan_generator(f.score) for f, _ in pairs]
     terms = {"adversarial": weights.adversarial * torch.stack(scores).sum()}
@@ -510,8 +508,10 @@ def main(config: Config) -> None:
 
         batch: FommBatch
         for batch in run.batches(data, config.optim.batch_size):
+            batch = batch.floats()
             warp = random_warp(batch.index, config.run.seed, config.warp, run.device)
-            redrawn = generator_losses(batch, warp, discriminator, readers)
+            with only_judging(discriminator):
+                redrawn = generator_losses(batch, warp, discriminator, readers)
             run.update(generator_optim, redrawn.losses)
             if readers is not None:
                 drawn = redrawn.image_BCHW if readers.judges else None

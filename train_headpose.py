@@ -25,7 +25,7 @@ from engine.checkpoint import CheckpointError
 from engine.config import ConfigError, to_dict
 from engine.run import OptimConfig, Run, RunConfig, RunError
 from modules import losses, measures
-from modules.discriminators import PoseDiscriminator, PoseDiscriminatorConfig
+from modules.discriminators import PoseDiscriminator, PoseDiscriminatorConfig, only_judging
 from modules.head_motion_predictor import HeadMotionPredictor, HeadMotionPredictorConfig
 
 AXES = ("rx", "ry", "rz", "tx", "ty", "tz")
@@ -91,10 +91,12 @@ class Config:
     def __post_init__(self) -> None:
         if self.weights.adversarial and self.data.window < self.discriminator.shortest:
             raise ValueError(f"data.window must be at least {self.discriminator.shortest} for the pose discriminator")
+        if self.head_motion_predictor.image_size not in (0, self.image_size):
+            raise ValueError("head_motion_predictor.image_size follows image_size: set that one")
 
 
 class Prediction(NamedTuple):
-    """The predictor's losses, and what the discriminator is shown: T+1 poses, equal where nothing is known."""
+    """The predictor's losses, and what the discriminator is shown: T+1 poses, each still past the clip's end."""
 
     losses: dict[str, Tensor]
     pose_BTP: Tensor  # without gradients
@@ -118,13 +120,11 @@ class PredictorLosses(nn.Module):
             terms["ssim"] = weights.ssim * ssim
         if weights.l1:
             terms["l1"] = weights.l1 * losses.masked_l1(predicted_BTP, wanted_BTP, valid_BT)
-        # Past a clip's end nothing is known: the discriminator sees the same there in both.
-        shown_BTP = torch.where(valid_BT[..., None], predicted_BTP, wanted_BTP)
         if weights.adversarial:
-            discriminator.requires_grad_(False)
+            shown_BTP = held_past_end(predicted_BTP, valid_BT)
             terms["adversarial"] = weights.adversarial * losses.lsgan_generator(discriminator(shown_BTP))
-            discriminator.requires_grad_(True)
-        return Prediction(terms, shown_BTP.detach(), wanted_BTP)
+        real_BTP = held_past_end(wanted_BTP, valid_BT)
+        return Prediction(terms, held_past_end(predicted_BTP.detach(), valid_BT), real_BTP)
 
 
 class DiscriminatorLosses(nn.Module):
@@ -146,6 +146,18 @@ def aligned(pose_BTP: Tensor, first_row: int) -> Tensor:
     s+i; with 0 (the released model) it is that of frame s+i+1.
     """
     return pose_BTP if first_row == 0 else torch.cat([pose_BTP[:, :1], pose_BTP[:, :-1]], dim=1)
+
+
+def held_past_end(pose_BTP: Tensor, valid_BT: Tensor) -> Tensor:
+    """Past a clip's end, where nothing is known, a sequence's own last valid pose, without a gradient.
+
+    The real and the predicted sequence must end alike, and each in its own pose: a predicted one that went on with the
+    true last pose would jump there by the prediction's error, and the discriminator would look for nothing else.
+    `valid_BT` is True from the first row up to the clip's end.
+    """
+    last_B = valid_BT.sum(1) - 1
+    last_BP = pose_BTP.detach()[torch.arange(len(last_B), device=last_B.device), last_B]
+    return torch.where(valid_BT[..., None], pose_BTP, last_BP[:, None])
 
 
 def with_first_row(valid_BT: Tensor) -> Tensor:
@@ -250,11 +262,12 @@ def main(config: Config) -> None:
         data = HeadPoseData(config.data, config.run.seed, config.image_size)
         validation = held_out(config, data)
 
-        predictor = HeadMotionPredictor(config.head_motion_predictor)
+        network_config = replace(config.head_motion_predictor, image_size=config.image_size)
+        predictor = HeadMotionPredictor(network_config)
         networks = {"head_motion_predictor": predictor}
         if config.initial_weights:
             read_weights([Path(config.initial_weights)]).load_into(networks, config.initial_weights)
-        settings = {"head_motion_predictor": config.head_motion_predictor, "pose_range": data.pose_range}
+        settings = {"head_motion_predictor": network_config, "pose_range": data.pose_range}
         run.export(networks, {name: to_dict(value) for name, value in settings.items()})
         first_row = config.head_motion_predictor.first_pose_row
         predictor_losses = run.place(PredictorLosses(predictor, config.weights, config.ssim, first_row))
@@ -268,7 +281,8 @@ def main(config: Config) -> None:
 
         batch: HeadPoseBatch
         for batch in run.batches(data, config.optim.batch_size):
-            predicted = predictor_losses(batch, discriminator)
+            with only_judging(discriminator):
+                predicted = predictor_losses(batch, discriminator)
             run.update(predictor_optim, predicted.losses)
             if discriminator is not None:
                 run.update(discriminator_optim, discriminator_losses(predicted.wanted_BTP, predicted.pose_BTP))

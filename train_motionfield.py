@@ -30,7 +30,6 @@ from animation.models import load_models
 from animation.weights import read_weights
 from datasets.clips import Clip
 from datasets.errors import DataError
-from datasets.media.image import to_float
 from datasets.media.video_writer import VideoWriter
 from datasets.motionfield import Item, MotionFieldBatch, MotionFieldData, MotionFieldDataConfig, Windows
 from datasets.synthetic import SyntheticConfig, make_if_absent
@@ -38,6 +37,7 @@ from datasets.targets import Targets, TargetStore, decode_heatmap, encode_heatma
 from engine import command, pictures
 from engine.checkpoint import CheckpointError
 from engine.config import ConfigError, to_dict
+from engine.loading import in_order
 from engine.run import OptimConfig, Run, RunConfig, RunError
 from engine.vgg_weights import fill_vgg
 from modules import losses, measures
@@ -160,6 +160,11 @@ class StageOne(NamedTuple):
     generator: ImageGenerator
     image_size: int
 
+    def keypoints(self, image_BCHW: Tensor) -> Keypoints:
+        """What N_D finds, in float32 as in the targets and at inference, whatever type N_M is trained in."""
+        with torch.autocast(image_BCHW.device.type, enabled=False):
+            return self.detector(image_BCHW.float()).keypoints
+
 
 # ---- the two phases
 
@@ -167,17 +172,15 @@ class StageOne(NamedTuple):
 class KeypointLosses(nn.Module):
     """N_M with the losses of Eq. 5."""
 
-    def __init__(
-        self, field_generator: MotionFieldGenerator, config: KeypointPhaseConfig, detector: KeypointDetector
-    ) -> None:
+    def __init__(self, field_generator: MotionFieldGenerator, config: KeypointPhaseConfig, stage_one: StageOne) -> None:
         super().__init__()
         self.field_generator, self.config = field_generator, config
-        self.frozen = (detector,)  # in a tuple: not trained, so not part of the state
+        self.frozen = (stage_one,)  # in a tuple: not trained, so not part of the state
 
     def forward(self, item: Item, heatmap_weight: float) -> dict[str, Tensor]:
         window, config = item.window, self.config
         relative = self.field_generator.relative_head is not None
-        source = self.frozen[0](window.reference_CHW).keypoints if relative else None
+        source = self.frozen[0].keypoints(window.reference_CHW) if relative else None
         field: MotionField = predict(self.field_generator, window, source)
         terms = {}
         if heatmap_weight and field.heatmap_BTKHW is not None:
@@ -211,7 +214,7 @@ class PixelLosses(nn.Module):
     def forward(self, item: Item, warp: RandomWarp) -> dict[str, Tensor]:
         window, config = item.window, self.config
         stage_one, pyramid, vgg = self.frozen
-        source = stage_one.detector(window.reference_CHW).keypoints
+        source = stage_one.keypoints(window.reference_CHW)
         field: MotionField = predict(self.field_generator, window, source)
         terms = position_losses(field, item, config)
         driving = field.frames(window.chosen_R)
@@ -221,7 +224,7 @@ class PixelLosses(nn.Module):
         terms |= reconstruction_losses(image_NCHW, wanted_NCHW, mouth_N4, config, pyramid, vgg)
         # L_eq of a network that sees sound and not the frame: FOMM's formula with the predicted keypoints in the place
         # of the driving frame's. What N_D finds in the warped frame, warped back, must be what N_M predicted.
-        transformed = stage_one.detector(warp.image(wanted_NCHW)).keypoints
+        transformed = stage_one.keypoints(warp.image(wanted_NCHW, stage_one.generator.align_corners))
         terms["equivariance_position"] = config.equivariance_position * losses.equivariance_position(
             driving.position_BK2, transformed.position_BK2, warp
         )
@@ -259,7 +262,7 @@ class KeypointPhase:
         return self.config.heatmap_hold_steps + self.config.heatmap_decay_steps
 
     def losses(self, generator: MotionFieldGenerator, stage_one: StageOne, run: Run) -> nn.Module:
-        return KeypointLosses(generator, self.config, stage_one.detector)
+        return KeypointLosses(generator, self.config, stage_one)
 
     def at(self, run: Run, item: Item) -> float:
         """What the losses take beside the item: the weight of the heatmaps at this step."""
@@ -330,21 +333,25 @@ def detector_key(detector: KeypointDetector, image_size: int) -> str:
     return digest.hexdigest()[:16]
 
 
-def fill_targets(run: Run, store: TargetStore, clips: list[Clip], stage_one: StageOne, batch_size: int) -> None:
-    """Have the targets of all clips in the store; ranks share the clips."""
+def fill_targets(
+    run: Run, store: TargetStore, clips: list[Clip], stage_one: StageOne, batch_size: int, heatmaps: bool
+) -> None:
+    """Have the targets of all clips in the store, with or without heatmaps; ranks share the clips."""
 
     @torch.inference_mode()
-    def detect(frames_NHWC: np.ndarray) -> Targets:
-        keypoints = stage_one.detector(to_float(frames_NHWC).to(run.device))
+    def detect(frames_NHWC: np.ndarray | Tensor) -> Targets:
+        frames = torch.as_tensor(frames_NHWC).to(run.device)
+        keypoints = stage_one.detector(rearrange(frames, "n h w c -> n c h w").float() / 255)
         jacobian = keypoints.jacobian_BK22
         if jacobian is None:  # of a stage one without Jacobians: N_I moves each keypoint's surroundings by a shift
             jacobian = torch.eye(2).expand(*keypoints.position_BK2.shape, 2)
-        heatmap = encode_heatmap(keypoints.heatmap_BKHW.cpu().numpy())
-        return Targets(keypoints.position_BK2.cpu().numpy(), jacobian.cpu().numpy(), heatmap)
+        heatmap = encode_heatmap(keypoints.heatmap_BKHW) if heatmaps else torch.zeros(0, 0, 0, 0)
+        return Targets(*(part.cpu().numpy() for part in (keypoints.position_BK2, jacobian, heatmap)))
 
     mine = clips[run.accelerator.process_index :: run.accelerator.num_processes]
     bar = partial(tqdm, desc="targets", disable=None if run.is_main else True)
-    count = store.fill(mine, detect, stage_one.image_size, batch_size, bar)
+    load = partial(in_order, workers=run.settings.workers)
+    count = store.fill(mine, detect, stage_one.image_size, batch_size, heatmaps, load, bar)
     if count:
         logger.info("targets of %d clips computed, kept in %s", count, store.folder)
     run.accelerator.wait_for_everyone()
@@ -396,7 +403,7 @@ def validate(networks: nn.ModuleDict, held_out: HeldOut, config: Config, device:
         window = to_batch(item, device).window
         position, valid = item.position_TK2[None].to(device), window.valid_T
         reference = window.reference_CHW
-        source = stage_one.detector(reference).keypoints
+        source = stage_one.keypoints(reference)
         field = predict(generator, window, source)
         other_audio = items[(n + 1) % len(items)].window.audio_TAF[None].to(device)
         other = predict(generator, window._replace(audio_TAF=other_audio), source)
@@ -438,7 +445,7 @@ def draw_samples(run: Run, networks: nn.ModuleDict, held_out: HeldOut, count: in
         item = windows[n]
         window = to_batch(item, run.device).window
         reference = window.reference_CHW
-        source = stage_one.detector(reference).keypoints
+        source = stage_one.keypoints(reference)
         field = predict(generator, window, source)
         every = torch.arange(int(item.window.valid_T.sum()), device=run.device)[None]
         detected = MotionField(item.position_TK2[None].to(run.device), item.jacobian_TK22[None].to(run.device), None)
@@ -491,7 +498,8 @@ def main(config: Config) -> None:
         heatmaps_until = phase.heatmap_steps(network_config) * config.optim.batch_size
         data = Windows(windows, store, heatmaps_until)
         held_out_windows = held_out(config, stage_one, store)
-        fill_targets(run, store, data.data.clips + held_out_windows.data.clips, stage_one, config.targets.batch_size)
+        for clips, heatmaps in ((data.data.clips, heatmaps_until > 0), (held_out_windows.data.clips, False)):
+            fill_targets(run, store, clips, stage_one, config.targets.batch_size, heatmaps)
         items = [held_out_windows[n] for n in range(min(config.validation.clips, len(held_out_windows)))]
         validation = HeldOut(held_out_windows, items, stage_one)
 

@@ -76,6 +76,8 @@ def _check_fit(models: Models, weights: Weights, source: str) -> None:
     if models.motion_field_generator is not None:
         counts["motion_field_generator"] = models.motion_field_config.num_keypoints
         sizes["motion_field_generator"] = models.motion_field_config.image_size
+    if models.head_motion_predictor is not None and models.head_motion_config.image_size:
+        sizes["head_motion_predictor"] = models.head_motion_config.image_size
     for what, values in (("keypoints", counts), ("image size", sizes)):
         if len(set(values.values())) > 1:
             raise CheckpointError(f"{source}: the networks disagree on {what}: {values}; take stages of one training")

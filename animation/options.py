@@ -7,6 +7,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import torch
 import yaml
 
+from engine.device import computes_bf16, use
+
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -49,7 +51,11 @@ class AnimationOptions:
             raise ValueError(f"crf must be between 0 and 51, found {self.crf}")
 
     def chosen_device(self, local_rank: int = 0) -> torch.device:
-        """The device to use; under torchrun each rank takes its own GPU. Raises OptionError if it is not there."""
+        """The device to use, made ready (`engine.device.use`); under torchrun each rank takes its own GPU.
+
+        Raises:
+            OptionError: it is not there.
+        """
         name = self.device
         if name == "auto":
             name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -67,6 +73,7 @@ class AnimationOptions:
             )
         if device.type == "mps" and not torch.backends.mps.is_available():
             raise OptionError("--device mps: this machine has no Apple GPU; try --device cpu")
+        use(device)
         return device
 
     def chosen_dtype(self, device: torch.device) -> torch.dtype | None:
@@ -76,7 +83,7 @@ class AnimationOptions:
             OptionError: fp16 on a CPU.
         """
         if self.precision == "auto":
-            return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else None
+            return torch.bfloat16 if device.type == "cuda" and computes_bf16(device) else None
         if self.precision == "fp16" and device.type == "cpu":
             raise OptionError("--precision fp16 is for GPUs; on the CPU choose bf16 or fp32")
         return AUTOCAST[self.precision]

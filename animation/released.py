@@ -21,7 +21,7 @@ FOMM_ENTRIES = {
     "generator": ("image_generator", ImageGeneratorConfig(truncate_frames=True)),
 }
 AUDIO2HEAD_ENTRIES = {
-    "audio2pose": ("head_motion_predictor", HeadMotionPredictorConfig(first_pose_row=0)),
+    "audio2pose": ("head_motion_predictor", HeadMotionPredictorConfig(image_size=256, first_pose_row=0)),
     "audio2kp": ("motion_field_generator", MotionFieldGeneratorConfig(audio_padding="zeros")),
     **FOMM_ENTRIES,
 }

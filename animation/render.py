@@ -70,7 +70,7 @@ class Renderer:
         host = torch.empty(frames.shape, dtype=frames.dtype, pin_memory=True)
         host.copy_(frames, non_blocking=True)
         event = torch.cuda.Event()
-        event.record()
+        event.record(torch.cuda.current_stream(frames.device))  # without a stream: that of the current GPU
         return host, event
 
 

@@ -44,7 +44,7 @@ JPEG_QUALITY = 95
 MANIFEST, REJECTED, POSE_RANGE = "manifest.csv", "rejected.csv", "pose_range.json"
 CHECKED = ("frames.zip", "audio.wav", "features.npy", "pose.npy")  # files whose digest the manifest holds ...
 DIGEST = 16  # ... this many hexadecimal digits of it
-LOCAL_HEADER = 30  # bytes of a zip entry's header; its last four hold the lengths of name and extra field
+DATA_DESCRIPTOR = 0x08  # flag of a zip entry that is followed by more than the next one's header
 FEATURE_TAIL_SAMPLES = 400 - 160 - 159  # sound past the last frame that still completes its fourth 25 ms window
 
 
@@ -152,14 +152,16 @@ def _frame_places(path: Path) -> np.ndarray:
 
     Reading the zip's directory takes longer than decoding a frame, so it is remembered (a few kB a clip).
     """
-    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
-        entries = sorted(archive.infolist(), key=lambda entry: entry.filename)
-        places = np.empty((len(entries), 2), np.int64)
-        for place, entry in zip(places, entries, strict=True):
-            file.seek(entry.header_offset + LOCAL_HEADER - 4)
-            name, extra = np.frombuffer(file.read(4), "<u2")
-            place[:] = entry.header_offset + LOCAL_HEADER + int(name) + int(extra), entry.file_size
-    return places
+    with zipfile.ZipFile(path) as archive:
+        entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
+        ends = [*(entry.header_offset for entry in entries[1:]), archive.start_dir]
+    if any(entry.flag_bits & DATA_DESCRIPTOR or entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise zipfile.BadZipFile("not a stored zip as datasets.prepare writes it")
+    # A picture ends where the next entry begins, so its own header need not be read: one read a clip, not one a frame.
+    places = {
+        entry.filename: (end - entry.file_size, entry.file_size) for entry, end in zip(entries, ends, strict=True)
+    }
+    return np.array([places[name] for name in sorted(places)], np.int64)
 
 
 def mouth_boxes(mouth_N4: np.ndarray) -> np.ndarray:

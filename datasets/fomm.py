@@ -13,7 +13,6 @@ from torch.utils.data import Dataset
 
 from datasets.augment import ColorJitter, PlacementJitter
 from datasets.clips import load_manifest, mouth_boxes
-from datasets.media.image import to_float
 from datasets.sampling import choices, grouped, shuffled
 
 
@@ -43,7 +42,7 @@ class FommDataConfig:
 
 
 class FommBatch(NamedTuple):
-    """One pair. Pictures are RGB float32 [0, 1].
+    """One pair. Pictures are RGB uint8, a quarter of what float32 would be to copy; `floats` makes them [0, 1].
 
     The box of a mouth is (left, top, right, bottom) in [-1, 1], turned by `turn` about its centre; all 0 if unknown.
     Boxes of eyes likewise, that of the left one in the picture first.
@@ -58,6 +57,10 @@ class FommBatch(NamedTuple):
     turn: np.float32  # radians, clockwise
     clip: int  # row in the manifest
     index: int  # type: ignore[assignment]  # the item's number n; hides tuple.index
+
+    def floats(self) -> "FommBatch":
+        """The same with pictures in float32, [0, 1]; call it on the device."""
+        return self._replace(source_CHW=self.source_CHW.float() / 255, driving_CHW=self.driving_CHW.float() / 255)
 
 
 class FommData(Dataset):
@@ -97,7 +100,8 @@ class FommData(Dataset):
             pictures_NHWC = self.config.jitter(pictures_NHWC, random)
             pictures_NHWC, boxes_M4, turn = self.config.placement(pictures_NHWC, boxes_N34.reshape(-1, 4), random)
             boxes_N34 = boxes_M4.reshape(boxes_N34.shape)
-        source_CHW, driving_CHW = to_float(pictures_NHWC)
+        pictures_NCHW = np.ascontiguousarray(pictures_NHWC.transpose(0, 3, 1, 2))
+        source_CHW, driving_CHW = torch.from_numpy(pictures_NCHW)
         boxes = torch.from_numpy(np.ascontiguousarray(boxes_N34, np.float32))
         mouths, eyes = boxes[:, 0], boxes[:, 1:]
         return FommBatch(source_CHW, driving_CHW, *mouths, *eyes, np.float32(turn), clip.index, n)

@@ -12,10 +12,14 @@ Letters: F frame of a clip, T frame of a window, N frame, K keypoint, H W heatma
 
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
 
 from datasets.clips import Clip
 from datasets.errors import DataError
@@ -32,14 +36,33 @@ class Targets(NamedTuple):
     heatmap_TKHW: np.ndarray
 
 
-def encode_heatmap(heatmap: np.ndarray) -> np.ndarray:
-    """Values in [0, 1] -> uint8, finer where they are small."""
-    return np.round(255 * np.sqrt(heatmap)).astype(np.uint8)
+def encode_heatmap(heatmap: Tensor) -> Tensor:
+    """Values in [0, 1] -> uint8, finer where they are small; on the device, so that a quarter is copied from it."""
+    return (255 * heatmap.sqrt()).round().to(torch.uint8)
 
 
 def decode_heatmap(code):
     """Inverse of `encode_heatmap`, for arrays and tensors of a floating type."""
     return (code / 255) ** 2
+
+
+class FrameBlocks(Dataset):
+    """All frames of some clips in order, at most `length` of one clip at a time: uint8 RGB [n, H, W, 3]."""
+
+    def __init__(self, clips: Sequence[Clip], size: int, length: int) -> None:
+        self.clips, self.size = clips, size
+        self.blocks = [
+            (number, range(first, min(first + length, clip.frames)))
+            for number, clip in enumerate(clips)
+            for first in range(0, clip.frames, length)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    def __getitem__(self, n: int) -> np.ndarray:
+        number, frames = self.blocks[n]
+        return self.clips[number].read_frames(frames, self.size)
 
 
 class TargetStore:
@@ -51,8 +74,16 @@ class TargetStore:
     def path(self, clip_id: str) -> Path:
         return self.folder / f"{clip_id}.npz"
 
-    def has(self, clip_id: str) -> bool:
-        return self.path(clip_id).is_file()
+    def has(self, clip_id: str, heatmaps: bool) -> bool:
+        """Whether a clip's targets are here, and its heatmaps too where they are wanted."""
+        path = self.path(clip_id)
+        if not (heatmaps and path.is_file()):
+            return path.is_file()
+        try:
+            with np.load(path) as file:
+                return "heatmap_0" in file
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+            return False
 
     def fill(
         self,
@@ -60,23 +91,34 @@ class TargetStore:
         detect: Callable[[np.ndarray], Targets],
         image_size: int,
         batch_size: int,
+        heatmaps: bool = True,
+        load: Callable[[Dataset], Iterable[np.ndarray]] = iter,
         progress: Callable[[list[Clip]], Iterable[Clip]] = iter,
     ) -> int:
         """Keep the targets of every frame of every clip that has none here yet -> how many clips these were.
+
+        A thread writes a clip while the next one is looked at: packing takes about as long as detecting on a GPU.
 
         Args:
             detect: uint8 frames_NHWC of a clip -> their targets, heatmaps encoded.
             image_size: of the frames, pixels.
             batch_size: frames that `detect` is given at a time.
+            heatmaps: whether they are wanted too.
+            load: hands the items of a dataset over in order; with several processes decoding is no bottleneck.
             progress: hands the clips on and shows how many are done (tqdm).
         """
-        todo = [clip for clip in clips if not self.has(clip.row.id)]
-        for clip in progress(todo):
-            parts = []
-            for first in range(0, clip.frames, batch_size):
-                frames = range(first, min(first + batch_size, clip.frames))
-                parts.append(detect(clip.read_frames(frames, image_size)))
-            self.write(clip.row.id, Targets(*(np.concatenate(part) for part in zip(*parts, strict=True))))
+        todo = [clip for clip in clips if not self.has(clip.row.id, heatmaps)]
+        loaded = iter(load(FrameBlocks(todo, image_size, batch_size)))
+        written: Future | None = None
+        with ThreadPoolExecutor(1) as writer:
+            for clip in progress(todo):
+                parts = [detect(next(loaded)) for _ in range(0, clip.frames, batch_size)]
+                if written is not None:
+                    written.result()
+                targets = Targets(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+                written = writer.submit(self.write, clip.row.id, targets)
+            if written is not None:
+                written.result()
         return len(todo)
 
     def write(self, clip_id: str, targets: Targets) -> None:

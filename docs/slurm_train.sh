@@ -16,5 +16,5 @@ head_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 srun .venv/bin/torchrun \
     --nnodes "$SLURM_NNODES" --nproc_per_node 4 --shutdown_timeout 100 \
     --rdzv_backend c10d --rdzv_endpoint "$head_node:29500" --rdzv_id "$SLURM_JOB_ID" \
-    train_fomm.py --config config/fomm_vox.yaml data.root="$DATA/vox" run.dir="$RUNS/fomm_vox" \
+    train_fomm.py --config config/fomm_vox.yaml data.root="$DATA/vox_grid" run.dir="$RUNS/fomm_vox" \
     optim.batch_size=32 # a multiple of the 8 ranks

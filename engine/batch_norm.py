@@ -1,13 +1,34 @@
-"""BatchNorm over all ranks on CPUs, where torch's SyncBatchNorm does not work ("only work with GPU modules").
+"""BatchNorm over all ranks where torch's SyncBatchNorm does not serve: on CPUs, and inside a compiled network.
 
-With it N ranks with a batch of B/N compute what one rank computes with B, on gloo too.
+SyncBatchNorm only works "with GPU modules", and it breaks a compiled graph at every norm. With the one below, N ranks
+with a batch of B/N compute what one rank computes with B, on gloo too, and a network of it is one graph.
 """
+
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
+from torch.distributed import _functional_collectives as collectives
 from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """The sum of all ranks' values. Each rank's loss depends on every rank's value: gradients are summed as well."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return _sum_over_ranks(value)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _sum_over_ranks(gradient)
+
+
+def _sum_over_ranks(value: Tensor) -> Tensor:
+    # Unlike torch.distributed.all_reduce, which changes its argument, this one can be compiled.
+    everybody = dist.distributed_c10d._get_default_group()
+    return collectives.wait_tensor(collectives.all_reduce(value.contiguous(), "sum", everybody))
 
 
 class RankBatchNorm(_BatchNorm):
@@ -25,10 +46,10 @@ class RankBatchNorm(_BatchNorm):
         axes = [0, *range(2, input.dim())]
         x = input.float()
         count = dist.get_world_size() * x.numel() / x.shape[1]
-        mean = all_reduce(x.sum(axes)) / count
+        mean = _SumOverRanks.apply(x.sum(axes)) / count
         shape = [1, -1] + [1] * (x.dim() - 2)
         centred = x - mean.view(shape)
-        variance = all_reduce(centred.square().sum(axes)) / count
+        variance = _SumOverRanks.apply(centred.square().sum(axes)) / count
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
@@ -37,9 +58,12 @@ class RankBatchNorm(_BatchNorm):
         return (centred * scale.view(shape) + self.bias.view(shape)).to(input.dtype)
 
 
-def synchronise_batch_norm(module: nn.Module) -> nn.Module:
-    """Replace every BatchNorm by one over all ranks, keeping parameters, buffers and their names."""
-    if any(parameter.is_cuda for parameter in module.parameters()):
+def synchronise_batch_norm(module: nn.Module, traceable: bool) -> nn.Module:
+    """Replace every BatchNorm by one over all ranks, keeping parameters, buffers and their names.
+
+    `traceable`: the module will be compiled. Else GPUs get torch's own, whose kernels are faster when not compiled.
+    """
+    if not traceable and any(parameter.is_cuda for parameter in module.parameters()):
         return nn.SyncBatchNorm.convert_sync_batchnorm(module)
     for parent in list(module.modules()):
         for name, child in parent.named_children():

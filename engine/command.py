@@ -5,6 +5,7 @@ import contextlib
 import errno
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +41,16 @@ def from_torchrun() -> Place:
     """This process's place among those that torchrun started; the first of one without it."""
     rank, ranks, local_rank = (os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     return Place(int(rank or 0), int(ranks or 1), int(local_rank or 0))
+
+
+def commit() -> str:
+    """The commit that this code is of, with -dirty after it where files differ; "unknown" without git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent)
+    except FileNotFoundError:
+        return "unknown"
+    return done.stdout.strip() or "unknown"
 
 
 @contextlib.contextmanager

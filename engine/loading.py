@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data._utils.collate import default_collate
 
@@ -42,7 +43,7 @@ class Batches:
             num_workers=workers,
             collate_fn=_collate,
             pin_memory=pin_memory,
-            worker_init_fn=_ignore_signals,
+            worker_init_fn=_start_worker,
             persistent_workers=workers > 0,
         )
         self._iterator: Any = iter(loader)
@@ -55,14 +56,36 @@ class Batches:
         return batch
 
     def close(self) -> None:
-        """End the workers now: torch does it when the iterator dies, but an error's traceback keeps that alive.
-
-        Workers ignore SIGTERM (`_ignore_signals`), so the interpreter would wait for them for ever.
-        """
-        end = getattr(self._iterator, "_shutdown_workers", None)  # there is none without workers
-        if end is not None:
-            end()
+        """End the workers."""
+        _end_workers(self._iterator)
         self._iterator = None
+
+
+def in_order(dataset: Dataset, workers: int) -> Iterator[Any]:
+    """Every item of a dataset once, from the first to the last, loaded by worker processes (0: by this one).
+
+    Raises:
+        ValueError, OSError: what an item raised.
+    """
+    items = _ErrorsAsItems(dataset)
+    iterator: Any = iter(DataLoader(items, batch_size=None, num_workers=workers, worker_init_fn=_start_worker))
+    try:
+        for item in iterator:
+            if isinstance(item, Exception):
+                raise item
+            yield item
+    finally:
+        _end_workers(iterator)
+
+
+def _end_workers(iterator: Any) -> None:
+    """End them now: torch does it when the iterator dies, but an error's traceback keeps that alive.
+
+    Workers ignore SIGTERM (`_start_worker`), so the interpreter would wait for them for ever.
+    """
+    end = getattr(iterator, "_shutdown_workers", None)  # there is none without workers
+    if end is not None:
+        end()
 
 
 class _ErrorsAsItems(Dataset):
@@ -70,6 +93,9 @@ class _ErrorsAsItems(Dataset):
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type] # those that `in_order` reads have a length
 
     def __getitem__(self, n: int) -> Any:
         try:
@@ -85,7 +111,11 @@ def _collate(items: Sequence[Any]) -> Any:
     return default_collate(list(items))
 
 
-def _ignore_signals(worker: int) -> None:
-    """Signals to stop go to the whole process group; the main process finishes its step and then ends its workers."""
+def _start_worker(worker: int) -> None:
+    """Signals to stop go to the whole process group; the main process finishes its step and then ends its workers.
+
+    Workers share the cores by being many: torch gives each one thread, and so does this for OpenCV.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    cv2.setNumThreads(1)

@@ -19,17 +19,17 @@ import math
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, set_seed
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -37,15 +37,21 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from engine import config as configs
+from engine import device
 from engine.batch_norm import synchronise_batch_norm
 from engine.checkpoint import CheckpointError, Weights, atomic_path
+from engine.command import commit
 from engine.loading import Batches, Order
 from engine.run_folder import Best, RunFolder, State
 
 logger = logging.getLogger(__name__)
 
 REPEAT_S = 5.0  # a signal that comes again so soon is the same wish: torchrun and a batch system both pass it on
+# How long a rank waits for another before both end. NCCL's ten minutes are too few where one computes more targets of
+# stage three than the others, or validates alone.
+PATIENCE = timedelta(hours=2)
 LOOK_S = 2.0  # how often ranks tell each other whether one was asked to stop; torchrun kills 30 s after the signal
+NAN_S = 5.0  # how often losses and gradients on a GPU are looked at; looking costs a wait for it
 ON_HOST = ("index", "clip")  # fields of a batch that name its items: they stay on the CPU
 
 
@@ -146,7 +152,7 @@ class Run:
         if self.settings.device == "cuda" and not torch.cuda.is_available():
             raise configs.ConfigError("run.device is cuda, but torch sees no GPU here; use run.device=cpu")
         on_gpu = self.settings.device != "cpu" and torch.cuda.is_available()
-        self.has_bf16 = torch.cuda.is_bf16_supported() if on_gpu else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        self.has_bf16 = device.computes_bf16(torch.device("cuda" if on_gpu else "cpu"))
         self.precision = self.settings.precision
         if self.precision == "auto":
             self.precision = "bf16" if self.has_bf16 else "fp32"
@@ -154,10 +160,16 @@ class Run:
             cpu=not on_gpu,  # with "auto" too: Accelerate would otherwise start one run for each process
             mixed_precision="no" if self.precision == "fp32" else self.precision,
             gradient_accumulation_steps=self.settings.accumulate,
-            # Buffers are equal on all ranks already: BatchNorm is synchronised.
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
+            # Buffers need no broadcast: BatchNorm is synchronised, so they are equal on all ranks already.
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
+                InitProcessGroupKwargs(timeout=PATIENCE),
+            ],
         )
         self.device, self.is_main = self.accelerator.device, self.accelerator.is_main_process
+        device.use(self.device)
+        # Shapes are the same in every step: cuDNN tries its algorithms once and keeps the best.
+        torch.backends.cudnn.benchmark = True
         self.step = 0  # the update in progress, counted from 1; before the first: updates done
         self.best: Best | None = None
         self._modules: list[nn.Module] = []
@@ -171,6 +183,7 @@ class Run:
         self._norms: dict[str, Tensor] = {}
         self._record: dict[str, float] = {}
         self._pending: list[_Pending] = []
+        self._looked_for_nan_at = 0.0
         self._clock = _Clock()
         self._asked_to_stop_at: float | None = None
         self._looked_at: tuple[int, float] | None = None  # step and time at which ranks last spoke of stopping
@@ -227,11 +240,8 @@ class Run:
         for handler in self._log_handlers:
             handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
             root.addHandler(handler)
-        commit = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent
-        )
         logger.info("command: %s", " ".join(sys.argv))
-        logger.info("commit %s, torch %s", commit.stdout.strip() or "unknown", torch.__version__)
+        logger.info("commit %s, torch %s", commit(), torch.__version__)
         logger.info(
             "stage %s on %d x %s, %s, seed %d",
             self.stage,
@@ -252,9 +262,9 @@ class Run:
 
         One forward a step: put the networks and losses of one optimizer into one module.
         """
-        module = self._to_device(module)
+        module = device.place(module, self.device, self.settings.channels_last)
         if self.accelerator.num_processes > 1:
-            module = synchronise_batch_norm(module)
+            module = synchronise_batch_norm(module, traceable=self.settings.compile)
         placed = self.accelerator.prepare(module)
         if self.settings.compile:
             module.compile()
@@ -264,17 +274,7 @@ class Run:
 
     def freeze(self, module: nn.Module) -> nn.Module:
         """To the device, without gradients, in evaluation mode. For networks that only judge or guide."""
-        return self._to_device(module).requires_grad_(False).eval()
-
-    def _to_device(self, module: nn.Module) -> nn.Module:
-        module = module.to(self.device)
-        if self.settings.channels_last:
-            for part in module.modules():
-                if type(part) is nn.Conv2d:
-                    part.to(memory_format=torch.channels_last)
-                elif type(part) is nn.Conv3d:
-                    part.to(memory_format=torch.channels_last_3d)
-        return module
+        return device.place(module, self.device, self.settings.channels_last).requires_grad_(False).eval()
 
     def optimizer(self, module: nn.Module, optim: OptimConfig) -> Optimizer:
         """Adam over a placed module's trainable parameters; its learning rate follows `optim` step by step."""
@@ -387,7 +387,7 @@ class Run:
 
         Raises:
             RunError: a loss or the gradient is not finite. On a CPU at once and before the weights change, on a GPU
-                when the losses are next looked at; no checkpoint is ever written from it.
+                some seconds later; no checkpoint is ever written from it.
         """
         for name, loss in losses.items():
             share = loss.detach().float() / self.settings.accumulate
@@ -474,6 +474,8 @@ class Run:
         if self._logs_now():
             self._check_finite()
             self._log(batch_size)
+        elif time.monotonic() - self._looked_for_nan_at > NAN_S:
+            self._check_finite()
         if self._bar is not None:
             self._bar.update()
         stop, done = self._must_stop(), self.step == self.settings.max_steps
@@ -503,6 +505,7 @@ class Run:
 
     def _check_finite(self) -> None:
         pending, self._pending = self._pending, []
+        self._looked_for_nan_at = time.monotonic()
         if not pending:
             return
         flat = [value.float().reshape(()) for entry in pending for value in entry.values.values()]

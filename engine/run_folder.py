@@ -26,6 +26,8 @@ MAY_CHANGE = {
 # Keys of configurations that runs of version 0.1 have stored although their scripts always overwrote them. Where a
 # configuration no longer has such a key, what was stored under it does not count.
 REMOVED = {f"data.{name}" for name in ("seed", "size", "window", "audio_padding", "pictures")}
+# Keys that runs begun before there were any lack, and whose defaults change no number.
+ADDED = {"head_motion_predictor.image_size"}
 
 
 class Best(NamedTuple):
@@ -77,7 +79,8 @@ class RunFolder:
             raise CheckpointError(
                 f"{checkpoint} is of stage {stored.get('stage')!r}, this is {stage!r}: choose another run.dir"
             )
-        different = differences(stored["config"], config, MAY_CHANGE | (REMOVED - _flat(config).keys()))
+        ignored = MAY_CHANGE | (REMOVED - _flat(config).keys()) | (ADDED - _flat(stored["config"]).keys())
+        different = differences(stored["config"], config, ignored)
         different += differences(stored["inputs"], inputs, set())
         if different:
             raise CheckpointError(

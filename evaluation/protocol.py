@@ -15,6 +15,7 @@ from animation.options import AnimationOptions
 from datasets.face.mesh import LandmarkFinder
 from datasets.pose import PoseRange
 from engine.command import Place
+from engine.device import float32_meaning
 from evaluation.rows import TRUTH, Row
 from evaluation.scores.fidelity import inception_features
 from evaluation.scores.networks import Networks
@@ -72,6 +73,7 @@ class Evaluation:
         """Everything that decides the numbers of a clip in a row, by what it is called."""
         return {
             "protocol": PROTOCOL,
+            "float32": float32_meaning(),
             "clip": item.digest,
             **({"other clip": self.others[item.id].digest} if row.needs_other else {}),
             **self.videos.made_with(row, item.id),

@@ -4,7 +4,6 @@ Letters: N clip or frame, F feature.
 """
 
 import json
-import subprocess
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from datasets.files import write_atomically
+from engine.command import commit
 from evaluation.bootstrap import interval
 from evaluation.metrics import ARROWS, METRICS, Metric
 from evaluation.protocol import PROTOCOL, Evaluation
@@ -104,16 +104,6 @@ SETS = {  # metric -> how it reads a row's clips from the store, and how it comp
     "fid": (Store.inception, _fid),
     "pose_velocity": (Store.head_poses, pose_velocity_distance),
 }
-
-
-def commit() -> str:
-    """The commit that this code is of, with -dirty after it where files differ; "unknown" without git."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent)
-    except FileNotFoundError:
-        return "unknown"
-    return done.stdout.strip() or "unknown"
 
 
 def write_reports(

@@ -109,11 +109,18 @@ class AntiAliasDownsample(nn.Module):
     hold it as a buffer `weight` [C, 1, k, k], one copy a channel; it is a constant, so only the first copy is applied.
     Computed in the buffer's type (float32) under autocast: the losses compare pictures that went through it.
 
-    Raises: ValueError unless 1/scale is a whole number.
+    Args:
+        separable: run as rows and then columns, with 2 k taps and not k * k. For losses: a Gaussian is the product of
+            the two, but the stored kernel is it only to 1e-8, and released networks are followed more closely. So is
+            anything in float64.
+
+    Raises:
+        ValueError: 1/scale is no whole number.
     """
 
-    def __init__(self, channels: int, scale: float):
+    def __init__(self, channels: int, scale: float, separable: bool = False):
         super().__init__()
+        self.separable = separable
         self.stride = round(1 / scale)
         if abs(self.stride * scale - 1) > 1e-6:
             raise ValueError(f"downsampling scale must be 1/n with a whole n, found {scale}")
@@ -129,7 +136,12 @@ class AntiAliasDownsample(nn.Module):
         if self.stride == 1:
             return image_BCHW
         channels = image_BCHW.shape[1]
-        kernel = self.weight[:1].expand(channels, -1, -1, -1)
+        kernel, stride, margin = self.weight[:1], self.stride, self.taps // 2
         with torch.autocast(image_BCHW.device.type, enabled=False):
             image = image_BCHW.to(kernel.dtype)
-            return F.conv2d(image, kernel, stride=self.stride, padding=self.taps // 2, groups=channels)
+            if not self.separable or kernel.dtype == torch.float64:
+                kernel = kernel.expand(channels, -1, -1, -1)
+                return F.conv2d(image, kernel, stride=stride, padding=margin, groups=channels)
+            line = kernel.sum(2, keepdim=True).expand(channels, -1, -1, -1)  # (C, 1, 1, k)
+            rows = F.conv2d(image, line, stride=(1, stride), padding=(0, margin), groups=channels)
+            return F.conv2d(rows, line.mT, stride=(stride, 1), padding=(margin, 0), groups=channels)

@@ -3,6 +3,8 @@
 Letters: B batch, C H W image, K keypoint, P pose value, T video frame.
 """
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -65,6 +67,21 @@ class MultiScaleDiscriminator(nn.Module):
                 image = torch.cat([image, heatmaps.to(image.dtype)], dim=1)
             judgements.append(discriminator(image))
         return judgements
+
+
+@contextlib.contextmanager
+def only_judging(discriminator: nn.Module | None) -> Iterator[None]:
+    """Inside, losses pass through a discriminator (None: there is none) without gradients of its weights.
+
+    For the step of what it judges. Stands round the losses, not in them: such a switch breaks a compiled graph in two.
+    """
+    if discriminator is not None:
+        discriminator.requires_grad_(False)
+    try:
+        yield
+    finally:
+        if discriminator is not None:
+            discriminator.requires_grad_(True)
 
 
 class _DownBlock2d(nn.Module):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -22,6 +23,7 @@ class HeadMotionPredictorConfig:
     lstm_layers: int = 2
     resnet_width: int = 64  # 64 with these depths is ResNet-34
     resnet_depths: tuple[int, ...] = RESNET34
+    image_size: int = 0  # pixels, square, of the pictures it is trained with; 0: weights that do not tell
     spatial_embedding_transition: bool = True  # False: the paper's ablation "w/o SET" (Sec. 5.4)
     # Which row of the T+1 predicted poses frame 0 is drawn with. Eqs. 1-2 give frame i the pose decoded after hearing
     # audio i, i.e. row i + 1; the released inference draws frame i with row i (row 0: from the picture alone).
@@ -63,6 +65,13 @@ class MotionState(NamedTuple):
     reference_BE: Tensor  # e_0, which the ablation "w/o SET" uses at every step
 
 
+def lstm_cell(gates_BG: Tensor, cell_BE: Tensor) -> tuple[Tensor, Tensor]:
+    """Output and cell state of an LSTM layer from its four gates (input, forget, cell, output) before their curves."""
+    enter, keep, new, leave = gates_BG.chunk(4, dim=-1)
+    cell_BE = keep.sigmoid() * cell_BE + enter.sigmoid() * new.tanh()
+    return leave.sigmoid() * cell_BE.tanh(), cell_BE
+
+
 class HeadMotionPredictor(nn.Module):
     """Reference image and audio of any length -> head poses scaled to about [-1, 1] (see datasets.pose.PoseRange)."""
 
@@ -76,28 +85,63 @@ class HeadMotionPredictor(nn.Module):
 
     def start(self, image_BCHW: Tensor) -> tuple[Tensor, MotionState]:
         """Pose of the reference image [B, 6] (row 0) and the state before the first audio frame."""
-        reference = self.em_img(image_BCHW)
-        return self.output(reference), MotionState(None, reference, reference)
+        reference = self.em_img(image_BCHW).float()
+        with _float32(reference):
+            return self.output(reference), MotionState(None, reference, reference)
 
     def advance(self, audio_BTAF: Tensor, state: MotionState) -> tuple[Tensor, MotionState]:
         """Poses [B, T, 6] of the next T audio frames and the state after them; E_A runs over all T at once."""
-        audio = self.em_audio(audio_BTAF)  # (B, T, E)
-        hidden, embedding = state.hidden, state.embedding_BE
+        audio = self.em_audio(audio_BTAF).float()  # (B, T, E)
+        with _float32(audio):
+            return self._follow(audio, state)
+
+    def _follow(self, audio: Tensor, state: MotionState) -> tuple[Tensor, MotionState]:
+        """The recurrence of Eqs. 1-2 over embedded sound [B, T, E]."""
         if self.spatial_embedding_transition:
-            steps = []
-            for audio_BE in audio.unbind(1):  # Eq. 1
-                step, hidden = self.lstm(torch.cat([audio_BE, embedding], dim=-1)[:, None], hidden)
-                embedding = step[:, 0]
-                steps.append(embedding)
-            embeddings = torch.stack(steps, dim=1)
+            embeddings, hidden = self._transit(audio, state)
         else:
             reference = state.reference_BE[:, None].expand(-1, audio.shape[1], -1)
-            embeddings, hidden = self.lstm(torch.cat([audio, reference], dim=-1), hidden)
-            embedding = embeddings[:, -1]
-        return self.output(embeddings), MotionState(hidden, embedding, state.reference_BE)  # Eq. 2
+            embeddings, hidden = self.lstm(torch.cat([audio, reference], dim=-1), state.hidden)
+        return self.output(embeddings), MotionState(hidden, embeddings[:, -1], state.reference_BE)  # Eq. 2
+
+    def _transit(self, audio_BTE: Tensor, state: MotionState) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Eq. 1: `self.lstm` over the sound of frame i beside its own last output -> embeddings [B, T, E], its state.
+
+        Written out: called once a frame, torch's LSTM prepares its weights each time, which takes most of the time.
+        What layer 0 makes of the sound does not wait for the frame before, so it is one product for all frames.
+        """
+        lstm, size = self.lstm, audio_BTE.shape[-1]
+        layers = range(lstm.num_layers)
+        inputs = [getattr(lstm, f"weight_ih_l{n}") for n in layers]  # (4E, 2E) in layer 0, then (4E, E)
+        biases = [getattr(lstm, f"bias_ih_l{n}") + getattr(lstm, f"bias_hh_l{n}") for n in layers]
+        heard_BTG = F.linear(audio_BTE, inputs[0][:, :size], biases[0])
+        inputs[0] = inputs[0][:, size:]
+        weights = [torch.cat([inputs[n], getattr(lstm, f"weight_hh_l{n}")], dim=1).T for n in layers]  # (2E, 4E)
+        if state.hidden is None:
+            hidden = [torch.zeros_like(state.embedding_BE)] * lstm.num_layers
+            cells = hidden
+        else:
+            hidden, cells = (list(part) for part in state.hidden)
+        x, embeddings = state.embedding_BE, []
+        for heard_BG in heard_BTG.unbind(1):
+            before, hidden, cells_before, cells = hidden, [], cells, []
+            for n in layers:
+                above = heard_BG if n == 0 else biases[n]
+                gates = torch.addmm(above, torch.cat([x, before[n]], dim=-1), weights[n])
+                x, cell = lstm_cell(gates, cells_before[n])
+                hidden.append(x)
+                cells.append(cell)
+            embeddings.append(x)
+        return torch.stack(embeddings, dim=1), (torch.stack(hidden), torch.stack(cells))
 
     def forward(self, image_BCHW: Tensor, audio_BTAF: Tensor) -> Tensor:
         """-> pose [B, T + 1, 6]; row 0 comes from the image alone, row i + 1 has heard audio frames 0 to i."""
         first, state = self.start(image_BCHW)
         rest, _ = self.advance(audio_BTAF, state)
         return torch.cat([first[:, None], rest], dim=1)
+
+
+def _float32(like: Tensor) -> torch.autocast:
+    """No autocast: under CUDA's, cuDNN's LSTM runs in float16 whatever type is asked for, which bfloat16's unscaled
+    gradients do not survive, and casts all of its weights anew in every step."""
+    return torch.autocast(like.device.type, enabled=False)

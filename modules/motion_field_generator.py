@@ -75,15 +75,19 @@ class MotionField(NamedTuple):
     jacobian_BTK22: Tensor | None
     heatmap_BTKHW: Tensor | None
 
+    @property
+    def keypoints(self) -> Keypoints:
+        """All of them, [B, T, K, ...]."""
+        return Keypoints(self.position_BTK2, self.jacobian_BTK22)
+
     def frames(self, chosen_BR: Tensor) -> Keypoints:
         """Keypoints of R chosen frames of each window, as one batch of B * R sets."""
         rows = torch.arange(len(chosen_BR), device=chosen_BR.device)[:, None]
-        of_windows = Keypoints(self.position_BTK2, self.jacobian_BTK22)
-        return of_windows.map(lambda part: part[rows, chosen_BR].flatten(0, 1))
+        return self.keypoints.map(lambda part: part[rows, chosen_BR].flatten(0, 1))
 
     def window(self, index: int) -> Keypoints:
         """The T keypoint sets of one window of the batch."""
-        return Keypoints(self.position_BTK2, self.jacobian_BTK22).map(lambda part: part[index])
+        return self.keypoints.map(lambda part: part[index])
 
 
 class Reference(NamedTuple):

@@ -88,7 +88,10 @@ class ImagePyramid(nn.Module):
 
     def __init__(self, scales: tuple[float, ...]) -> None:
         super().__init__()
-        self.levels = nn.ModuleList(nn.Identity() if scale == 1 else AntiAliasDownsample(3, scale) for scale in scales)
+        # Half the size has 5 taps, for which one pass is faster (measured on a CPU); an eighth has 29.
+        self.levels = nn.ModuleList(
+            nn.Identity() if scale == 1 else AntiAliasDownsample(3, scale, separable=scale < 0.5) for scale in scales
+        )
 
     def forward(self, image_BCHW: Tensor) -> list[Tensor]:
         return [level(image_BCHW) for level in self.levels]

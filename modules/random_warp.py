@@ -58,12 +58,16 @@ class RandomWarp(NamedTuple):
         spline_BN2 = ((slope * self.control_weights_BN[:, None])[..., None] * offset.sign()).sum(2)
         return self.theta_B23[:, None, :, :2] + spline_BN2[:, :, None]  # the same row for x and y
 
-    def image(self, image_BCHW: Tensor) -> Tensor:
-        """Sample an image at the warped grid; reflection padding and align_corners=False as in FOMM."""
+    def image(self, image_BCHW: Tensor, align_corners: bool) -> Tensor:
+        """Sample an image at the warped grid, with reflection padding as in FOMM.
+
+        `align_corners` is the generator's convention: keypoints and pictures must be warped alike, else a detector that
+        makes no mistake is charged for the difference (up to half a pixel at the border).
+        """
         height, width = image_BCHW.shape[-2:]
         grid = rearrange(coordinate_grid(height, width, self.theta_B23), "h w xy -> 1 (h w) xy")
         grid = rearrange(self.points(grid.expand(len(image_BCHW), -1, -1)), "b (h w) xy -> b h w xy", h=height)
-        return F.grid_sample(image_BCHW.float(), grid, padding_mode="reflection", align_corners=False)
+        return F.grid_sample(image_BCHW.float(), grid, padding_mode="reflection", align_corners=align_corners)
 
 
 def random_warp(

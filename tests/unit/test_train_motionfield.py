@@ -8,9 +8,11 @@ import pytest
 import torch
 
 import train_motionfield
-from datasets.targets import Targets, TargetStore
+from datasets.targets import Targets, TargetStore, decode_heatmap
 from engine.checkpoint import save_weights
 from engine.config import ConfigError, load
+from modules.keypoint_detector import KeypointDetector, KeypointDetectorConfig
+from modules.keypoints import DetectedKeypoints
 from modules.motion_field_generator import MotionField, MotionFieldGeneratorConfig
 
 TINY = Path(__file__).parents[2] / "config" / "motionfield_tiny.yaml"
@@ -68,3 +70,45 @@ def test_targets_are_computed_once_and_for_every_frame(tmp_path: Path) -> None:
     assert seen == [4, 1, 2]
     assert store.read("clip5", range(5), heatmaps=True).position_TK2[:, 0, 0].tolist() == [0, 1, 2, 3, 4]
     assert store.fill(clips, detect, image_size=64, batch_size=4) == 0
+
+
+def test_heatmaps_are_kept_where_they_are_looked_at(tmp_path: Path) -> None:
+    class Clip(SimpleNamespace):
+        def read_frames(self, frames: range, size: int) -> np.ndarray:
+            return np.zeros((len(frames), 8, 8, 3), np.uint8)
+
+    class Detector(torch.nn.Module):
+        def forward(self, image_BCHW: torch.Tensor) -> DetectedKeypoints:
+            count = len(image_BCHW)
+            return DetectedKeypoints(torch.zeros(count, 1, 2), None, torch.full((count, 1, 4, 4), 1 / 16))
+
+    class Here(SimpleNamespace):
+        accelerator = SimpleNamespace(process_index=0, num_processes=1, wait_for_everyone=lambda: None)
+        device, is_main, settings = torch.device("cpu"), False, SimpleNamespace(workers=0)
+
+    clips, stage_one = [Clip(frames=5, row=SimpleNamespace(id="a"))], train_motionfield.StageOne(Detector(), None, 8)
+    store = TargetStore(tmp_path, "key")
+    without, with_them = tmp_path / "key" / "a.npz", []
+    for heatmaps in (False, True, False):
+        train_motionfield.fill_targets(Here(), store, clips, stage_one, batch_size=2, heatmaps=heatmaps)
+        with np.load(without) as file:
+            with_them.append("heatmap_0" in file)
+    assert with_them == [False, True, True]  # what is there already is not thrown away
+    stored = store.read("a", [4], heatmaps=True).heatmap_TKHW
+    assert stored.dtype == np.uint8 and decode_heatmap(stored.astype(float)).sum() == pytest.approx(1, abs=0.02)
+
+
+def test_keypoints_of_the_frozen_detector_are_float32_in_a_bf16_training() -> None:
+    torch.manual_seed(0)
+    config = KeypointDetectorConfig(num_keypoints=2, block_expansion=4, max_features=8, num_blocks=2)
+    detector = KeypointDetector(config).eval()
+    stage_one = train_motionfield.StageOne(detector, None, 64)
+    picture = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        wanted = detector(picture).keypoints
+        with torch.autocast("cpu", torch.bfloat16):
+            found, in_bf16 = stage_one.keypoints(picture), detector(picture).keypoints
+    assert torch.equal(found.position_BK2, wanted.position_BK2) and torch.equal(
+        found.jacobian_BK22, wanted.jacobian_BK22
+    )
+    assert not torch.equal(in_bf16.position_BK2, wanted.position_BK2)

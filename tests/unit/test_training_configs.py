@@ -66,6 +66,9 @@ def test_the_papers_settings() -> None:
     eq7 = pixels.pixels
     assert (eq7.position, eq7.perceptual, eq7.equivariance_position, eq7.equivariance_jacobian) == (100, 10, 10, 10)
     assert pixels.pixels.vgg.network == "vgg16" and fomm.vgg.network == "vgg19"
+    # "N_H is trained on VoxCeleb"; VoxCeleb and GRID are one group for N_D, N_I and N_M.
+    assert head.data.root == "data/vox" and {c.data.root for c in (fomm, field, pixels)} == {"data/vox_grid"}
+    assert fomm.image_generator.align_corners
     no_set = load_training(CONFIGS / "ablations" / "headpose_vox_noset.yaml")
     assert not no_set.head_motion_predictor.spatial_embedding_transition
     assert not load_training(CONFIGS / "ablations" / "motionfield_vox_nojacobian.yaml").motion_field_generator.jacobians

@@ -7,17 +7,24 @@
     middle square.
 
 Where there are both lists, the csv gives the crop, which is the better one, and the txt the offset.
+
+Splits are those of the folders `dev` and `test`, then the csv's, then VoxCeleb1's own test people. FOMM's csv has two
+people in train and in test: they count as test. None of these names people to validate with, so every twentieth of the
+training people is held out as `val`, by the hash of the name: the same on every machine, whatever else is there.
 """
 
 import csv
+import hashlib
 import re
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from datasets.clips import SPLITS
 from datasets.errors import DataError
 from datasets.prepare.sources import (
     FaceBoxes,
@@ -44,6 +51,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 TXT_FPS = 25.0
 CHUNK = re.compile(r"(?P<video>.+)#(?P<chunk>\d+)#(?P<first>\d+)-(?P<last>\d+)")
+HELD_OUT = 20  # one training person in so many validates, where no list says who does
 TEST = frozenset(f"id{n}" for n in range(10270, 10310))  # VoxCeleb1's verification test: names that start with E
 
 
@@ -74,7 +82,32 @@ def sources(root: Path, metadata: list[Path], txt: Path | None) -> list[Source]:
     offsets: dict[str, dict[str, Path]] = defaultdict(dict)
     for path in sorted((txt or root / "txt").rglob("*.txt")):
         offsets[path.parent.name][path.stem] = path
-    return [_source(root, path, boxes, offsets) for path in find_videos(root)]
+    found = [_source(root, path, boxes, offsets) for path in find_videos(root)]
+    listed = [(row.identity, row.split) for rows in boxes.values() for row in rows if row.split]
+    split_of = one_split_each([*listed, *((source.identity, source.split) for source in found)])
+    if "val" not in split_of.values():
+        held_out = held_out_people({source.identity for source in found if split_of[source.identity] == "train"})
+        split_of |= dict.fromkeys(held_out, "val")
+    return [replace(source, split=split_of[source.identity]) for source in found]
+
+
+def one_split_each(people: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """(identity, split) of clips -> the one split of each identity: test wins over val, val over train."""
+    split_of: dict[str, str] = {}
+    for identity, split in people:
+        split_of[identity] = max(split, split_of.get(identity, split), key=SPLITS.index)
+    return split_of
+
+
+def held_out_people(training: set[str]) -> set[str]:
+    """About one in HELD_OUT of the training identities; of few at least one, unless there is only one."""
+    ordered = sorted(training, key=_hash)
+    chosen = {identity for identity in ordered if _hash(identity) % HELD_OUT == 0}
+    return chosen or set(ordered[: len(ordered) > 1])
+
+
+def _hash(identity: str) -> int:
+    return int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8])
 
 
 def _source(root: Path, path: Path, boxes: dict[str, list[Listed]], offsets: dict[str, dict[str, Path]]) -> Source:
@@ -126,7 +159,7 @@ def read_metadata(path: Path) -> list[tuple[str, Listed]]:
                 framing = HeadBox(box[0] / width, box[1] / height, box[2] / width, box[3] / height)
                 listed = Listed(
                     row["person_id"],
-                    row["partition"] if row["partition"] in ("train", "val", "test") else None,
+                    row["partition"] if row["partition"] in SPLITS else None,
                     int(row["start"]),
                     int(row["end"]),
                     float(row["fps"]),

@@ -26,6 +26,19 @@ def test_networks_of_different_trainings_are_refused(tmp_path, small_weights):
         load_models([tmp_path / "a.safetensors", tmp_path / "b.safetensors"], torch.device("cpu"))
 
 
+def test_a_head_motion_predictor_of_other_pictures_is_refused(tmp_path, small_weights):
+    """It would take them without a word. Weights that do not tell the size are taken as they are."""
+    weights = small_weights(image_size=128)
+    for size, fits in ((0, True), (128, True), (64, False)):
+        weights.configs["head_motion_predictor"]["image_size"] = size
+        save_weights(tmp_path / "all.safetensors", weights)
+        if fits:
+            load_models([tmp_path / "all.safetensors"], torch.device("cpu"))
+            continue
+        with pytest.raises(CheckpointError, match=r"disagree on image size.*'head_motion_predictor': 64"):
+            load_models([tmp_path / "all.safetensors"], torch.device("cpu"))
+
+
 def test_released_layout_with_a_wrong_key_is_refused_by_name(tmp_path):
     torch.save({"kp_detector": {"bogus": torch.zeros(1)}, "generator": {}, "epoch": 3}, tmp_path / "vox.pth.tar")
     weights = read_released(tmp_path / "vox.pth.tar")

@@ -1,6 +1,47 @@
 """engine.loading: which items a rank takes, and what becomes of an item's error."""
 
-from engine.loading import Order
+from collections.abc import Iterator
+
+import cv2
+import pytest
+from torch.utils.data import Dataset
+
+from engine.loading import Order, in_order
+
+
+class Threads(Dataset):
+    """Item n: n, and how many threads OpenCV has there; item 5 fails if asked."""
+
+    def __init__(self, fails: bool = False) -> None:
+        self.fails = fails
+
+    def __len__(self) -> int:
+        return 7
+
+    def __getitem__(self, n: int) -> tuple[int, int]:
+        if self.fails and n == 5:
+            raise ValueError("item 5 is broken")
+        return n, cv2.getNumThreads()
+
+
+@pytest.fixture
+def many_threads() -> Iterator[None]:
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(4)
+    yield
+    cv2.setNumThreads(before)
+
+
+def test_workers_hand_over_in_order_and_share_the_cores(many_threads: None) -> None:
+    found = [(int(n), int(threads)) for n, threads in in_order(Threads(), workers=2)]
+    assert found == [(n, 1) for n in range(7)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_items_error_comes_as_it_is(workers: int) -> None:
+    items = in_order(Threads(fails=True), workers)
+    with pytest.raises(ValueError, match="item 5 is broken"):
+        list(items)
 
 
 def test_ranks_and_parts_cover_each_batch_once() -> None:

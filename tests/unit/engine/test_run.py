@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from engine.run import OptimConfig, Run, RunConfig
+import engine.run
+from engine.run import OptimConfig, Run, RunConfig, RunError
 
 TOY = Path(__file__).parents[2] / "toy_training.py"
 SETTINGS = """
@@ -235,6 +237,25 @@ def test_loss_that_is_not_finite_stops_with_names_and_keeps_the_last_good_state(
     assert said.endswith("step-0000006")
     stored = load_file(tmp_path / "a" / "checkpoints" / "step-0000006" / "model.safetensors")
     assert all(torch.isfinite(value).all() for value in stored.values())
+
+
+def test_on_a_gpu_nan_is_seen_within_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not only at the next logged step, which may be a hundred steps away; and not in each step, which would wait."""
+    config = SimpleNamespace(run=RunConfig(dir=str(tmp_path), max_steps=99, log_every=90, tensorboard=False))
+    run = Run("toy", config)
+    run.device, run.step, run._batch = torch.device("cuda"), 7, SimpleNamespace(index=[1], clip=[2])
+    run._watch("loss", {"square": torch.tensor(torch.nan)})
+    run._looked_for_nan_at = time.monotonic()
+    run._finish_step(8)  # a moment ago
+    monkeypatch.setattr(engine.run, "NAN_S", 0.0)
+    with pytest.raises(RunError, match="loss square is not finite at step 7"):
+        run._finish_step(8)
+
+
+def test_ranks_wait_longer_than_nccls_ten_minutes(tmp_path: Path) -> None:
+    config = SimpleNamespace(run=RunConfig(dir=str(tmp_path), max_steps=1))
+    assert Run("toy", config).accelerator.init_handler.timeout == engine.run.PATIENCE > timedelta(minutes=10)
+    assert torch.backends.cudnn.benchmark  # shapes are the same in every step
 
 
 def test_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(config: Path, tmp_path: Path) -> None:

@@ -70,3 +70,13 @@ def test_keys_that_no_longer_exist_do_not_count_in_old_runs(tmp_path: Path) -> N
     assert kept.read(kept.newest(), "toy", CONFIG, {"before": "abc"}).step == 3
     with pytest.raises(CheckpointError, match=r"data\.window: 64 there, 32 here"):
         kept.read(kept.newest(), "toy", CONFIG | {"data": CONFIG["data"] | {"window": 32}}, {"before": "abc"})
+
+
+def test_keys_that_came_later_do_not_count_in_old_runs(tmp_path: Path) -> None:
+    kept = RunFolder(tmp_path, keep_every=0)
+    save(kept, 3)
+    later = CONFIG | {"head_motion_predictor": {"image_size": 0}}
+    assert kept.read(kept.newest(), "toy", later, {"before": "abc"}).step == 3
+    save(kept, 4, config=later)  # a run that knows the key is held to it
+    with pytest.raises(CheckpointError, match=r"image_size: 0 there, 64 here"):
+        kept.read(kept.newest(), "toy", CONFIG | {"head_motion_predictor": {"image_size": 64}}, {"before": "abc"})

@@ -1,15 +1,20 @@
 """Discriminators: FOMM's key names, what they see, gradients."""
 
+import inspect
 import json
 
 import pytest
 import torch
 
+import train_fomm
+import train_headpose
+from modules import losses
 from modules.discriminators import (
     ImageDiscriminatorConfig,
     MultiScaleDiscriminator,
     PoseDiscriminator,
     PoseDiscriminatorConfig,
+    only_judging,
 )
 from modules.perceptual import VggConfig, VggFeatures
 from tests.extra_data import EXTRA_DATA, WHY_SKIPPED
@@ -70,3 +75,30 @@ def test_vgg_equals_torchvisions() -> None:
     activations = ours(image)
     assert torch.allclose(activations[0], reference[:2](normalised), atol=1e-6)
     assert torch.allclose(activations[1], reference[:12](normalised), atol=1e-5)
+
+
+def test_who_is_judged_gives_the_judge_no_gradient_and_stays_one_graph() -> None:
+    """The switch stands round what is compiled; inside it would break the graph."""
+    critic = PoseDiscriminator(PoseDiscriminatorConfig(width=4))
+    graphs = []
+
+    def judged(pose_BTP: torch.Tensor) -> torch.Tensor:
+        return losses.lsgan_generator(critic(pose_BTP * 2)) + pose_BTP.square().mean()
+
+    def count(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    pose_BTP = torch.rand(2, 40, 6, requires_grad=True)
+    with only_judging(critic), only_judging(None):
+        loss = torch.compile(judged, backend=count)(pose_BTP)
+    loss.backward()
+    assert pose_BTP.grad.abs().sum() > 0 and all(weight.grad is None for weight in critic.parameters())
+    assert all(weight.requires_grad for weight in critic.parameters())
+    assert len(graphs) == 1
+
+
+def test_stage_one_and_two_compile_without_a_switch_inside() -> None:
+    """What used to turn the discriminator's gradients off and on stood in the compiled losses."""
+    for compiled in (train_fomm.GeneratorLosses.forward, train_fomm.adversarial_losses, train_headpose.PredictorLosses):
+        assert "requires_grad_(" not in inspect.getsource(compiled)

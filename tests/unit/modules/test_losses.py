@@ -8,7 +8,7 @@ import torch
 
 from datasets.clips import mouth_boxes
 from modules import losses, measures
-from modules.keypoints import Keypoints
+from modules.keypoints import Keypoints, gaussian_heatmaps, soft_argmax
 from modules.perceptual import ImagePyramid
 from modules.random_warp import RandomWarp, RandomWarpConfig, random_warp
 from modules.reconstruction import ReconstructionWeights, pixel_weight, reconstruction_losses
@@ -132,9 +132,25 @@ def test_warp_without_spline_or_shift_keeps_the_picture() -> None:
     points = torch.rand(1, 4, 2)
     assert torch.equal(warp.points(points), points)
     assert torch.allclose(warp.jacobian(points), torch.eye(2).expand(1, 4, 2, 2))
-    # FOMM's sampling convention makes the identity a 64/63 zoom, see modules.random_warp: near, not equal.
+    assert torch.allclose(warp.image(image, align_corners=True), image, atol=1e-4)
+    # Without aligned corners the identity is a 64/63 zoom: near, not equal.
     smooth = torch.nn.functional.avg_pool2d(image, 9, 1, 4)
-    assert (warp.image(smooth) - smooth).abs().mean() < 0.02
+    assert (warp.image(smooth, align_corners=False) - smooth).abs().mean() < 0.02
+
+
+def test_a_perfect_detector_is_charged_nothing() -> None:
+    """Of a picture that is one spot, the mean of its brightness is the keypoint, exactly."""
+    warp = random_warp([0], 0, RandomWarpConfig(affine_sigma=0.0, spline_sigma=0.0))
+    wanted = torch.tensor([[[0.6, -0.5]]])
+    spot = gaussian_heatmaps(wanted, 128, 128, variance=0.002)
+
+    def charge(align_corners: bool) -> float:
+        seen = warp.image(spot, align_corners)
+        found = soft_argmax(seen / seen.sum((-2, -1), keepdim=True))
+        return losses.equivariance_position(wanted, found, warp).item()
+
+    assert charge(align_corners=True) < 1e-5
+    assert charge(align_corners=False) == pytest.approx(0.0043, abs=2e-4)  # the zoom of 128/127
 
 
 def test_image_ssim_agrees_with_skimage() -> None:

@@ -5,10 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from modules.blocks import AntiAliasDownsample, UpBlock
 from modules.fuse import enlarging_conv, fuse_for_inference
-from modules.head_motion_predictor import HeadMotionPredictor, HeadMotionPredictorConfig
+from modules.head_motion_predictor import HeadMotionPredictor, HeadMotionPredictorConfig, MotionState
 from modules.image_generator import (
     DenseMotionConfig,
     ImageGenerator,
@@ -26,6 +29,7 @@ from modules.motion_field_generator import (
     RelativeHead,
     box_moments,
 )
+from modules.perceptual import ImagePyramid
 
 SMALL_HEAD = HeadMotionPredictorConfig(embedding=16, resnet_width=4, resnet_depths=(1, 1))
 SMALL_FIELD = MotionFieldGeneratorConfig(
@@ -99,6 +103,19 @@ def test_downsampling_keeps_constants_and_every_fourth_pixel_centre():
         AntiAliasDownsample(3, 0.3)
 
 
+@pytest.mark.parametrize(("scale", "separable"), [(0.5, False), (0.25, True), (0.125, True)])
+def test_the_pyramids_large_blurs_run_as_rows_and_columns(scale, separable):
+    """The same to rounding as the kernel itself, for k + k taps instead of k * k."""
+    torch.manual_seed(0)
+    (down,), image = ImagePyramid((scale,)).levels, torch.rand(2, 3, 64, 64)
+    whole = F.conv2d(image, down.weight, stride=down.stride, padding=down.taps // 2, groups=3)
+    torch.testing.assert_close(down(image), whole, atol=2e-6, rtol=0)
+    with FlopCounterMode(display=False) as counter:
+        down(image)
+    taps = down.taps * (1 + down.stride) if separable else down.taps**2  # rows are made at the full height
+    assert counter.get_total_flops() == 2 * whole.numel() * taps
+
+
 def test_downsampling_and_ssim_stay_exact_under_autocast():
     """In bfloat16 the variances of SSIM cancel to noise; a training run ended in NaN this way."""
     from modules.losses import ssim_map
@@ -113,6 +130,48 @@ def test_downsampling_and_ssim_stay_exact_under_autocast():
 
 
 # ---- head motion predictor
+
+
+class Operations(TorchDispatchMode):
+    """Counts what is handed to a device: each is a kernel or more on a GPU."""
+
+    count = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        self.count += 1
+        return operation(*args, **(kwargs or {}))
+
+
+def test_eq_1_written_out_is_torchs_lstm():
+    """Over frames, and over chunks of frames whose state is carried on."""
+    torch.manual_seed(0)
+    predictor = HeadMotionPredictor(replace(SMALL_HEAD, lstm_layers=3)).eval()
+    audio, embedding, hidden, wanted = torch.randn(2, 9, 16), torch.randn(2, 16), None, []
+    reference = embedding
+    for audio_BE in audio.unbind(1):
+        step, hidden = predictor.lstm(torch.cat([audio_BE, embedding], -1)[:, None], hidden)
+        embedding = step[:, 0]
+        wanted.append(embedding)
+    state, parts = MotionState(None, reference, reference), []
+    for chunk in (audio[:, :4], audio[:, 4:5], audio[:, 5:]):
+        part, hidden_now = predictor._transit(chunk, state)
+        state = MotionState(hidden_now, part[:, -1], reference)
+        parts.append(part)
+    torch.testing.assert_close(torch.cat(parts, 1), torch.stack(wanted, 1), atol=1e-6, rtol=0)
+    torch.testing.assert_close(torch.stack(state.hidden), torch.stack(hidden), atol=1e-6, rtol=0)
+
+
+def test_a_frame_of_eq_1_prepares_no_weights():
+    """What a frame costs is a product and a few curves a layer; the sound's part of layer 0 is one product for all."""
+    predictor = HeadMotionPredictor(SMALL_HEAD).eval()
+    state = MotionState(None, torch.randn(1, 16), torch.randn(1, 16))
+
+    def operations(frames):
+        with torch.no_grad(), Operations() as counter:
+            predictor._transit(torch.randn(1, frames, 16), state)
+        return counter.count
+
+    assert (operations(30) - operations(10)) / 20 <= 2 * 16
 
 
 def test_head_motion_has_one_more_row_than_frames_and_hears_only_the_past():

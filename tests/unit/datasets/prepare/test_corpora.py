@@ -7,7 +7,7 @@ import pytest
 
 from datasets.errors import DataError
 from datasets.prepare.corpora import grid, lrw, videos, voxceleb
-from datasets.prepare.sources import FaceBoxes, FaceTracks, HeadBox, OneFace, WholePicture, safe_id
+from datasets.prepare.sources import FaceBoxes, FaceTracks, HeadBox, OneFace, Source, WholePicture, safe_id
 
 METADATA = "video_id,start,end,bbox,fps,width,height,partition,person_id\n"
 TXT = "Identity  : \tid10001\nReference : \tvid\nOffset    : \t-5\n\n"
@@ -76,7 +76,7 @@ def test_fomm_chunks_get_their_row_and_offset(tmp_path):
     assert first.id == "id10001_vid_00001" and first.split == "test" and first.identity == "id10001"
     assert first.stretches[0].framing == HeadBox(0.1, 0.1, 0.5, 0.8)
     assert first.stretches[0].offset_s == pytest.approx(0.2)  # Offset -5: the sound lies 5 frames later in the file
-    assert second.stretches[0].framing == FaceTracks() and second.split == "train"
+    assert second.stretches[0].framing == FaceTracks() and second.split == "test"  # in no list, but of the same person
 
 
 def test_whole_videos_are_cut_by_the_list(tmp_path):
@@ -90,6 +90,54 @@ def test_whole_videos_are_cut_by_the_list(tmp_path):
         ("id10270_vid_000300-000399", 6.0, 8.0),
     ]
     assert source.split == "test"  # VoxCeleb1's verification test speakers
+
+
+def fomm_list(root: Path, *people: tuple[str, str]) -> list[Source]:
+    """VoxCeleb in FOMM's form, a clip for each (person, partition) of its list."""
+    rows = []
+    for n, (person, partition) in enumerate(people):
+        tree(root, f"v{n}#00001#0-99.mp4")
+        rows.append(f"v{n},0,99,0-0-64-72,25,128,72,{partition},{person}\n")
+    (root / "vox-metadata.csv").write_text(METADATA + "".join(rows))
+    return voxceleb.sources(root, [], None)
+
+
+def splits(sources: list[Source]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for source in sources:
+        found.setdefault(source.identity, set()).add(source.split)
+    return found
+
+
+def test_a_list_without_val_gives_training_people_to_validate_with(tmp_path):
+    people = [(f"id1{n:04d}", "train") for n in range(400)] + [(f"id102{n}", "test") for n in range(70, 90)]
+    found = splits(fomm_list(tmp_path, *people))
+    val = {person for person, split in found.items() if split == {"val"}}
+    assert 10 <= len(val) <= 30 and val <= {person for person, _ in people[:400]}
+    assert all(found[person] == {"test"} for person, _ in people[400:])
+    # Whoever else is there, a person keeps the split; of a handful one validates.
+    fewer = splits(fomm_list(tmp_path / "half", *people[:200]))
+    assert all(found[person] == split for person, split in fewer.items())
+    handful = [split for (split,) in splits(fomm_list(tmp_path / "few", *people[:3])).values()]
+    assert sorted(handful) == ["train", "train", "val"]
+
+
+def test_a_list_with_val_is_followed(tmp_path):
+    people = [(f"id1{n:04d}", "train") for n in range(60)] + [("id19999", "val")]
+    found = splits(fomm_list(tmp_path, *people))
+    assert [person for person, split in found.items() if split == {"val"}] == ["id19999"]
+
+
+def test_who_is_in_both_partitions_counts_as_test(tmp_path):
+    people = [
+        ("id10306", "train"),
+        ("id10306", "test"),
+        ("id10001", "train"),
+        ("id10002", "train"),
+        ("id10306", "train"),
+    ]
+    found = splits(fomm_list(tmp_path, *people))
+    assert found["id10306"] == {"test"} and {"train"} in found.values()
 
 
 def test_voxceleb1_txt_alone(tmp_path):

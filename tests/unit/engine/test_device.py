@@ -1,0 +1,38 @@
+"""engine.device, with a stand-in for a machine with GPUs: which one is current, float32, bf16."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from animation.options import AnimationOptions
+from engine import device
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A machine with two RTX 2080 Ti: they hold bf16 tensors, and imitate their arithmetic."""
+    seen = SimpleNamespace(current=0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda chosen: setattr(seen, "current", torch.device(chosen).index))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    return seen
+
+
+@pytest.mark.parametrize(("option", "rank", "wanted"), [("cuda:1", 0, 1), ("auto", 1, 1), ("cuda", 0, 0)])
+def test_the_chosen_gpu_is_the_current_one(two_gpus: SimpleNamespace, option: str, rank: int, wanted: int) -> None:
+    chosen = AnimationOptions(device=option).chosen_device(rank)
+    assert chosen == torch.device("cuda", wanted) and two_gpus.current == wanted
+
+
+def test_float32_is_exact_on_a_gpu(two_gpus: SimpleNamespace) -> None:
+    assert device.float32_meaning() == "tf32"  # torch's default
+    AnimationOptions(device="cuda").chosen_device()
+    assert device.float32_meaning() == "ieee"
+
+
+def test_imitated_bf16_is_not_chosen(two_gpus: SimpleNamespace) -> None:
+    assert not device.computes_bf16(torch.device("cuda", 0))
+    assert AnimationOptions(device="cuda").chosen_dtype(torch.device("cuda", 0)) is None
