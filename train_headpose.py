@@ -94,7 +94,7 @@ class Config:
 
 
 class Prediction(NamedTuple):
-    """The predictor's losses, and what the discriminator is shown: T+1 poses, equal where nothing is known."""
+    """The predictor's losses, and what the discriminator is shown: T+1 poses, each still past the clip's end."""
 
     losses: dict[str, Tensor]
     pose_BTP: Tensor  # without gradients
@@ -118,13 +118,13 @@ class PredictorLosses(nn.Module):
             terms["ssim"] = weights.ssim * ssim
         if weights.l1:
             terms["l1"] = weights.l1 * losses.masked_l1(predicted_BTP, wanted_BTP, valid_BT)
-        # Past a clip's end nothing is known: the discriminator sees the same there in both.
-        shown_BTP = torch.where(valid_BT[..., None], predicted_BTP, wanted_BTP)
         if weights.adversarial:
+            shown_BTP = held_past_end(predicted_BTP, valid_BT)
             discriminator.requires_grad_(False)
             terms["adversarial"] = weights.adversarial * losses.lsgan_generator(discriminator(shown_BTP))
             discriminator.requires_grad_(True)
-        return Prediction(terms, shown_BTP.detach(), wanted_BTP)
+        real_BTP = held_past_end(wanted_BTP, valid_BT)
+        return Prediction(terms, held_past_end(predicted_BTP.detach(), valid_BT), real_BTP)
 
 
 class DiscriminatorLosses(nn.Module):
@@ -160,6 +160,18 @@ class HeldOut(NamedTuple):
     wanted_BTP: Tensor  # the T+1 rows
     valid_BT: Tensor  # which of them are known
     mean_P: Tensor  # mean pose of the training corpus
+
+
+def held_past_end(pose_BTP: Tensor, valid_BT: Tensor) -> Tensor:
+    """Past a clip's end, where nothing is known, a sequence's own last valid pose, without a gradient.
+
+    The real and the predicted sequence must end alike, and each in its own pose: a predicted one that went on with the
+    true last pose would jump there by the prediction's error, and the discriminator would look for nothing else.
+    `valid_BT` is True from the first row up to the clip's end.
+    """
+    last_B = valid_BT.sum(1) - 1
+    last_BP = pose_BTP.detach()[torch.arange(len(last_B), device=last_B.device), last_B]
+    return torch.where(valid_BT[..., None], pose_BTP, last_BP[:, None])
 
 
 def held_out(config: Config, training: HeadPoseData) -> HeldOut:
