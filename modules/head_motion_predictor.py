@@ -76,12 +76,18 @@ class HeadMotionPredictor(nn.Module):
 
     def start(self, image_BCHW: Tensor) -> tuple[Tensor, MotionState]:
         """Pose of the reference image [B, 6] (row 0) and the state before the first audio frame."""
-        reference = self.em_img(image_BCHW)
-        return self.output(reference), MotionState(None, reference, reference)
+        reference = self.em_img(image_BCHW).float()
+        with _float32(reference):
+            return self.output(reference), MotionState(None, reference, reference)
 
     def advance(self, audio_BTAF: Tensor, state: MotionState) -> tuple[Tensor, MotionState]:
         """Poses [B, T, 6] of the next T audio frames and the state after them; E_A runs over all T at once."""
-        audio = self.em_audio(audio_BTAF)  # (B, T, E)
+        audio = self.em_audio(audio_BTAF).float()  # (B, T, E)
+        with _float32(audio):
+            return self._follow(audio, state)
+
+    def _follow(self, audio: Tensor, state: MotionState) -> tuple[Tensor, MotionState]:
+        """The recurrence of Eqs. 1-2 over embedded sound [B, T, E]."""
         hidden, embedding = state.hidden, state.embedding_BE
         if self.spatial_embedding_transition:
             steps = []
@@ -101,3 +107,9 @@ class HeadMotionPredictor(nn.Module):
         first, state = self.start(image_BCHW)
         rest, _ = self.advance(audio_BTAF, state)
         return torch.cat([first[:, None], rest], dim=1)
+
+
+def _float32(like: Tensor) -> torch.autocast:
+    """No autocast: under CUDA's, cuDNN's LSTM runs in float16 whatever type is asked for, which bfloat16's unscaled
+    gradients do not survive, and casts all of its weights anew in every step."""
+    return torch.autocast(like.device.type, enabled=False)

@@ -8,6 +8,7 @@ import train_headpose
 from datasets.headpose import HeadPoseBatch
 from datasets.sampling import clamped
 from modules.discriminators import PoseDiscriminator, PoseDiscriminatorConfig
+from modules.head_motion_predictor import HeadMotionPredictor, HeadMotionPredictorConfig
 
 WINDOW = 48
 
@@ -74,3 +75,14 @@ def test_past_the_end_a_sequence_holds_its_own_last_pose() -> None:
     assert torch.equal(held_BTP[1], pose_BTP[1])
     held_BTP.sum().backward()
     assert pose_BTP.grad[0, :, 0].tolist() == [1, 1, 1, 0, 0, 0]  # the held rows hand nothing back
+
+
+def test_the_recurrence_stays_in_float32_under_autocast() -> None:
+    config = HeadMotionPredictorConfig(embedding=8, resnet_width=4, resnet_depths=(1, 1))
+    predictor = HeadMotionPredictor(config).eval()
+    seen = []
+    predictor.lstm.register_forward_hook(lambda lstm, given, result: seen.append(result[0].dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        pose_BTP = predictor(torch.rand(1, 3, 64, 64), torch.rand(1, 3, 4, 41))
+    assert pose_BTP.dtype == torch.float32
+    assert set(seen) == {torch.float32}
