@@ -266,7 +266,11 @@ def main(config: Config) -> None:
         networks = {"head_motion_predictor": predictor}
         if config.initial_weights:
             read_weights([Path(config.initial_weights)]).load_into(networks, config.initial_weights)
-        settings = {"head_motion_predictor": config.head_motion_predictor, "pose_range": data.pose_range}
+        settings = {
+            "head_motion_predictor": config.head_motion_predictor,
+            "pose_range": data.pose_range,
+            "audio_features": data.audio_features,
+        }
         run.export(networks, {name: to_dict(value) for name, value in settings.items()})
         first_row = config.head_motion_predictor.first_pose_row
         predictor_losses = run.place(PredictorLosses(predictor, config.weights, config.ssim, first_row))

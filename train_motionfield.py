@@ -134,7 +134,7 @@ class Config:
     keypoints: KeypointPhaseConfig | None = None  # first phase (Eq. 5)
     pixels: PixelPhaseConfig | None = None  # second phase (Eqs. 6-7)
     data: MotionFieldDataConfig = MotionFieldDataConfig()
-    # num_keypoints and image_size are taken from stage one.
+    # num_keypoints and image_size are taken from stage one, num_features from the corpus.
     motion_field_generator: MotionFieldGeneratorConfig = MotionFieldGeneratorConfig()
     targets: TargetConfig = TargetConfig()
     optim: OptimMotionField = OptimMotionField()
@@ -488,6 +488,7 @@ def main(config: Config) -> None:
             audio_padding=network_config.audio_padding,
             pictures=phase.rendered_frames,
         )
+        network_config = replace(network_config, num_features=windows.audio_features.count)
         heatmaps_until = phase.heatmap_steps(network_config) * config.optim.batch_size
         data = Windows(windows, store, heatmaps_until)
         held_out_windows = held_out(config, stage_one, store)
@@ -499,7 +500,8 @@ def main(config: Config) -> None:
         networks = {"motion_field_generator": generator}
         if config.initial_weights:
             read_weights([Path(config.initial_weights)]).load_into(networks, config.initial_weights)
-        run.export(networks, {"motion_field_generator": to_dict(network_config)})
+        stored = {"motion_field_generator": network_config, "audio_features": windows.audio_features}
+        run.export(networks, {name: to_dict(value) for name, value in stored.items()})
         generator_losses = run.place(phase.losses(generator, stage_one, run))
         optim = run.optimizer(generator_losses, config.optim)
         run.resume({"keypoint_detector": key})

@@ -121,7 +121,7 @@ class Animator:
             raise OptionError("--audio is needed: only --motion does without sound")
         with clock("sound"), open_pcm(job.audio) as pcm:
             silent = audio.is_silent(pcm)
-            features_TAF = audio.features(pcm)
+            features_TAF = audio.features(pcm, self.models.audio_features)
         if silent:
             summary.notices.append(f"{job.audio} is silent: mouth and head stay at rest")
         with clock("head poses"):

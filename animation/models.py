@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from animation.weights import NETWORKS, TRAINED_BY, build_networks, component_config, read_weights
+from datasets.audio import AudioFeatureConfig
 from datasets.pose import RELEASED_RANGE, PoseRange
 from engine.checkpoint import CheckpointError, Weights
 from engine.config import from_dict
@@ -27,6 +28,7 @@ class Models:
     head_motion_config: HeadMotionPredictorConfig
     motion_field_config: MotionFieldGeneratorConfig
     pose_range: PoseRange
+    audio_features: AudioFeatureConfig
     device: torch.device
 
 
@@ -62,6 +64,7 @@ def load_models(paths: list[Path], device: torch.device, needed: tuple[str, ...]
         pose_range=from_dict(PoseRange, weights.configs["pose_range"])
         if "pose_range" in weights.configs
         else RELEASED_RANGE,
+        audio_features=from_dict(AudioFeatureConfig, weights.configs.get("audio_features", {})),
         device=device,
     )
     _check_fit(models, weights, source)
@@ -76,6 +79,12 @@ def _check_fit(models: Models, weights: Weights, source: str) -> None:
     if models.motion_field_generator is not None:
         counts["motion_field_generator"] = models.motion_field_config.num_keypoints
         sizes["motion_field_generator"] = models.motion_field_config.image_size
+        if models.motion_field_config.num_features != models.audio_features.count:
+            raise CheckpointError(
+                f"{source}: motion_field_generator takes {models.motion_field_config.num_features} features of sound,"
+                f" but is stored with the setting {models.audio_features} of {models.audio_features.count};"
+                " train it again"
+            )
     for what, values in (("keypoints", counts), ("image size", sizes)):
         if len(set(values.values())) > 1:
             raise CheckpointError(f"{source}: the networks disagree on {what}: {values}; take stages of one training")

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datasets.augment import ColorJitter, jitter_voice
-from datasets.clips import load_manifest, mouth_boxes
+from datasets.clips import load_audio_features, load_manifest, mouth_boxes
 from datasets.media.image import to_float
 from datasets.pose import render_boxes
 from datasets.sampling import choices, clamped, grouped, padded, shuffled
@@ -84,6 +84,7 @@ class MotionFieldData(Dataset):
         self.window, self.audio_padding, self.pictures = window, audio_padding, pictures
         self.clips = load_manifest(config.root, config.split)
         self.groups = grouped(self.clips, config.identity_sampling)
+        self.audio_features = load_audio_features(config.root)
         self.jitter = ColorJitter()
 
     def __len__(self) -> int:

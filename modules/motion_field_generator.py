@@ -28,7 +28,6 @@ from modules.keypoints import (
 )
 
 BOX_SIZE = 256  # pixels; head pose boxes are always drawn at this size
-NUM_FEATURES = 41  # a window of sound (Sec. 3.2)
 AUDIO_MAP_SIZE = 32  # side of E_A's map before it is enlarged to M
 
 
@@ -38,6 +37,7 @@ class MotionFieldGeneratorConfig:
 
     image_size: int = 256  # pixels, square (Sec. 4.1)
     num_keypoints: int = 10
+    num_features: int = 41  # F, of a window of sound (Sec. 3.2); other settings of sound features have more
     window: int = 64  # T; 32 for LRW (Sec. 4.2)
     map_size: int = 64  # W = H
     jacobians: bool = True  # False: the paper's ablation "w/o Jacobians" (Sec. 5.4)
@@ -62,6 +62,8 @@ class MotionFieldGeneratorConfig:
             raise ValueError(
                 f"window {self.window} and map_size {self.map_size} must be multiples of 2^num_blocks = {step}"
             )
+        if self.num_features < 33 or self.num_features % 2 == 0:
+            raise ValueError(f"num_features must be odd and 33 or more, found {self.num_features}")
         if self.map_size % AUDIO_MAP_SIZE or BOX_SIZE % self.map_size or self.image_size % self.map_size:
             raise ValueError(
                 f"map_size {self.map_size} must be 32, 64, 128 or 256 and divide image_size {self.image_size}"
@@ -168,8 +170,9 @@ class MotionFieldGenerator(nn.Module):
         self.box_value = config.box_value
         self.down_id = AntiAliasDownsample(3, config.map_size / config.image_size)
         self.down_pose = AntiAliasDownsample(config.window, config.map_size / BOX_SIZE)
+        surplus = config.num_features + 13 - AUDIO_MAP_SIZE  # columns that the transposed convolution leaves over
         self.embedding = nn.Sequential(  # the audio encoder of Fig. 4: [4, 41] -> [32, 32]
-            nn.ConvTranspose2d(1, 8, (29, 14), padding=(0, 11)),
+            nn.ConvTranspose2d(1, 8, (29, 14), padding=(0, surplus // 2)),
             nn.BatchNorm2d(8),
             nn.ReLU(),
             nn.Conv2d(8, 2, 13, padding=6),
@@ -178,7 +181,7 @@ class MotionFieldGenerator(nn.Module):
             7 if config.relative_head else 6, config.block_expansion, config.max_features, config.num_blocks
         )
         channels = self.predictor.out_channels
-        self.audio_norm = nn.BatchNorm1d(NUM_FEATURES, affine=False) if config.normalise_audio else None
+        self.audio_norm = nn.BatchNorm1d(config.num_features, affine=False) if config.normalise_audio else None
         self.relative_head = self.kp = self.jacobian = None
         if config.relative_head:
             self.down_reference_pose = AntiAliasDownsample(1, config.map_size / BOX_SIZE)

@@ -19,10 +19,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from datasets import command
+from datasets.audio import PAPER
 from datasets.clips import (
     MANIFEST,
     POSE_RANGE,
     REJECTED,
+    SETTINGS,
     load_manifest,
     measure_pose_range,
     save_pose_range,
@@ -142,10 +144,11 @@ def _write_pose_range(output: Path, fixed_range: bool) -> None:
 
 
 def _check_settings(output: Path, options: Options) -> None:
-    path = output / "settings.json"
+    path = output / SETTINGS
     wanted = asdict(options)
     if path.is_file():
         stored = json.loads(path.read_text())
+        stored.setdefault("audio", asdict(PAPER))  # corpora older than the setting
         if different := sorted(name for name in wanted if stored.get(name) != wanted[name]):
             name = different[0]
             raise DataError(
