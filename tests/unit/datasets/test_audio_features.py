@@ -99,10 +99,10 @@ def test_embeddings_of_long_sound_are_those_of_the_whole(monkeypatch: pytest.Mon
 
 
 def test_a_frames_embedding_hears_what_is_around_it() -> None:
-    """Sound 0.6 s away from a frame changes nothing in it, sound 0.2 s away does, on either side."""
+    """Sound 0.6 s before or 0.35 s after a frame changes nothing in it, sound 0.2 s away does."""
     pcm, frame = voice(3.0), 40
     here = speech_embedding.frame_embeddings(pcm, 12_000, 60)[frame]
-    for seconds, heard in ((-0.6, False), (-0.2, True), (0.2, True), (0.6, False)):
+    for seconds, heard in ((-0.6, False), (-0.2, True), (0.2, True), (0.35, False)):
         changed = pcm.copy()
         middle = round((frame / 25 + 0.02 + seconds) * SAMPLE_RATE)
         changed[middle - 800 : middle + 800] = 0
