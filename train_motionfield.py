@@ -18,7 +18,7 @@ import logging
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ from datasets.media.image import to_float
 from datasets.media.video_writer import VideoWriter
 from datasets.motionfield import Item, MotionFieldBatch, MotionFieldData, MotionFieldDataConfig, Windows
 from datasets.synthetic import SyntheticConfig, make_if_absent
-from datasets.targets import Targets, TargetStore, decode_heatmap, encode_heatmap
+from datasets.targets import NO_HEATMAPS, Targets, TargetStore, decode_heatmap, encode_heatmap
 from engine import command, pictures
 from engine.checkpoint import CheckpointError
 from engine.config import ConfigError, to_dict
@@ -67,6 +67,8 @@ class TargetConfig:
 
     dir: str = ""  # empty: `targets/` inside data.root, shared by all runs with this detector
     batch_size: int = 32  # frames
+    # bf16: keypoints some 0.001 off (of [-1, 1]) in half the time, on machines that compute in it
+    precision: Literal["fp32", "bf16"] = "fp32"
 
 
 @dataclass(frozen=True)
@@ -167,17 +169,13 @@ class StageOne(NamedTuple):
 class KeypointLosses(nn.Module):
     """N_M with the losses of Eq. 5."""
 
-    def __init__(
-        self, field_generator: MotionFieldGenerator, config: KeypointPhaseConfig, detector: KeypointDetector
-    ) -> None:
+    def __init__(self, field_generator: MotionFieldGenerator, config: KeypointPhaseConfig, jacobians: bool) -> None:
         super().__init__()
-        self.field_generator, self.config = field_generator, config
-        self.frozen = (detector,)  # in a tuple: not trained, so not part of the state
+        self.field_generator, self.config, self.jacobians = field_generator, config, jacobians
 
     def forward(self, item: Item, heatmap_weight: float) -> dict[str, Tensor]:
         window, config = item.window, self.config
-        relative = self.field_generator.relative_head is not None
-        source = self.frozen[0](window.reference_CHW).keypoints if relative else None
+        source = Keypoints(item.reference_position_K2, item.reference_jacobian_K22 if self.jacobians else None)
         field: MotionField = predict(self.field_generator, window, source)
         terms = {}
         if heatmap_weight and field.heatmap_BTKHW is not None:
@@ -259,7 +257,7 @@ class KeypointPhase:
         return self.config.heatmap_hold_steps + self.config.heatmap_decay_steps
 
     def losses(self, generator: MotionFieldGenerator, stage_one: StageOne, run: Run) -> nn.Module:
-        return KeypointLosses(generator, self.config, stage_one.detector)
+        return KeypointLosses(generator, self.config, jacobians=stage_one.detector.jacobian is not None)
 
     def at(self, run: Run, item: Item) -> float:
         """What the losses take beside the item: the weight of the heatmaps at this step."""
@@ -322,29 +320,33 @@ def check_heatmap_size(network: MotionFieldGeneratorConfig, detector: KeypointDe
         )
 
 
-def detector_key(detector: KeypointDetector, image_size: int) -> str:
-    """Short hash of the detector's weights and the size of its pictures."""
-    digest = hashlib.sha256(f"1 {image_size}".encode())
+def detector_key(detector: KeypointDetector, image_size: int, precision: str) -> str:
+    """Short hash of the detector's weights, the size of its pictures, and its precision."""
+    digest = hashlib.sha256(f"1 {image_size}{'' if precision == 'fp32' else f' {precision}'}".encode())
     for name, value in sorted(detector.state_dict().items()):
         digest.update(name.encode() + value.contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
-def fill_targets(run: Run, store: TargetStore, clips: list[Clip], stage_one: StageOne, batch_size: int) -> None:
-    """Have the targets of all clips in the store; ranks share the clips."""
+def fill_targets(
+    run: Run, store: TargetStore, clips: list[Clip], stage_one: StageOne, config: TargetConfig, heatmaps: bool
+) -> None:
+    """Have the targets of all clips in the store, with heatmaps or without; ranks share the clips."""
+    bf16 = torch.autocast(run.device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
     @torch.inference_mode()
     def detect(frames_NHWC: np.ndarray) -> Targets:
-        keypoints = stage_one.detector(to_float(frames_NHWC).to(run.device))
+        with bf16:
+            keypoints = stage_one.detector(to_float(frames_NHWC).to(run.device, memory_format=torch.channels_last))
         jacobian = keypoints.jacobian_BK22
         if jacobian is None:  # of a stage one without Jacobians: N_I moves each keypoint's surroundings by a shift
             jacobian = torch.eye(2).expand(*keypoints.position_BK2.shape, 2)
-        heatmap = encode_heatmap(keypoints.heatmap_BKHW.cpu().numpy())
-        return Targets(keypoints.position_BK2.cpu().numpy(), jacobian.cpu().numpy(), heatmap)
+        heatmap = encode_heatmap(keypoints.heatmap_BKHW.float().cpu().numpy()) if heatmaps else NO_HEATMAPS
+        return Targets(keypoints.position_BK2.float().cpu().numpy(), jacobian.float().cpu().numpy(), heatmap)
 
     mine = clips[run.accelerator.process_index :: run.accelerator.num_processes]
     bar = partial(tqdm, desc="targets", disable=None if run.is_main else True)
-    count = store.fill(mine, detect, stage_one.image_size, batch_size, bar)
+    count = store.fill(mine, detect, stage_one.image_size, config.batch_size, heatmaps, bar)
     if count:
         logger.info("targets of %d clips computed, kept in %s", count, store.folder)
     run.accelerator.wait_for_everyone()
@@ -468,7 +470,7 @@ def write_video(path: Path, frames_NCHW: Tensor, clip: Clip) -> None:
 def main(config: Config) -> None:
     models = load_models([Path(config.fomm.checkpoint)], torch.device("cpu"), STAGE_ONE)
     image_size = models.image_config.image_size
-    key = detector_key(models.keypoint_detector, image_size)
+    key = detector_key(models.keypoint_detector, image_size, config.targets.precision)
     network_config = replace(
         config.motion_field_generator, image_size=image_size, num_keypoints=models.image_config.num_keypoints
     )
@@ -492,7 +494,8 @@ def main(config: Config) -> None:
         heatmaps_until = phase.heatmap_steps(network_config) * config.optim.batch_size
         data = Windows(windows, store, heatmaps_until)
         held_out_windows = held_out(config, stage_one, store)
-        fill_targets(run, store, data.data.clips + held_out_windows.data.clips, stage_one, config.targets.batch_size)
+        clips = data.data.clips + held_out_windows.data.clips
+        fill_targets(run, store, clips, stage_one, config.targets, heatmaps=heatmaps_until > 0)
         items = [held_out_windows[n] for n in range(min(config.validation.clips, len(held_out_windows)))]
         validation = HeldOut(held_out_windows, items, stage_one)
 

@@ -1,7 +1,7 @@
 """The keypoints of every frame of a clip, from the frozen detector: the targets of N_M (Eq. 5), computed once and kept.
 
     DIR/KEY/CLIP.npz    position [F, K, 2] and jacobian [F, K, 2, 2], float32;
-                        heatmap_0, heatmap_1 ... uint8 [<= 32, K, H, W]
+                        heatmap_0, heatmap_1 ... uint8 [<= 32, K, H, W], which our relative head does without
 
 KEY names the detector's weights and the pictures' size, so that targets of two detectors never mix. A heatmap is 134 kB
 in float32 (10 x 58 x 58), too much for a large corpus; it is kept as round(255 sqrt(h)) and deflated, in blocks of 32
@@ -22,6 +22,7 @@ from datasets.errors import DataError
 from datasets.files import written_beside
 
 BLOCK = 32  # frames
+NO_HEATMAPS = np.zeros((0, 0, 0, 0), np.uint8)
 
 
 class Targets(NamedTuple):
@@ -51,8 +52,13 @@ class TargetStore:
     def path(self, clip_id: str) -> Path:
         return self.folder / f"{clip_id}.npz"
 
-    def has(self, clip_id: str) -> bool:
-        return self.path(clip_id).is_file()
+    def has(self, clip_id: str, heatmaps: bool) -> bool:
+        """Whether a clip's targets are kept, with heatmaps where they are wanted; a damaged file counts as none."""
+        try:
+            with zipfile.ZipFile(self.path(clip_id)) as file:
+                return not heatmaps or "heatmap_0.npy" in file.namelist()
+        except (FileNotFoundError, zipfile.BadZipFile):
+            return False
 
     def fill(
         self,
@@ -60,6 +66,7 @@ class TargetStore:
         detect: Callable[[np.ndarray], Targets],
         image_size: int,
         batch_size: int,
+        heatmaps: bool,
         progress: Callable[[list[Clip]], Iterable[Clip]] = iter,
     ) -> int:
         """Keep the targets of every frame of every clip that has none here yet -> how many clips these were.
@@ -68,9 +75,10 @@ class TargetStore:
             detect: uint8 frames_NHWC of a clip -> their targets, heatmaps encoded.
             image_size: of the frames, pixels.
             batch_size: frames that `detect` is given at a time.
+            heatmaps: whether `detect` gives them; targets that were kept without are then not enough.
             progress: hands the clips on and shows how many are done (tqdm).
         """
-        todo = [clip for clip in clips if not self.has(clip.row.id)]
+        todo = [clip for clip in clips if not self.has(clip.row.id, heatmaps)]
         for clip in progress(todo):
             parts = []
             for first in range(0, clip.frames, batch_size):
@@ -98,7 +106,7 @@ class TargetStore:
         rows = np.asarray(frames)
         try:
             with np.load(self.path(clip_id)) as file:
-                heatmap = np.zeros((0, 0, 0, 0), np.uint8)
+                heatmap = NO_HEATMAPS
                 if heatmaps:
                     blocks = {block: file[f"heatmap_{block}"] for block in np.unique(rows // BLOCK)}
                     heatmap = np.stack([blocks[row // BLOCK][row % BLOCK] for row in rows])
