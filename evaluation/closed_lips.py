@@ -1,8 +1,8 @@
 """Do the lips close where they must? p, b and m shut the mouth for a moment, whoever speaks (ours).
 
-Where the words of a clip and their times are known (GRID's alignments), the moments of p, b and m are; the truth then says
-whether the lips were shut there, and the generated mouth is asked for the same. A mouth that is always nearly shut would
-pass, so the reverse is measured beside it: where the true mouth is open, is the generated one?
+Where the words of a clip and their times are known (GRID's alignments), the moments of p, b and m are; the truth then
+says whether the lips were shut there, and the generated mouth is asked for the same. A mouth that is always nearly shut
+would pass, so the reverse is measured beside it: where the true mouth is open, is the generated one?
 
 Letters: T video frame.
 """
@@ -16,12 +16,12 @@ import numpy as np
 from datasets.errors import DataError
 from datasets.media.streams import FPS
 
-# GRID's vocabulary has 51 words; of these the lips are shut at the beginning (p, b) or at the end (m). "Seven", "five" and
-# "f" bring the lip to the teeth, which is no closure.
+# GRID's vocabulary has 51 words; of these the lips are shut at the beginning (p, b) or at the end (m). "Seven", "five"
+# and "f" bring the lip to the teeth, which is no closure.
 SHUT_AT_START = frozenset({"bin", "place", "blue", "by", "please", "b", "p"})
 SHUT_AT_END = frozenset({"m"})
 ALIGNMENT_RATE = 25_000  # of the .align files' times, a second
-# From a word's edge, in frames. Measured on 1,000 words of GRID: median openings are least from one frame before it to one
+# From a word's edge, in frames. Measured on 509 words of GRID: median openings are least from one frame before it to one
 # after it (at the start), from one before it to the edge itself (at the end).
 AT_START, AT_END = (-2, 2), (-2, 1)
 CLOSED = 0.05  # opening by width, below which lips touch: true in 98 % of GRID's p, b and m
@@ -37,7 +37,7 @@ class Word(NamedTuple):
 
 
 class Closure(NamedTuple):
-    """Shares of the truth's moments that the generated mouth agrees with, NaN where there is none, and how many there are."""
+    """Shares of the truth's moments that the generated mouth agrees with, NaN where there is none; and their number."""
 
     shut: float  # of the moments of p, b, m in which the true lips touch, those in which the generated ones do
     open: float  # of the frames in which the true mouth is plainly open, those in which the generated lips do not touch

@@ -208,7 +208,8 @@ SMALLEST_MOTION = 0.003  # of normalised poses, below which a deviation is noise
 def motion_size_loss(pose_BTP: Tensor, wanted_BTP: Tensor, valid_BT: Tensor) -> Tensor:
     """How far deviation over time and speed of each axis are from the true ones, as |log of the ratio| (ours).
 
-    Where sound tells little of a motion, Eq. 3 is best for one that hardly moves: without covariance, variance only costs.
+    Where sound tells little of a motion, Eq. 3 is best for one that hardly moves: without covariance, variance only
+    costs.
     """
     (deviation, speed), (wanted_deviation, wanted_speed) = (_motion_size(p, valid_BT) for p in (pose_BTP, wanted_BTP))
     ratios = torch.stack([deviation.log() - wanted_deviation.log(), speed.log() - wanted_speed.log()])

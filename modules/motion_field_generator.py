@@ -52,8 +52,8 @@ class MotionFieldGeneratorConfig:
     # features of Hourglass-3D around each, instead of finding them by heatmaps. Before training nothing moves.
     # Hourglass-3D then also sees the head pose box of the reference.
     relative_head: bool = False
-    # Ours: False leaves Hourglass-3D out. Temporal convolutions over sound, boxes and the reference's keypoints are then
-    # all of N_M, a hundredth of its work; only with relative_head.
+    # Ours: False leaves Hourglass-3D out. Temporal convolutions over sound, boxes and the reference's keypoints are
+    # then all of N_M, a hundredth of its work; only with relative_head.
     hourglass: bool = True
     # Ours, off in the paper: scale each audio feature to mean 0 and deviation 1 (running statistics) before E_A, whose
     # inputs otherwise range from 0.1 (voicing) to 800 (F0 in Hz).
@@ -164,8 +164,8 @@ class RelativeHead(nn.Module):
 class TemporalHead(nn.Module):
     """Ours: how each of the reference's keypoints moves, without Hourglass-3D; zero before training.
 
-    Temporal convolutions (16 frames to each side) hear the features themselves, and are told how the head's box moves and
-    how the reference's keypoints lie: whether its mouth is open, how large it is.
+    Temporal convolutions (16 frames to each side) hear the features themselves, and are told how the head's box moves
+    and how the reference's keypoints lie: whether its mouth is open, how large it is.
     """
 
     NOISE = 0.3  # on features of deviation 1, in training: few voices are otherwise learned by heart

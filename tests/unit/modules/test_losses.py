@@ -48,7 +48,7 @@ def test_pose_ssim_costs_more_mirrored_than_still_even_far_from_the_middle(stati
 
 
 def test_motion_size_asks_for_people_s_motion_and_not_for_their_own() -> None:
-    """Another motion of the same size costs nothing, half of it and a faster one do, whatever the mean and the padding."""
+    """Another motion of the same size costs nothing, half of it and a faster one do; mean and padding do not count."""
     pose = sway(frames=200)
     other = pose.flip(1) + 0.3
     valid = torch.ones(3, 200, dtype=torch.bool)
