@@ -24,6 +24,7 @@ class Models:
     image_generator: ImageGenerator
     head_motion_predictor: HeadMotionPredictor | None
     motion_field_generator: MotionFieldGenerator | None
+    detector_config: KeypointDetectorConfig
     image_config: ImageGeneratorConfig
     head_motion_config: HeadMotionPredictorConfig
     motion_field_config: MotionFieldGeneratorConfig
@@ -58,6 +59,7 @@ def load_models(paths: list[Path], device: torch.device, needed: tuple[str, ...]
         image_generator=networks["image_generator"],
         head_motion_predictor=networks.get("head_motion_predictor"),
         motion_field_generator=networks.get("motion_field_generator"),
+        detector_config=component_config(weights, "keypoint_detector", KeypointDetectorConfig),
         image_config=component_config(weights, "image_generator", ImageGeneratorConfig),
         head_motion_config=component_config(weights, "head_motion_predictor", HeadMotionPredictorConfig),
         motion_field_config=component_config(weights, "motion_field_generator", MotionFieldGeneratorConfig),
@@ -73,8 +75,10 @@ def load_models(paths: list[Path], device: torch.device, needed: tuple[str, ...]
 
 def _check_fit(models: Models, weights: Weights, source: str) -> None:
     """Networks of different trainings can be combined only if they speak of the same keypoints and picture size."""
-    detector = component_config(weights, "keypoint_detector", KeypointDetectorConfig)
-    counts = {"keypoint_detector": detector.num_keypoints, "image_generator": models.image_config.num_keypoints}
+    counts = {
+        "keypoint_detector": models.detector_config.num_keypoints,
+        "image_generator": models.image_config.num_keypoints,
+    }
     sizes = {"image_generator": models.image_config.image_size}
     if models.motion_field_generator is not None:
         counts["motion_field_generator"] = models.motion_field_config.num_keypoints

@@ -13,10 +13,11 @@ Memory does not grow with the length, apart from the feature array: samples of a
 
 from __future__ import annotations
 
+import argparse
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args, get_type_hints
 
 import numpy as np
 
@@ -30,6 +31,7 @@ ROWS_PER_FRAME = 4
 FEATURES = 41  # of the paper
 EMBEDDING_FEATURES = 24  # more, where a speech embedding (96 values a frame) is laid over the four rows
 MFCC, FILTERBANK, PITCH, VOICED = slice(0, 13), slice(13, 39), 39, 40  # columns
+LOG_ENERGY = 0  # the first MFCC is replaced by it
 
 SILENCE_PEAK = 3  # 16-bit steps about the mean (-81 dB): below it there is only rounding noise, no speech; ours
 SPECTRUM_ROWS = 6_000  # rows (1 minute) of spectrum at a time: about 40 MB
@@ -64,6 +66,21 @@ class AudioFeatureConfig:
 
 
 PAPER = AudioFeatureConfig()
+
+
+def add_setting(parser: argparse.ArgumentParser) -> None:
+    """The options that `setting_of` reads: one for each field of the setting."""
+    for name, kind in get_type_hints(AudioFeatureConfig).items():
+        parser.add_argument(
+            f"--{name}",
+            choices=get_args(kind),
+            default=getattr(PAPER, name),
+            help=f"sound features: {name} (default {getattr(PAPER, name)}, the paper's; datasets/audio.py)",
+        )
+
+
+def setting_of(arguments: argparse.Namespace) -> AudioFeatureConfig:
+    return AudioFeatureConfig(**{name: getattr(arguments, name) for name in asdict(PAPER)})
 
 
 # ---- features

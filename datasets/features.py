@@ -13,13 +13,13 @@ import os
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from datasets import command
-from datasets.audio import PAPER, AudioFeatureConfig, features
+from datasets.audio import AudioFeatureConfig, add_setting, features, setting_of
 from datasets.clips import (
     MANIFEST,
     SETTINGS,
@@ -32,21 +32,6 @@ from datasets.clips import (
 )
 from datasets.errors import DataError
 from datasets.files import write_atomically, written_beside
-
-
-def add_setting(parser: argparse.ArgumentParser) -> None:
-    """The options that `setting_of` reads: one for each field of the setting."""
-    for name, kind in get_type_hints(AudioFeatureConfig).items():
-        parser.add_argument(
-            f"--{name}",
-            choices=get_args(kind),
-            default=getattr(PAPER, name),
-            help=f"sound features: {name} (default {getattr(PAPER, name)}, the paper's; datasets/audio.py)",
-        )
-
-
-def setting_of(arguments: argparse.Namespace) -> AudioFeatureConfig:
-    return AudioFeatureConfig(**{name: getattr(arguments, name) for name in asdict(PAPER)})
 
 
 def recompute(root: Path, setting: AudioFeatureConfig, workers: int = 1) -> int:

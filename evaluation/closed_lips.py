@@ -21,7 +21,7 @@ from datasets.media.streams import FPS
 SHUT_AT_START = frozenset({"bin", "place", "blue", "by", "please", "b", "p"})
 SHUT_AT_END = frozenset({"m"})
 ALIGNMENT_RATE = 25_000  # of the .align files' times, a second
-# From a word's edge, in frames. Measured on 509 words of GRID: median openings are least from one frame before it to one
+# From a word's edge, in frames. Over 509 words of GRID the median opening is least from one frame before it to one
 # after it (at the start), from one before it to the edge itself (at the end).
 AT_START, AT_END = (-2, 2), (-2, 1)
 CLOSED = 0.05  # opening by width, below which lips touch: true in 98 % of GRID's p, b and m

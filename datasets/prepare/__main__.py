@@ -21,10 +21,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from datasets import command
+from datasets.audio import add_setting, setting_of
 from datasets.clips import REJECTED
 from datasets.errors import DataError
 from datasets.face.mesh import EstimatorError, available
-from datasets.features import add_setting, setting_of
 from datasets.prepare.clip import Options
 from datasets.prepare.corpora import grid, lrw, videos, voxceleb
 from datasets.prepare.corpus import prepare, read_journals
