@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import train_motionfield
-from datasets.targets import Targets, TargetStore
+from datasets.targets import NO_HEATMAPS, Targets, TargetStore
 from engine.checkpoint import save_weights
 from engine.config import ConfigError, load
 from modules.motion_field_generator import MotionField, MotionFieldGeneratorConfig
@@ -64,7 +64,16 @@ def test_targets_are_computed_once_and_for_every_frame(tmp_path: Path) -> None:
 
     clips = [Clip(frames=count, row=SimpleNamespace(id=f"clip{count}")) for count in (5, 2)]
     store, seen = TargetStore(tmp_path, "key"), []
-    assert store.fill(clips, detect, image_size=64, batch_size=4) == 2
+    assert store.fill(clips, detect, image_size=64, batch_size=4, heatmaps=True) == 2
     assert seen == [4, 1, 2]
     assert store.read("clip5", range(5), heatmaps=True).position_TK2[:, 0, 0].tolist() == [0, 1, 2, 3, 4]
-    assert store.fill(clips, detect, image_size=64, batch_size=4) == 0
+    assert store.fill(clips, detect, image_size=64, batch_size=4, heatmaps=True) == 0
+
+    def without(frames: np.ndarray) -> Targets:
+        return detect(frames)._replace(heatmap_TKHW=NO_HEATMAPS)
+
+    other = TargetStore(tmp_path, "other")
+    assert other.fill(clips, without, image_size=64, batch_size=4, heatmaps=False) == 2
+    assert other.read("clip5", [4, 1], heatmaps=False).position_TK2[:, 0, 0].tolist() == [4, 1]
+    assert other.fill(clips, without, image_size=64, batch_size=4, heatmaps=False) == 0
+    assert other.fill(clips, detect, image_size=64, batch_size=4, heatmaps=True) == 2  # those are wanted now
