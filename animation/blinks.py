@@ -32,9 +32,9 @@ EARLY = 0.4  # a pause in speech brings on a blink that is due after this share 
 CLOSING_S, CLOSED_S, OPENING_S = (0.07, 0.12), (0.04, 0.07), (0.14, 0.24)
 QUIET = 4.6  # log energy (natural) below the loudest so far: 20 dB
 FORGET_S = 10.0  # the loudest so far counts less and less: by 1 in so many seconds
-# The middles of the eyes are about 2.3 widths of an eye apart (measured on 73 clips). Stage one ties keypoints of closed
-# lids a quarter of a width apart, N_D finds them at 0.6 in true blinks; at 0.3 most drawn eyes are shut, and less shuts
-# no more of them.
+# The middles of the eyes are about 2.3 widths of an eye apart (measured on 73 clips). Stage one ties keypoints of
+# closed lids a quarter of a width apart, N_D finds them at 0.6 in true blinks; at 0.3 most drawn eyes are shut, and
+# less shuts no more of them.
 EYES_APART, CLOSED_APART = 2.3, 0.3
 UPPER_SHARE = 0.6  # of the way is the upper lid's
 
