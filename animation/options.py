@@ -2,14 +2,18 @@
 
 import argparse
 from dataclasses import dataclass, field, fields
+from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 import yaml
 
+from animation.blinks import RATE
 from engine.device import computes_bf16, use
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+WORDS = ("auto", "off")  # of blink
+MOST_BLINKS = 100  # a minute
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -30,7 +34,7 @@ class AnimationOptions:
     precision: Precision = option("auto", "of the convolutions; auto: bf16 on GPUs that have it, else fp32")
     batch_size: int = option(0, "frames rendered at once; 0: 32 on a GPU, 1 on a CPU, where more brings nothing")
     compile: bool = option(False, "torch.compile the renderer: pays on long sound; needs a C++ compiler on a CPU")
-    seed: int = option(0, "of torch; the networks use no randomness, so equal input gives equal frames whatever it is")
+    seed: int = option(0, "of the blinks; equal input and seed give equal frames")
     crop: Literal["auto", "none"] = option(
         "auto", "find the face and frame it as in training, or take the whole picture"
     )
@@ -41,6 +45,10 @@ class AnimationOptions:
         "absolute",
         "absolute: as the released program; relative: motion on the picture's own keypoints, keeps its shape",
     )
+    blink: str | float | bool = option(
+        "auto",
+        "auto (as people in conversation, if the model has keypoints of lids), off, or blinks a minute",
+    )
     label: bool = option(False, 'burn in a small visible "synthetic" label')
     crf: int = option(18, "quality of the H.264 video, from 0 (lossless) to 51")
 
@@ -49,6 +57,9 @@ class AnimationOptions:
             raise ValueError(f"batch_size must be 0 (automatic) or more, found {self.batch_size}")
         if not 0 <= self.crf <= 51:
             raise ValueError(f"crf must be between 0 and 51, found {self.crf}")
+        number = not isinstance(self.blink, str | bool)
+        if (number and not 0 < self.blink <= MOST_BLINKS) or (isinstance(self.blink, str) and self.blink not in WORDS):
+            raise ValueError(f"blink must be auto, off or 1 to {MOST_BLINKS} blinks a minute, found {self.blink}")
 
     def chosen_device(self, local_rank: int = 0) -> torch.device:
         """The device to use, made ready (`engine.device.use`); under torchrun each rank takes its own GPU.
@@ -88,6 +99,19 @@ class AnimationOptions:
             raise OptionError("--precision fp16 is for GPUs; on the CPU choose bf16 or fp32")
         return AUTOCAST[self.precision]
 
+    def blink_rate(self, lids: bool) -> float:
+        """Blinks a minute, 0 for none. `lids`: whether the model has keypoints of lids.
+
+        Raises:
+            OptionError: a rate is asked for that the model cannot give.
+        """
+        if isinstance(self.blink, str | bool):
+            wanted = self.blink in ("auto", True)  # YAML reads off as false and on as true
+            return RATE if wanted and lids else 0.0
+        if not lids:
+            raise OptionError(f"--blink {self.blink}: the model has no keypoints of lids; leave --blink out")
+        return self.blink
+
     def chosen_batch_size(self, device: torch.device) -> int:
         """`batch_size`, or what suits the device."""
         return self.batch_size or (1 if device.type == "cpu" else 32)
@@ -101,7 +125,11 @@ def add_arguments(parser: argparse._ArgumentGroup) -> None:
         if kind is bool:
             parser.add_argument(name, action="store_true", default=None, help=each.metadata["help"])
             continue
-        how = {"choices": get_args(kind)} if get_origin(kind) is Literal else {"type": kind}
+        how: dict[str, Any] = {"type": kind}
+        if get_origin(kind) is Literal:
+            how = {"choices": get_args(kind)}
+        elif get_origin(kind) is UnionType:
+            how = {"type": yaml.safe_load}  # a word or a number, as in the file
         parser.add_argument(name, **how, help=f"{each.metadata['help']} (default: {each.default})")
 
 

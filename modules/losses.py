@@ -220,6 +220,31 @@ def pose_ssim_loss(
     return 1 - _ssim(mean_x, mean_y, variance_x, variance_y, covariance, c1, c2).mean()
 
 
+SMALLEST_MOTION = 0.003  # of normalised poses, below which a deviation is noise of the measurement
+
+
+def motion_size_loss(pose_BTP: Tensor, wanted_BTP: Tensor, valid_BT: Tensor) -> Tensor:
+    """How far deviation over time and speed of each axis are from the true ones, as |log of the ratio| (ours).
+
+    Where sound tells little of a motion, Eq. 3 is best for one that hardly moves: without covariance, variance only
+    costs.
+    """
+    (deviation, speed), (wanted_deviation, wanted_speed) = (_motion_size(p, valid_BT) for p in (pose_BTP, wanted_BTP))
+    ratios = torch.stack([deviation.log() - wanted_deviation.log(), speed.log() - wanted_speed.log()])
+    return ratios.abs().mean()
+
+
+def _motion_size(pose_BTP: Tensor, valid_BT: Tensor) -> tuple[Tensor, Tensor]:
+    """Standard deviation over time and mean absolute change from frame to frame of each axis, [B, P] each."""
+    mask_BT1 = valid_BT[..., None].to(pose_BTP)
+    count = mask_BT1.sum(1).clamp(min=1)
+    mean = (pose_BTP * mask_BT1).sum(1) / count
+    variance = ((pose_BTP - mean[:, None]).square() * mask_BT1).sum(1) / count
+    both_BT1 = mask_BT1[:, 1:] * mask_BT1[:, :-1]
+    speed = (pose_BTP.diff(dim=1).abs() * both_BT1).sum(1) / both_BT1.sum(1).clamp(min=1)
+    return (variance + SMALLEST_MOTION**2).sqrt(), speed + SMALLEST_MOTION / 10
+
+
 def masked_l1(value: Tensor, wanted: Tensor, valid_BT: Tensor | None = None) -> Tensor:
     """Mean absolute difference over the real frames (the L1 of Eqs. 5 and 7, and the "with L1" ablation of Eq. 3).
 

@@ -21,6 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from datasets import command
+from datasets.audio import add_setting, setting_of
 from datasets.clips import REJECTED
 from datasets.errors import DataError
 from datasets.face.mesh import EstimatorError, available
@@ -119,6 +120,7 @@ def _add_arguments(parser: argparse.ArgumentParser, corpus: Corpus) -> None:
     )
     add("--openface-csv", default="", help="folder of OpenFace CSV files, named like the videos")
     add("--openface-program", default=Options.openface_program, help="OpenFace's FeatureExtraction")
+    add_setting(parser)
     add("--val-identities", default="", help="comma-separated; overrides the corpus's own split")
     add("--test-identities", default="", help="comma-separated; overrides the corpus's own split")
     add("--workers", type=command.positive, default=os.cpu_count(), help="processes (default: the cores)")
@@ -149,6 +151,7 @@ def main(arguments: list[str] | None = None) -> None:
         pose=args.pose,
         openface_csv=args.openface_csv,
         openface_program=args.openface_program,
+        audio=setting_of(args),
     )
     sources = _sources(args)
     shard = _shard(args.shard)

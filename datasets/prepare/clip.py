@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from datasets.audio import PAPER, AudioFeatureConfig, features
 from datasets.clips import FEATURE_TAIL_SAMPLES, SAMPLES_PER_FRAME, ClipRow, existing_row, write_clip
 from datasets.errors import DataError
 from datasets.face.haar import find_faces
@@ -57,6 +58,7 @@ class Options:
     pose: str = "landmarks"  # landmarks, openface-csv or openface
     openface_csv: str = ""  # folder of CSV files named like the videos, for openface-csv
     openface_program: str = "FeatureExtraction"  # for openface
+    audio: AudioFeatureConfig = PAPER  # how sound becomes features
 
 
 @dataclass(frozen=True)
@@ -179,8 +181,6 @@ def _prepare_clip(
         raise DataError("silent: no sample is louder than -54 dB")
     sound = np.pad(sound, (0, length * SAMPLES_PER_FRAME + FEATURE_TAIL_SAMPLES - len(sound)))
 
-    from datasets.audio import features
-
     return write_clip(
         output,
         id=id,
@@ -188,7 +188,7 @@ def _prepare_clip(
         split=source.split,
         frames=[resized(frame, options.size, options.size) for frame in frames[keep]],
         pcm=sound,
-        features_TAF=features(sound),
+        features_TAF=features(sound, options.audio),
         pose_TP=smooth(fill_gaps(pose_TP[keep])),
         mouth_T4=mouth_T4[keep],
         eyes_T24=eyes_T24[keep],

@@ -23,6 +23,7 @@ from datasets.clips import (
     MANIFEST,
     POSE_RANGE,
     REJECTED,
+    SETTINGS,
     load_manifest,
     measure_pose_range,
     save_pose_range,
@@ -142,7 +143,7 @@ def _write_pose_range(output: Path, fixed_range: bool) -> None:
 
 
 def _check_settings(output: Path, options: Options) -> None:
-    path = output / "settings.json"
+    path = output / SETTINGS
     wanted, standard = asdict(options), asdict(Options())  # an option may be newer than the corpus
     if path.is_file():
         stored = json.loads(path.read_text())

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets import audio
-from datasets.clips import FEATURE_TAIL_SAMPLES, SAMPLES_PER_FRAME, Clip
+from datasets.clips import FEATURE_TAIL_SAMPLES, SAMPLES_PER_FRAME, Clip, load_audio_features
 from datasets.errors import DataError
 from datasets.face.mesh import LandmarkFinder, mouth_of
 from datasets.face.rigid_pose import fill_gaps, pose_of, smooth
@@ -87,9 +87,11 @@ class Truth:
     def __len__(self) -> int:
         return len(self.footage)
 
-    def features(self) -> np.ndarray:
-        """[T, A=4, F=41] as inference computes them: for a prepared clip, those stored with it."""
-        return self.clip.features() if self.clip is not None else audio.features(self.pcm)
+    def features(self, setting: audio.AudioFeatureConfig) -> np.ndarray:
+        """[T, A=4, F] as inference computes them: those stored with a prepared clip, if they are of this setting."""
+        if self.clip is not None and load_audio_features(self.clip.folder.parents[1]) == setting:
+            return self.clip.features()
+        return audio.features(self.pcm, setting)
 
 
 def shortened(truth: Truth, frames: int) -> Truth:

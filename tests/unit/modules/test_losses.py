@@ -47,6 +47,27 @@ def test_pose_ssim_costs_more_mirrored_than_still_even_far_from_the_middle(stati
     assert ssim(-pose, pose, statistics) > ssim(pose.mean(1, keepdim=True).expand_as(pose), pose, statistics)
 
 
+def test_motion_size_asks_for_people_s_motion_and_not_for_their_own() -> None:
+    """Another motion of the same size costs nothing, half of it and a faster one do; mean and padding do not count."""
+    pose = sway(frames=200)
+    other = pose.flip(1) + 0.3
+    valid = torch.ones(3, 200, dtype=torch.bool)
+    assert losses.motion_size_loss(other, pose, valid).item() == pytest.approx(0, abs=1e-3)
+    assert losses.motion_size_loss(other / 2, pose, valid).item() == pytest.approx(math.log(2), rel=0.05)
+    assert losses.motion_size_loss(pose[:, ::2], pose[:, :100], valid[:, :100]).item() > 0.2
+    padded = torch.cat([other, torch.full((3, 50, 6), 9.0)], dim=1)
+    longer = torch.cat([pose, pose[:, -1:].expand(-1, 50, -1)], dim=1)
+    known = torch.arange(250).expand(3, -1) < 200
+    assert losses.motion_size_loss(padded, longer, known).item() == pytest.approx(0, abs=1e-3)
+
+
+def test_motion_size_of_a_still_head_has_a_gradient() -> None:
+    still = torch.zeros(3, 64, 6) + 0.01 * torch.randn(3, 64, 6, generator=torch.Generator().manual_seed(0))
+    still.requires_grad_()
+    losses.motion_size_loss(still, sway(), torch.ones(3, 64, dtype=torch.bool)).backward()
+    assert still.grad.isfinite().all() and still.grad.abs().max() > 1e-4
+
+
 def test_pose_ssim_of_the_whole_map_is_the_letter_of_equation_3() -> None:
     a, b = sway(seed=1, batch=1), sway(seed=2, batch=1)
     x, y = ((p.double().flatten() + 1) / 2 for p in (a, b))
