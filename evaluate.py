@@ -38,7 +38,7 @@ from evaluation.rows import FOR_GIVEN, GIVEN, ROWS, TRUTH, Row, RowName, Variant
 from evaluation.scores.networks import NetworkPaths, load_networks
 from evaluation.store import Store
 from evaluation.videos.generated import Generated
-from evaluation.videos.given import Given, match
+from evaluation.videos.given import Given, match, usable
 from evaluation.videos.truth import Item, PreparedItem
 
 USER_ERRORS = (CheckpointError, ConfigError, DataError, EstimatorError, EvaluationError, OptionError)
@@ -115,7 +115,7 @@ def generated(arguments: argparse.Namespace, config: Config, place: Place) -> Su
 
 def given(arguments: argparse.Namespace, config: Config, place: Place) -> Subject:
     """Given videos, matched with references by stem."""
-    matches = match(arguments.generated, arguments.reference, config.split)
+    matches = usable(match(arguments.generated, arguments.reference, config.split))
     rows, missing_rows = choose_rows(FOR_GIVEN, matches.items, config.variants)
     rows.insert(1, GIVEN)
     videos = Given(matches, arguments.checkpoint, config.animation, place.local_rank)

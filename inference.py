@@ -1,22 +1,23 @@
 """Make a talking-head video from one picture and one sound file (Fig. 2).
 
     python inference.py --image FACE.jpg --audio SPEECH.wav --checkpoint audio2head.safetensors --output OUT.mp4
-    python inference.py --pairs LIST.csv --checkpoint ...              # many; columns image,audio,output
+    python inference.py --pairs LIST.csv --checkpoint ...              # many; columns image,audio,output and options
+    python inference.py --image FOLDER --audio SPEECH.wav --output FOLDER ...     # every picture (or every sound)
     torchrun --nproc_per_node 4 inference.py --pairs LIST.csv ...      # the rows shared among four GPUs
 
 Every output is marked as synthetic; `python -m datasets.provenance OUT.mp4` shows how.
 """
 
 import argparse
-import csv
 import sys
 import time
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
 
 from animation.generate import Animator, Job, Summary
+from animation.lists import Report, Result, Row, is_whole, log_of, read_pairs, rows_of_folder
 from animation.models import load_models
 from animation.options import AnimationOptions, OptionError, add_arguments, given
 from animation.progress import frame_bar
@@ -35,36 +36,66 @@ def main() -> None:
     with clean_exit(*USER_ERRORS):
         options = load(AnimationOptions, arguments.config, given(arguments))
         place = from_torchrun()
-        jobs = read_pairs(arguments.pairs)[place.rank :: place.ranks] if arguments.pairs else [single_job(arguments)]
-        models = load_models(checkpoints(arguments), options.chosen_device(place.local_rank), needed_networks(jobs))
-        animator = Animator(models, options, signature(arguments))
-        if arguments.pairs:
-            sys.exit(run_pairs(animator, jobs, place.rank))
-        run(animator, jobs[0])
+        rows = read_rows(arguments, options)
+        mine = rows[place.rank :: place.ranks]
+        models = load_models(
+            checkpoints(arguments), options.chosen_device(place.local_rank), needed_networks([row.job for row in rows])
+        )
+        animator = Animator(models, options, signature(arguments), protected(arguments))
+        if is_list(arguments):
+            report = Report(arguments.report, place.rank)
+            sys.exit(run_list(animator, mine, report, arguments.overwrite, place.rank))
+        run(animator, mine[0].job)
 
 
-def run(animator: Animator, job: Job) -> None:
+def run(animator: Animator, job: Job) -> Summary:
     """Make one video with a progress bar and print a summary."""
     start = time.perf_counter()
     with frame_bar(job.output.name) as progress:
         summary = animator.animate(job, progress)
     print_summary(summary, animator, time.perf_counter() - start)
+    return summary
 
 
-def run_pairs(animator: Animator, jobs: list[Job], rank: int) -> int:
-    """Make every video of the list; a row that fails is reported and the others go on. -> exit status."""
-    failed = 0
-    for number, job in enumerate(jobs, 1):
-        print(f"[{number}/{len(jobs)}] {job.output}", flush=True)
-        try:
-            run(animator, job)
-        except (*USER_ERRORS, OSError) as error:
-            failed += 1
-            reason = os_error_sentence(error) if isinstance(error, OSError) else error
-            print(f"error: row for {job.output}: {reason}", file=sys.stderr, flush=True)
+def run_list(animator: Animator, rows: list[Row], report: Report, overwrite: bool, rank: int) -> int:
+    """Make every video of the list that is not there and whole; a row that fails is reported. -> exit status."""
+    for number, row in enumerate(rows, 1):
+        job = row.job
+        print(f"[{number}/{len(rows)}] {job.output}", flush=True)
+        result = Result(str(job.output), str(job.image), str(job.audio) if job.audio else None, "made")
+        if not overwrite and is_whole(job.output):
+            result.status = "there"
+            print("is there already; --overwrite makes it again", flush=True)
+        else:
+            start = time.perf_counter()
+            animator.options = row.options
+            try:
+                summary = run(animator, job)
+                result.frames, result.notes = summary.frames, tuple(summary.notices)
+            except Exception as error:  # whatever it is, it must not cost the other rows
+                result.status = "failed"
+                result.reason, result.log = failure(error, job)
+                print(f"error: row for {job.output}: {result.reason}", file=sys.stderr, flush=True)
+            result.seconds = round(time.perf_counter() - start, 3)
+        report.add(result)
+    print("\n".join(report.table()))
+    there = f", {report.count('there')} were there" if report.count("there") else ""
     where = f" on rank {rank}" if rank else ""
-    print(f"{len(jobs) - failed} of {len(jobs)} videos made{where}", flush=True)
-    return 2 if failed else 0
+    print(f"{report.count('made')} of {len(rows)} videos made{there}{where}", flush=True)
+    return 2 if report.count("failed") else 0
+
+
+def failure(error: Exception, job: Job) -> tuple[str, str | None]:
+    """-> (what went wrong in one sentence, the file with the traceback if nobody foresaw it)."""
+    if isinstance(error, USER_ERRORS):
+        return str(error), None
+    if isinstance(error, OSError):
+        return os_error_sentence(error), None
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return "out of memory; choose a smaller --batch-size, or --device cpu", None
+    log = log_of(error, job.output)
+    first_line = next(iter(str(error).splitlines()), "")
+    return f"unexpected {type(error).__name__}: {first_line[:200]} (its traceback is in {log})", str(log)
 
 
 def print_summary(summary: Summary, animator: Animator, wall_s: float) -> None:
@@ -83,8 +114,10 @@ def print_summary(summary: Summary, animator: Animator, wall_s: float) -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     files = parser.add_argument_group("files")
-    files.add_argument("--image", type=Path, help="picture of one person: JPEG, PNG, WebP, BMP ...")
-    files.add_argument("--audio", type=Path, help="speech: wav, mp3, flac, m4a, a video's sound track ...")
+    files.add_argument(
+        "--image", type=Path, help="picture of one person: JPEG, PNG, WebP, BMP ..., or a folder of them"
+    )
+    files.add_argument("--audio", type=Path, help="speech: wav, mp3, flac, m4a, a video's sound track ..., or a folder")
     files.add_argument(
         "--checkpoint",
         type=Path,
@@ -93,7 +126,11 @@ def parse_arguments() -> argparse.Namespace:
         "several are merged, a later one wins (default: the small demo model of this project)",
     )
     files.add_argument("--output", type=Path, help="mp4 to write")
-    files.add_argument("--pairs", type=Path, help="CSV with the columns image,audio,output: one video a row")
+    files.add_argument(
+        "--pairs", type=Path, help="CSV with the columns image,audio,output and, if wanted, options: one video a row"
+    )
+    files.add_argument("--overwrite", action="store_true", help="of a list, make also what is there and whole")
+    files.add_argument("--report", type=Path, help="of a list, write what became of each row as JSON lines")
     files.add_argument("--config", type=Path, help="YAML with the options below; the command line wins")
     files.add_argument("--frames-dir", type=Path, help="also write every frame as a PNG into this folder")
     files.add_argument("--save-motion", type=Path, help="also write head poses and keypoints to this .npz")
@@ -118,37 +155,32 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def single_job(arguments: argparse.Namespace) -> Job:
-    return Job(**{each.name: getattr(arguments, each.name) for each in fields(Job)})
+def is_list(arguments: argparse.Namespace) -> bool:
+    return arguments.pairs is not None or any(p is not None and p.is_dir() for p in (arguments.image, arguments.audio))
+
+
+def read_rows(arguments: argparse.Namespace, options: AnimationOptions) -> list[Row]:
+    """All that is to be made. Raises DataError."""
+    if arguments.pairs is not None:
+        return read_pairs(arguments.pairs, arguments.config, given(arguments))
+    if is_list(arguments):
+        if any(getattr(arguments, name) for name in ("motion", "frames_dir", "save_motion")):
+            raise OptionError("--motion, --frames-dir and --save-motion are of one video; with a folder, use --pairs")
+        rows = rows_of_folder(arguments.image, arguments.audio, arguments.output, options)
+        return [replace(row, job=replace(row.job, head_pose=arguments.head_pose)) for row in rows]
+    if arguments.report is not None or arguments.overwrite:
+        raise OptionError("--report and --overwrite are for lists: --pairs, or a folder of pictures or sounds")
+    return [Row(Job(**{each.name: getattr(arguments, each.name) for each in fields(Job)}), options)]
+
+
+def protected(arguments: argparse.Namespace) -> tuple[Path, ...]:
+    """Files of this command that no output may replace."""
+    others = (arguments.pairs, arguments.config, arguments.report, arguments.c2pa_cert, arguments.c2pa_key)
+    return (*(arguments.checkpoint or ()), *(file for file in others if file is not None))
 
 
 def signature(arguments: argparse.Namespace) -> Signature | None:
     return Signature(arguments.c2pa_cert, arguments.c2pa_key) if arguments.c2pa_cert else None
-
-
-def read_pairs(path: Path) -> list[Job]:
-    """Rows image,audio,output of a CSV; names are relative to the current folder. Raises DataError."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            missing = {"image", "audio", "output"} - set(reader.fieldnames or ())
-            if missing:
-                raise DataError(
-                    f"{path} lacks the column {sorted(missing)[0]}; its first line must name image,audio,output"
-                )
-            rows = list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is not a CSV file in UTF-8: {error}") from error
-    if not rows:
-        raise DataError(f"{path} has no row below its header")
-    for number, row in enumerate(rows, 2):
-        if not (row["image"] and row["audio"] and row["output"]):
-            raise DataError(f"{path}, line {number}: image, audio and output must all be given")
-    outputs = [row["output"] for row in rows]
-    if len(set(outputs)) < len(outputs):
-        twice = next(name for name in outputs if outputs.count(name) > 1)
-        raise DataError(f"{path} names the output {twice} twice; every row needs its own")
-    return [Job(Path(row["image"]), Path(row["output"]), Path(row["audio"])) for row in rows]
 
 
 def checkpoints(arguments: argparse.Namespace) -> list[Path]:

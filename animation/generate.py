@@ -18,15 +18,18 @@ from animation.progress import Clock
 from animation.render import Renderer
 from datasets import audio
 from datasets.audio import LOG_ENERGY
+from datasets.errors import DataError
 from datasets.face.haar import crop_face
+from datasets.files import make_folder, output_file
 from datasets.media.image import read_image, resize_square
 from datasets.media.sound import open_pcm
-from datasets.media.streams import FPS
+from datasets.media.streams import FPS, SAMPLE_RATE
 from datasets.media.video_writer import VideoWriter, write_frames
 from datasets.provenance import Signature
 from modules.fuse import fuse_for_inference
 from modules.keypoints import Keypoints
 
+REMARKED_S = 0.1  # lengths that differ by more are remarked on; ours
 WINDOWS_ON_GPU = 8  # windows of N_M computed at once
 
 
@@ -41,6 +44,11 @@ class Job:
     head_pose: Path | None = None  # replaces N_H
     frames_dir: Path | None = None
     save_motion: Path | None = None
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """The files that are read."""
+        return tuple(file for file in (self.image, self.audio, self.motion, self.head_pose) if file is not None)
 
 
 @dataclass
@@ -57,8 +65,16 @@ class Summary:
 class Animator:
     """Models prepared for one device and precision; makes any number of videos."""
 
-    def __init__(self, models: Models, options: AnimationOptions, signature: Signature | None = None):
+    def __init__(
+        self,
+        models: Models,
+        options: AnimationOptions,
+        signature: Signature | None = None,
+        protected: tuple[Path, ...] = (),
+    ):
+        """`protected`: files that no output may replace, beside the inputs of a job."""
         self.models = models
+        self.protected = protected
         self.options = options
         self.signature = signature
         self.device = models.device
@@ -78,13 +94,15 @@ class Animator:
         """
         summary = Summary(job.output)
         clock = Clock(summary.seconds)
-        job.output.parent.mkdir(parents=True, exist_ok=True)
+        judge_outputs(job, self.protected)
+        refuse_without_effect(job, self.options)
         with clock("picture"):
             image = self._picture(job.image, summary)
             with torch.inference_mode():
                 source = self.models.keypoint_detector(image).keypoints
         if job.motion is not None:
             plan = saved_plan(job.motion, source)
+            summary.notices += remarks_on_sound(job, plan)
         else:
             plan = self._plan_from_sound(job, image, source, summary, clock)
         summary.fps = plan.fps
@@ -96,6 +114,9 @@ class Animator:
             chunks = recorder.record(chunks)
         renderer = self.renderer(image, source, plan.frames)
         settings = {"fps": plan.fps, "label": self.options.label, "crf": self.options.crf, "signature": self.signature}
+        make_folder(job.output.parent)
+        if job.save_motion is not None:
+            make_folder(job.save_motion.parent)
         with VideoWriter(job.output, sound=job.audio, **settings) as writer:
             for frames in clock.each("rendering", renderer.frames(chunks)):
                 with clock("writing"):
@@ -124,10 +145,14 @@ class Animator:
         with clock("sound"), open_pcm(job.audio) as pcm:
             silent = audio.is_silent(pcm)
             features_TAF = audio.features(pcm, self.models.audio_features)
+            summary.notices += pcm.notes
         if silent:
             summary.notices.append(f"{job.audio} is silent: mouth and head stay at rest")
         with clock("head poses"):
-            head_pose_TP = read_head_pose(job.head_pose) if job.head_pose is not None else None
+            head_pose_TP = None
+            if job.head_pose is not None:
+                head_pose_TP = read_head_pose(job.head_pose)
+                summary.notices += remarks_on_poses(job.head_pose, len(head_pose_TP), len(features_TAF))
             plan = self.motion_of(image, source, features_TAF, silent, head_pose_TP)
         return replace(plan, chunks=clock.each("motion field", plan.chunks))
 
@@ -176,3 +201,55 @@ class Animator:
             dtype=self.dtype,
             compile_network=self.options.compile,
         )
+
+
+def judge_outputs(job: Job, protected: tuple[Path, ...] = ()) -> None:
+    """Raise DataError if a file or folder of the job cannot be written, or is needed for something else."""
+    taken = (*job.inputs, *protected)
+    output_file(job.output, taken)
+    if job.save_motion is not None:
+        output_file(job.save_motion, (*taken, job.output))
+    if job.frames_dir is not None and job.frames_dir.exists() and not job.frames_dir.is_dir():
+        raise DataError(f"{job.frames_dir} is a file, not a folder for frames; name another")
+
+
+def refuse_without_effect(job: Job, options: AnimationOptions) -> None:
+    """Raise OptionError where something was asked for that a saved motion leaves no room for."""
+    if job.motion is None:
+        return
+    asked = {
+        "--head-pose": job.head_pose is not None,
+        "--still": options.still,
+        "--head-motion-scale": options.head_motion_scale != AnimationOptions.head_motion_scale,
+        "--expression-scale": options.expression_scale != AnimationOptions.expression_scale,
+    }
+    without_effect = [name for name, is_asked in asked.items() if is_asked]
+    if without_effect:
+        raise OptionError(
+            f"--motion renders a saved motion as it is: {', '.join(without_effect)} would have no effect; leave it out"
+        )
+
+
+def remarks_on_sound(job: Job, plan: Plan) -> list[str]:
+    """Sentences about the sound that goes with a saved motion."""
+    if job.audio is None:
+        return []
+    with open_pcm(job.audio) as pcm:
+        sound_s, motion_s = len(pcm) / SAMPLE_RATE, plan.frames / plan.fps
+        remarks = list(pcm.notes)
+    if sound_s - motion_s > REMARKED_S:
+        remarks.append(f"{job.motion} lasts {motion_s:.2f} s, {job.audio} {sound_s:.2f} s: the end of the sound is cut")
+    elif motion_s - sound_s > REMARKED_S:
+        remarks.append(f"{job.motion} lasts {motion_s:.2f} s, {job.audio} {sound_s:.2f} s: the rest is silent")
+    return remarks
+
+
+def remarks_on_poses(path: Path, poses: int, frames: int) -> list[str]:
+    """A sentence if head poses from a file are clearly fewer or more than the frames of the sound."""
+    if frames - poses > REMARKED_S * FPS:
+        return [f"{path} has head poses for {poses / FPS:.2f} of {frames / FPS:.2f} s: the last one is held"]
+    if poses - frames > REMARKED_S * FPS:
+        return [
+            f"{path} has head poses for {poses / FPS:.2f} s, the sound lasts {frames / FPS:.2f} s: the rest is unused"
+        ]
+    return []

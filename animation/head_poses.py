@@ -16,6 +16,8 @@ from datasets.face.openface import read_csv
 from datasets.files import read_npz
 from datasets.media.streams import FPS
 
+LARGEST_TURN = 3.3  # rad: half a turn and a little; more can only be degrees; ours
+NEAREST_MM, FARTHEST_MM = 20.0, 20_000.0  # a head's distance: less are metres, more are micrometres; ours
 POSE_CHUNK = 1024  # audio frames that E_A sees at once
 
 
@@ -62,16 +64,36 @@ def given_head_poses(pose_TP: np.ndarray, num_frames: int) -> HeadPoses:
 
 
 def read_head_pose(path: Path) -> np.ndarray:
-    """Head poses [T, 6] (rad, mm) at 25 fps from an .npz with `head_pose` or from an OpenFace CSV. Raises DataError."""
+    """Head poses [T, 6] (rad, mm) at 25 fps from an .npz with `head_pose` or from an OpenFace CSV.
+
+    Raises:
+        DataError: no such file, no such array, or values in other units.
+    """
     if path.suffix.lower() == ".csv":
         track = read_csv(path)
         if not track.valid_N.any():
             raise DataError(f"{path}: OpenFace found no face in any row; take another video")
         times = np.arange(math.floor(float(track.time_s[-1]) * FPS) + 1) / FPS
         columns = [np.interp(times, track.time_s[track.valid_N], column) for column in track.pose_NP[track.valid_N].T]
-        return np.stack(columns, axis=1).astype(np.float32)
+        return in_rad_and_mm(np.stack(columns, axis=1).astype(np.float32), path)
     pose_TP = read_npz(path, "head pose").get("head_pose")
     if pose_TP is None or pose_TP.ndim != 2 or pose_TP.shape[1] != 6 or len(pose_TP) == 0:
         shape = "none" if pose_TP is None else str(list(pose_TP.shape))
         raise DataError(f"{path} should hold an array head_pose [T, 6] (rad, mm), T > 0; found {shape}")
+    return in_rad_and_mm(pose_TP, path)
+
+
+def in_rad_and_mm(pose_TP: np.ndarray, path: Path) -> np.ndarray:
+    """The poses, unless they cannot be in radians and millimetres. Raises DataError."""
+    turned, away = float(np.abs(pose_TP[:, :3]).max()), float(np.median(np.abs(pose_TP[:, 5])))
+    if turned > LARGEST_TURN:
+        raise DataError(
+            f"{path} turns the head by {turned:.1f} rad, which cannot be: are the first three columns in degrees? "
+            "They should be in radians"
+        )
+    if 0 < away < NEAREST_MM or away > FARTHEST_MM:
+        raise DataError(
+            f"{path} has the head {away:.3g} mm before the camera: is the last column (tz) in other units? "
+            "It should be in millimetres, some hundreds"
+        )
     return pose_TP

@@ -9,7 +9,10 @@ import torch
 
 from datasets.errors import DataError
 from datasets.files import read_npz, written_beside
+from datasets.media.streams import FPS
 from modules.keypoints import Keypoints
+
+FPS_RANGE = (1, 240)  # frames a second that a video can sensibly have; ours
 
 
 @dataclass
@@ -33,7 +36,7 @@ def load_motion(path: Path) -> Motion:
     """Read a file of `Motion.save`, or one of the same arrays.
 
     Raises:
-        DataError: no such file, no such arrays, wrong shapes, or values that are not finite.
+        DataError: no such file, no such arrays, wrong shapes, values that are not finite, or an fps out of range.
     """
     arrays = read_npz(path, "motion")
     names = ("head_pose", "keypoints", "jacobians", "source_keypoints", "source_jacobians", "fps")
@@ -50,8 +53,11 @@ def load_motion(path: Path) -> Motion:
     arrays.setdefault("head_pose", np.zeros((0, 6), np.float32))
     arrays.setdefault("source_keypoints", keypoints[0])
     arrays.setdefault("source_jacobians", jacobians[0])
-    arrays.setdefault("fps", np.float32(25))
-    return Motion(**{name: arrays[name] for name in names if name != "fps"}, fps=float(arrays["fps"]))
+    fps = arrays.get("fps", np.float32(FPS))
+    if fps.shape != () or not FPS_RANGE[0] <= fps <= FPS_RANGE[1]:
+        found = float(fps) if fps.shape == () else f"an array {list(fps.shape)}"
+        raise DataError(f"{path}: fps should be one number from {FPS_RANGE[0]} to {FPS_RANGE[1]}, found {found}")
+    return Motion(**{name: arrays[name] for name in names if name != "fps"}, fps=float(fps))
 
 
 @dataclass

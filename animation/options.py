@@ -14,6 +14,7 @@ from engine.device import computes_bf16, use
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 WORDS = ("auto", "off")  # of blink
 MOST_BLINKS = 100  # a minute
+MOST_SCALE = 10.0  # of motion: far beyond what a face can do
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -21,9 +22,9 @@ class OptionError(ValueError):
     """An option that this machine or these inputs cannot serve; the message says what to choose instead."""
 
 
-def option(default: Any, help: str) -> Any:
-    """A field with the text that `--help` shows for it."""
-    return field(default=default, metadata={"help": help})
+def option(default: Any, help: str, least: float | None = None, most: float | None = None) -> Any:
+    """A field with the text that `--help` shows for it and, for a number, its smallest and largest value."""
+    return field(default=default, metadata={"help": help, "least": least, "most": most})
 
 
 @dataclass(frozen=True)
@@ -32,15 +33,21 @@ class AnimationOptions:
 
     device: str = option("auto", "auto (CUDA, then Apple's MPS, then the CPU), cpu, cuda, cuda:N or mps")
     precision: Precision = option("auto", "of the convolutions; auto: bf16 on GPUs that have it, else fp32")
-    batch_size: int = option(0, "frames rendered at once; 0: 32 on a GPU, 1 on a CPU, where more brings nothing")
+    batch_size: int = option(
+        0, "frames rendered at once; 0: 32 on a GPU, 1 on a CPU, where more brings nothing", least=0, most=4096
+    )
     compile: bool = option(False, "torch.compile the renderer: pays on long sound; needs a C++ compiler on a CPU")
-    seed: int = option(0, "of the blinks; equal input and seed give equal frames")
+    seed: int = option(0, "of the blinks; equal input and seed give equal frames", least=0, most=2**63 - 1)
     crop: Literal["auto", "none"] = option(
         "auto", "find the face and frame it as in training, or take the whole picture"
     )
-    head_motion_scale: float = option(1.0, "make head motion about the first pose so many times as large")
+    head_motion_scale: float = option(
+        1.0, "make head motion about the first pose so many times as large", least=0, most=MOST_SCALE
+    )
     still: bool = option(False, "hold the head still, like a head motion scale of 0")
-    expression_scale: float = option(1.0, "make the motion of lips and jaw so many times as large")
+    expression_scale: float = option(
+        1.0, "make the motion of lips and jaw so many times as large", least=0, most=MOST_SCALE
+    )
     keypoint_mode: Literal["absolute", "relative"] = option(
         "absolute",
         "absolute: as the released program; relative: motion on the picture's own keypoints, keeps its shape",
@@ -50,16 +57,19 @@ class AnimationOptions:
         "auto (as people in conversation, if the model has keypoints of lids), off, or blinks a minute",
     )
     label: bool = option(False, 'burn in a small visible "synthetic" label')
-    crf: int = option(18, "quality of the H.264 video, from 0 (lossless) to 51")
+    crf: int = option(18, "quality of the H.264 video, from 0 (lossless) to 51", least=0, most=51)
 
     def __post_init__(self) -> None:
-        if self.batch_size < 0:
-            raise ValueError(f"batch_size must be 0 (automatic) or more, found {self.batch_size}")
-        if not 0 <= self.crf <= 51:
-            raise ValueError(f"crf must be between 0 and 51, found {self.crf}")
         number = not isinstance(self.blink, str | bool)
         if (number and not 0 < self.blink <= MOST_BLINKS) or (isinstance(self.blink, str) and self.blink not in WORDS):
             raise ValueError(f"blink must be auto, off or 1 to {MOST_BLINKS} blinks a minute, found {self.blink}")
+        for each in fields(self):
+            least, most = each.metadata["least"], each.metadata["most"]
+            value = getattr(self, each.name)
+            if least is not None and not least <= value <= most:  # false for NaN, too
+                raise ValueError(f"{each.name} must be from {least} to {most}, found {value}")
+        if self.still and self.head_motion_scale != 1.0:
+            raise ValueError("still holds the head, so head_motion_scale has no effect: leave one of them out")
 
     def chosen_device(self, local_rank: int = 0) -> torch.device:
         """The device to use, made ready (`engine.device.use`); under torchrun each rank takes its own GPU.

@@ -7,7 +7,7 @@ from torch import nn
 
 from animation.released import read_released
 from datasets.audio import AudioFeatureConfig
-from engine.checkpoint import CheckpointError, Weights, load_strict, load_weights
+from engine.checkpoint import CheckpointError, Weights, file_kind, load_strict, load_weights
 from engine.config import from_dict, to_dict
 from modules.head_motion_predictor import HeadMotionPredictor, HeadMotionPredictorConfig
 from modules.image_generator import ImageGenerator, ImageGeneratorConfig
@@ -64,7 +64,7 @@ def _read_one(path: Path) -> Weights:
                 f"{path} is a folder without {RUN_WEIGHTS}; give a run folder of a finished or saved stage"
             )
         return load_weights(file)
-    return load_weights(path) if path.suffix == ".safetensors" else read_released(path)
+    return load_weights(path) if file_kind(path) == "safetensors" else read_released(path)
 
 
 def build_networks(weights: Weights, source: str) -> dict[str, nn.Module]:

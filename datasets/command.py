@@ -5,6 +5,7 @@ A user's mistake is one sentence on stderr and exit code 2, never a traceback.
 
 import argparse
 import contextlib
+import math
 import multiprocessing
 import signal
 import sys
@@ -79,6 +80,17 @@ def _start_worker() -> None:
 
 def positive(text: str) -> int:
     """For argparse's `type`: a whole number from 1 on."""
-    if not text.isdecimal() or int(text) < 1:
+    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text[:20]) < 2**31:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1 on")
     return int(text)
+
+
+def positive_number(text: str) -> float:
+    """For argparse's `type`: a finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+    return value

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import lzma
 import os
 import shutil
+import struct
 import tempfile
+import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,18 +28,79 @@ def require_file(path: str | Path, what: str) -> Path:
         what: what the file should hold, for the message ("sound", "picture", "video").
 
     Raises:
-        DataError: missing, a folder, empty or not readable.
+        DataError: missing, a folder, a pipe or a device, empty or not readable.
     """
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path}: no such {what} file; check the name")
     if path.is_dir():
         raise DataError(f"{path} is a folder, not a {what} file; name a file in it")
+    if not path.is_file():
+        raise DataError(f"{path} is a pipe or a device, not a {what} file; save what comes from it in a file first")
     if not os.access(path, os.R_OK):
         raise DataError(f"{path} may not be read; change its permissions (chmod +r)")
-    if path.is_file() and path.stat().st_size == 0:
+    if path.stat().st_size == 0:
         raise DataError(f"{path} is empty (0 bytes); copy or download it again")
     return path.absolute()
+
+
+def output_file(path: str | Path, inputs: Iterable[str | Path | None] = ()) -> Path:
+    """The one judge of every file to write -> where its bytes go: absolute, symbolic links followed.
+
+    Args:
+        inputs: files of the same command that are read (or written as something else); None is passed over.
+
+    Raises:
+        DataError: it is a folder, a device or a pipe, one of `inputs`, below something that is no folder, or its links
+            lead in a circle.
+    """
+    named = Path(path).absolute()
+    try:
+        path = named.resolve()
+        exists = path.exists()
+    except (OSError, RuntimeError) as error:  # Python before 3.13 raises RuntimeError for links in a circle
+        raise DataError(f"{named} cannot be written ({getattr(error, 'strerror', None) or error})") from error
+    if path.is_symlink():
+        raise DataError(f"{named} cannot be written: its symbolic links lead in a circle")
+    if path.is_dir():
+        raise DataError(f"{named} is a folder, not a file to write; give a file name")
+    if exists and not path.is_file():
+        raise DataError(f"{named} is a device or a pipe, not a file; name a file to write")
+    _require_no_file_above(path, named)
+    for other in inputs:
+        if other is not None and (path == Path(other).resolve() or (exists and _same_file(path, Path(other)))):
+            raise DataError(
+                f"{named} is also {other}, which this command needs for something else; name another output"
+            )
+    return path
+
+
+def make_folder(path: str | Path) -> Path:
+    """Make a folder for output and those above it, where they are not there yet -> it.
+
+    Raises:
+        DataError: a file is in the way, or the folder may not be made.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise DataError(f"{path} is a file, not a folder to write into; name another")
+    _require_no_file_above(path.absolute(), path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{path} cannot be made ({error.strerror}); choose another folder") from error
+    return path
+
+
+def _require_no_file_above(path: Path, named: Path) -> None:
+    for above in path.parents:
+        if above.exists() and not above.is_dir():
+            raise DataError(f"{named} cannot be written: {above} is a file, not a folder; choose another place")
+
+
+def _same_file(path: Path, other: Path) -> bool:
+    """Whether both names are of one file (hard links, too)."""
+    return other.exists() and path.samefile(other)
 
 
 @contextlib.contextmanager
@@ -44,13 +108,12 @@ def written_beside(path: str | Path) -> Iterator[Path]:
     """Name of a temporary file beside `path` that becomes `path` if the block succeeds.
 
     After an error or Ctrl-C neither the temporary file nor a half-written `path` is left; an older `path` stays.
+    Where `path` is a symbolic link, the file that it leads to is written and the link stays.
 
     Raises:
-        DataError: the folder is missing or cannot be written to, or `path` is a folder.
+        DataError: as `output_file` does, or the folder is missing or cannot be written to.
     """
-    path = Path(path).absolute()
-    if path.is_dir():
-        raise DataError(f"{path} is a folder, not a file to write; give a file name")
+    path = output_file(path)
     if not path.parent.is_dir():
         raise DataError(f"{path}: the folder {path.parent} does not exist; make it first (mkdir -p)")
     try:
@@ -106,18 +169,50 @@ def file_digest(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+NPZ_BYTES = 2**30  # the largest .npz that is unpacked: a motion of about 10 hours
+# What zipfile and numpy raise inside damaged files; a header that lies about its sizes can ask for any memory.
+_DAMAGED = (
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    TypeError,
+    SyntaxError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    lzma.LZMAError,
+    tokenize.TokenError,
+)
+
+
 def read_npz(path: Path, what: str) -> dict[str, np.ndarray]:
     """All arrays of an .npz file as float32, without unpickling anything. Raises DataError."""
     path = require_file(path, what)
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                unpacked = sum(entry.file_size for entry in archive.infolist())
+            if unpacked > NPZ_BYTES:
+                raise DataError(f"{path} unpacks to {unpacked / 2**30:.1f} GiB, more than any {what} file needs")
         content = np.load(path, allow_pickle=False)
         if isinstance(content, np.ndarray):
             raise DataError(f"{path} is a single array; a {what} file is an .npz of named arrays")
         with content:
-            arrays = {name: np.asarray(content[name], np.float32) for name in content.files}
+            arrays = {}
+            for name in content.files:
+                array = np.asarray(content[name])
+                if array.dtype.kind not in "fiub":
+                    raise DataError(f"{path}: array {name} holds {array.dtype}, not real numbers")
+                with np.errstate(over="ignore"):  # what is too large for float32 becomes inf, which is refused below
+                    arrays[name] = array.astype(np.float32)
     except DataError:
         raise
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGED as error:
         raise DataError(f"{path} is not a readable .npz file of numbers (damaged, or of another kind)") from error
     for name, array in arrays.items():
         if not np.isfinite(array).all():

@@ -42,6 +42,7 @@ from datasets.clips import (
     write_rows,
 )
 from datasets.errors import DataError
+from datasets.files import make_folder
 from datasets.media.streams import FPS, SAMPLE_RATE
 from datasets.pose import BOX_SIZE, FOCAL_LENGTH, project
 
@@ -499,14 +500,14 @@ def make_corpus(
     Raises:
         DataError: nothing can be drawn with these numbers.
     """
-    for name, value, least in (
-        ("clips", clips, 1),
-        ("seed", seed, 0),
-        ("size", size, 16),
-        ("seconds", duration_s, 0.2),
+    for name, value, least, most in (
+        ("clips", clips, 1, 1_000_000),
+        ("seed", seed, 0, 2**63 - 1),
+        ("size", size, 16, 4096),
+        ("seconds", duration_s, 0.2, 3600),
     ):
-        if not value >= least:
-            raise DataError(f"a synthetic corpus with {name} {value}: wanted {least} or more")
+        if not least <= value <= most:
+            raise DataError(f"a synthetic corpus with {name} {value}: wanted {least} or more, and at most {most}")
     speakers = min(clips, speakers or max(3, clips // 3))
     people = [Speaker.draw(seed, number) for number in range(speakers)]
     (root / "clips").mkdir(parents=True, exist_ok=True)
@@ -528,6 +529,9 @@ def make_corpus(
     write_rows(root / MANIFEST, rows)  # last: where there is a manifest, the corpus is whole
 
 
+BEGUN = ".drawing"  # is in a synthetic corpus that is not whole yet
+
+
 @dataclass(frozen=True)
 class SyntheticConfig:
     """A corpus for smoke runs; see `make_corpus`."""
@@ -540,11 +544,29 @@ class SyntheticConfig:
 
 
 def make_if_absent(root: str | Path, config: SyntheticConfig | None) -> None:
-    """Draw the corpus unless `root` holds a prepared one already, or none is wanted."""
-    if config is None or (Path(root) / MANIFEST).exists():
+    """Draw the corpus unless `root` holds a prepared one already, or none is wanted; go on with one half drawn.
+
+    Raises:
+        DataError: `root` holds something else: a mistyped or unprepared folder is not filled with drawings.
+    """
+    root = Path(root)
+    if config is None or (root / MANIFEST).exists():
         return
-    logger.info("%s holds no prepared corpus: drawing %d synthetic clips there", root, config.clips)
-    make_corpus(Path(root), config.clips, config.seed, config.speakers, config.duration_s, config.size)
+    begun = root / BEGUN
+    if root.exists() and not begun.is_file() and not (root.is_dir() and not any(root.iterdir())):
+        raise DataError(
+            f"{root} is no prepared corpus (it has no {MANIFEST}) and is not empty, so nothing is drawn into it: "
+            "prepare it with python -m datasets.prepare, or name another folder"
+        )
+    make_folder(root)
+    begun.touch()
+    logger.warning(
+        "%s DOES NOT EXIST OR IS EMPTY: drawing %d synthetic clips there, cartoon faces for smoke runs only",
+        root,
+        config.clips,
+    )
+    make_corpus(root, config.clips, config.seed, config.speakers, config.duration_s, config.size)
+    begun.unlink(missing_ok=True)
 
 
 def main(arguments: list[str] | None = None) -> None:

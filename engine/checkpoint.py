@@ -22,6 +22,18 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 FORMAT = "audio2head/1"
+MOST_HEADER_BYTES = 100_000_000  # of a safetensors file, as its specification says
+FOREIGN = {  # first bytes -> what else people name as a checkpoint
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"RIFF": "a wav, WebP or AVI file",
+    b"%PDF": "a PDF document",
+    b"\x1f\x8b": "a gzip archive: unpack it first",
+    b"7z\xbc\xaf": "a 7-Zip archive: unpack it first",
+    b"Rar!": "a RAR archive: unpack it first",
+    b"\x89HDF": "an HDF5 file (of Keras, perhaps)",
+    b"GGUF": "a GGUF file",
+}
 _SCALAR = np._core.multiarray.scalar  # type: ignore[attr-defined] # numpy declares no types for its core
 # Old training files keep epoch numbers and losses as numpy scalars; these constructors hold plain numbers only.
 NUMPY_SCALARS = [
@@ -72,6 +84,40 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def file_kind(path: str | Path) -> str:
+    """What a weights file is by its first bytes, whatever its name: "safetensors" or "torch".
+
+    Raises:
+        CheckpointError: it is missing or no file, or plainly something else: a web page, a Git-LFS pointer ...
+    """
+    path = Path(path)
+    if not path.is_file():
+        what = "is a directory" if path.is_dir() else "is no file" if path.exists() else "does not exist"
+        raise CheckpointError(f"weights file {path} {what}")
+    with path.open("rb") as file:
+        start = file.read(512)
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if not start:
+        raise CheckpointError(f"{path} is empty (0 bytes); download it again")
+    if text.startswith(b"version https://git-lfs"):
+        raise CheckpointError(
+            f"{path} is only a Git-LFS pointer to the weights: run `git lfs pull`, or download the file"
+        )
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body", b"<script", b"<!--")):
+        raise CheckpointError(
+            f"{path} is a web page, not weights: the download gave the site's page (a log-in or a warning, perhaps); "
+            "open the address in a browser and save the file itself"
+        )
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < MOST_HEADER_BYTES:
+        return "safetensors"
+    if start[:4] == b"PK\3\4" or start[:1] == b"\x80":
+        return "torch"
+    for magic, what in FOREIGN.items():
+        if start.startswith(magic):
+            raise CheckpointError(f"{path} is {what}, not weights; name a .safetensors or .pth.tar file")
+    return "safetensors" if path.suffix == ".safetensors" else "torch"
+
+
 def save_weights(path: str | Path, weights: Weights) -> None:
     """Write `weights` atomically as safetensors."""
     tensors = {
@@ -117,10 +163,12 @@ def load_torch_file(path: str | Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         if zipfile.is_zipfile(path):
             raise CheckpointError(
-                f"{path} holds Python objects beside tensors and is not loaded, since that could run code:"
-                f" {_first_line(error)}"
+                f"{path} holds Python objects beside tensors and is not loaded, since that could run code"
             ) from error
-        raise CheckpointError(f"{path} is not a PyTorch checkpoint: {_first_line(error)}") from error
+        raise CheckpointError(
+            f"{path} is not a readable PyTorch checkpoint: damaged, of another kind, or one that could run code; "
+            "download it again"
+        ) from error
     except OSError:
         raise
     except Exception as error:  # the reader of a damaged file can stumble anywhere

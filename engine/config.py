@@ -7,6 +7,7 @@ touches raw dictionaries. Limits on values are checked in a class's `__post_init
 import dataclasses
 import difflib
 import json
+import math
 import re
 import types
 import typing
@@ -42,6 +43,7 @@ def load(config_class: type[T], path: str | Path | None = None, overrides: list[
 def from_dict(config_class: type[T], data: dict[str, Any], source: str = "config") -> T:
     """Validate plain values (from YAML, JSON or a checkpoint) into `config_class`. Raises ConfigError."""
     _check_keys(config_class, data, source, prefix="")
+    _check_finite(data, source, prefix="")
     try:
         # JSON mode is strict about types and still turns lists into tuples and strings into paths.
         return pydantic.TypeAdapter(config_class).validate_json(json.dumps(data), strict=True)
@@ -59,6 +61,18 @@ def to_dict(config: Any) -> dict[str, Any]:
 def save(config: Any, path: Path) -> None:
     """Write the whole config, defaults included, as YAML."""
     path.write_text(yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def _check_finite(value: Any, source: str, prefix: str) -> None:
+    """No setting of any script may be infinite or not a number."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _check_finite(inner, source, f"{prefix}{key}.")
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            _check_finite(inner, source, prefix)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{source}: {prefix.rstrip('.')} must be a finite number, found {value}")
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -88,6 +88,8 @@ class RunConfig:
         for name in ("max_steps", "accumulate", "log_every", "sample_every", "validate_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"run.{name} must be at least 1, found {getattr(self, name)}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"run.seed must be from 0 to {2**32 - 1}, found {self.seed}")
         if self.workers < 0 or self.keep_every < 0 or not 0 <= self.ema_decay < 1:
             raise ValueError("run.workers and run.keep_every must be at least 0, run.ema_decay in [0, 1)")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from animation.options import AnimationOptions
-from datasets.files import written_beside
+from datasets.files import make_folder, written_beside
 from datasets.media.video_writer import VideoWriter
 from evaluation import EvaluationError
 from evaluation.videos.candidate import Candidate
@@ -99,5 +99,5 @@ class Store:
 
     def _path(self, kind: str, row: str, clip: str, suffix: str) -> Path:
         path = self.output / kind / row / f"{clip}.{suffix}"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         return path

@@ -20,6 +20,14 @@ from datasets.errors import DataError
 from datasets.files import written_beside
 from datasets.media.streams import SAMPLE_RATE, decoded_frames, open_media, require_whole
 
+LARGEST_SAMPLE = 1e6  # of float sound, whose full scale is 1: beyond there is no sound, only damage; ours
+# Layouts that FFmpeg knows how to mix; of others, the mean of all channels is taken.
+MIXABLE = frozenset(
+    "mono stereo downmix 2.1 3.0 3.0(back) 3.1 4.0 quad quad(side) 4.1 5.0 5.0(side) 5.1 5.1(side) 6.0 6.0(front) "  # noqa: SIM905
+    "hexagonal 6.1 6.1(back) 6.1(front) 7.0 7.0(front) 7.1 7.1(wide) 7.1(wide-side) octagonal".split()
+)
+OPPOSITE_POWER = 0.01  # of the louder of two channels: a mono mix that is this faint has cancelled itself out; ours
+
 
 class Samples(Protocol):
     """16 kHz mono int16 samples: a numpy array, or `PcmFile` for any length."""
@@ -34,6 +42,12 @@ class PcmFile:
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile(prefix="audio2head-", suffix=".pcm")  # noqa: SIM115
+        self._length = 0
+        self.notes: list[str] = []  # what the listener should know about the sound, a sentence each
+
+    def clear(self) -> None:
+        """Forget all samples."""
+        self._file.truncate(0)
         self._length = 0
 
     def append(self, pcm: np.ndarray) -> None:
@@ -65,8 +79,14 @@ def open_pcm(path: str | Path) -> Iterator[PcmFile]:
     """
     pcm = PcmFile()
     try:
-        for piece_N in decode(path):
+        levels = Levels()
+        for piece_N in decode(path, levels):
             pcm.append(piece_N)
+        if levels.opposite:
+            pcm.clear()
+            for piece_N in decode(path, Levels(), channel=levels.louder):
+                pcm.append(piece_N)
+        pcm.notes = levels.notes(path)
         yield pcm
     finally:
         pcm.close()
@@ -78,7 +98,44 @@ def load_pcm(path: str | Path) -> np.ndarray:
     Raises:
         DataError: as `open_pcm`.
     """
-    return np.concatenate(list(decode(path)))
+    with open_pcm(path) as pcm:
+        return pcm[:].copy()
+
+
+class Levels:
+    """What is met while a sound is decoded: the power of two channels and of their mix, samples that are no numbers."""
+
+    def __init__(self) -> None:
+        self.damaged = 0  # samples that are not finite, or beyond `LARGEST_SAMPLE`
+        self._power_2 = np.zeros(2)  # sums of squares of the two channels of stereo
+        self._mix_power = 0.0  # that of their mean
+
+    def count(self, planes_CN: np.ndarray) -> None:
+        """Take in some samples, one row a channel."""
+        if len(planes_CN) == 2:
+            planes_CN = planes_CN.astype(np.float64) - (128 if planes_CN.dtype == np.uint8 else 0)
+            self._power_2 += (planes_CN**2).sum(axis=1)
+            self._mix_power += float((planes_CN.mean(axis=0) ** 2).sum())
+
+    @property
+    def louder(self) -> int:
+        """Number of the louder channel of stereo."""
+        return int(self._power_2.argmax())
+
+    @property
+    def opposite(self) -> bool:
+        """Whether two channels cancel each other out: the mix of both would be (nearly) silent, each alone is not."""
+        return self._mix_power < OPPOSITE_POWER * float(self._power_2.max())
+
+    def notes(self, path: str | Path) -> list[str]:
+        """A sentence for each oddity."""
+        notes = []
+        if self.damaged:
+            notes.append(f"{path}: {self.damaged} samples are no finite numbers; they are taken as silence")
+        if self.opposite:
+            side = ("left", "right")[self.louder]
+            notes.append(f"{path}: its two channels are in opposite phase; only the {side} one is heard")
+        return notes
 
 
 def sound_of(path: str | Path) -> np.ndarray:
@@ -96,23 +153,74 @@ def sound_of(path: str | Path) -> np.ndarray:
         return load_pcm(beside)
 
 
-def decode(path: str | Path) -> Iterator[np.ndarray]:
+def decode(path: str | Path, levels: Levels, channel: int | None = None) -> Iterator[np.ndarray]:
     """Pieces of the sound of any media file, int16 [n], 16 kHz mono.
 
     Exactly what `ffmpeg -i path -ac 1 -ar 16000 -c:a pcm_s16le -async 1` of version 5 gives: gaps in the time stamps
     and a late start become silence; 16 kHz mono 16-bit sound passes unchanged.
+
+    Args:
+        levels: counts what is met on the way.
+        channel: take this channel instead of the mix of all.
 
     Raises:
         DataError: as `open_pcm`.
     """
     samples = 0
     with open_media(path, "audio", "sound") as (container, stream):
-        for piece_1N in resampled(decoded_frames(container, stream, path), "s16", SAMPLE_RATE, "mono"):
+        frames = sound_frames(decoded_frames(container, stream, path), levels, channel)
+        for piece_1N in resampled(frames, "s16", SAMPLE_RATE, "mono"):
             samples += piece_1N.shape[1]
             yield piece_1N[0]
         require_whole(container, stream, samples / SAMPLE_RATE, path)
     if not samples:
         raise DataError(f"{path} holds no sound (0 samples); name a longer recording")
+
+
+def sound_frames(frames: Iterator[Any], levels: Levels, channel: int | None = None) -> Iterator[Any]:
+    """Decoded sound frames that FFmpeg can filter and encode: finite samples, no more channels than it can mix.
+
+    Args:
+        levels: counts what is met on the way.
+        channel: keep only this channel.
+    """
+    for frame in frames:
+        mixable = frame.layout.name in MIXABLE
+        if frame.format.name.startswith(("flt", "dbl")) or frame.layout.nb_channels == 2 or not mixable:
+            planes_CN = _planes(frame)
+            damaged_CN = np.zeros((0, 0), bool)
+            if planes_CN.dtype.kind == "f":
+                damaged_CN = ~(np.abs(planes_CN) <= LARGEST_SAMPLE)  # not > : true of NaN, too
+                levels.damaged += int(damaged_CN.sum())
+            if damaged_CN.any():
+                planes_CN = np.where(damaged_CN, 0, planes_CN)
+            levels.count(planes_CN)
+            if channel is not None:
+                frame = _with_planes(frame, planes_CN[channel : channel + 1], "mono")
+            elif not mixable:
+                frame = _with_planes(frame, planes_CN.mean(axis=0, keepdims=True), "mono")
+            elif damaged_CN.any():
+                frame = _with_planes(frame, planes_CN, frame.layout.name)
+        yield frame
+
+
+def _planes(frame: Any) -> np.ndarray:
+    """Samples of a PyAV frame, [channels, n], in its own number type."""
+    samples = frame.to_ndarray()
+    return samples if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels).T
+
+
+def _with_planes(frame: Any, planes_CN: np.ndarray, layout: str) -> Any:
+    """A frame like another with these samples and channels."""
+    import av
+
+    kind = frame.format.planar.name
+    dtype = _planes(frame).dtype
+    if dtype.kind != "f":
+        planes_CN = np.rint(planes_CN)
+    new = av.AudioFrame.from_ndarray(np.ascontiguousarray(planes_CN, dtype=dtype), format=kind, layout=layout)
+    new.sample_rate, new.pts, new.time_base = frame.sample_rate, frame.pts, frame.time_base
+    return new
 
 
 def resampled(frames: Iterator[Any], sample_format: str, rate: int, layout: str) -> Iterator[np.ndarray]:

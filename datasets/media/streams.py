@@ -16,6 +16,7 @@ FPS = 25  # of all video that networks see or make, frames a second
 BROKEN_SHARE = 0.1  # a file with more undecodable packets is corrupt; ours: stray tags in mp3 files stay below
 MISSING_SHARE = 0.02  # a file whose header promises this much more sound than can be read is truncated; ours
 MISSING_S = 0.1
+PLACEHOLDER_BYTES = 2**16  # a size so near to 2 or 4 GiB is no size; ours
 EXACT_HEADERS = {"w64", "aiff", "flac", "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}  # others estimate, or do not say
 
 
@@ -32,16 +33,35 @@ def open_media(path: str | Path, kind: Literal["audio", "video"], what: str) -> 
     try:  # "file:" keeps names with colons or dashes from being read as addresses or options
         container = av.open(f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="replace")
     except (av.error.FFmpegError, ValueError) as error:
-        raise DataError(
-            f"{path} cannot be read as {what} ({_reason(error)}); it is damaged, cut off or of another kind: "
-            "copy it again or convert it to a common format"
-        ) from error
-    with container:
+        raise _unreadable(path, what, error) from error
+    with container, ffmpeg_errors(path, what):
         stream: Any = container.streams.best(kind)
         if stream is None:
             raise DataError(f"{path} has no {'sound track' if kind == 'audio' else 'video track'}; name another file")
         stream.thread_type = "AUTO"
         yield container, stream
+
+
+@contextlib.contextmanager
+def ffmpeg_errors(path: str | Path, what: str) -> Iterator[None]:
+    """Turns whatever FFmpeg raises in the block, while `path` is opened, decoded or filtered, into a DataError.
+
+    Args:
+        what: what the file should be, for the message.
+    """
+    import av
+
+    try:
+        yield
+    except av.error.FFmpegError as error:
+        raise _unreadable(path, what, error) from error
+
+
+def _unreadable(path: str | Path, what: str, error: Exception) -> DataError:
+    return DataError(
+        f"{path} cannot be read as {what} ({_reason(error)}); it is damaged, cut off or of another kind: "
+        "copy it again or convert it to a common format"
+    )
 
 
 def decoded_frames(container: Any, stream: Any, path: str | Path) -> Iterator[Any]:
@@ -105,18 +125,24 @@ def _promised_s(container: Any, stream: Any, path: Path) -> float:
         return 0.0
     if stream.duration:
         return float(stream.duration * stream.time_base)
-    # matroska states one duration for all tracks; only with a single one is it this one's
-    return container.duration / 1e6 if container.duration and len(container.streams) == 1 else 0.0
+    # matroska states one duration for all tracks, counted from 0 even if the first sound comes later; only with a
+    # single track is it this one's
+    late = max(0, container.start_time or 0)
+    return (container.duration - late) / 1e6 if container.duration and len(container.streams) == 1 else 0.0
 
 
 def _wav_data_bytes(path: Path) -> int:
-    """Size that the header of a wav gives its samples, 0 where it is unknown (written to a pipe) or over 4 GB."""
+    """Size that the header of a wav gives its samples, 0 where it is unknown (written to a pipe) or over 4 GB.
+
+    A program that writes to a pipe cannot come back to put the size in; it leaves one near the limit of signed or of
+    unsigned 32-bit numbers: 0x7FFFF000 (sox, espeak-ng), 0x7FFFFFFF, 0x80000000 (arecord), 0xFFFFFFFF (ffmpeg).
+    """
     with open(path, "rb") as file:
         file.seek(12)  # RIFF, size, WAVE
         while len(header := file.read(8)) == 8:
             size = int.from_bytes(header[4:], "little")
             if header[:4] == b"data":
-                return size if size < 0xFFFF_0000 else 0
+                return 0 if min(abs(size - 2**31), abs(size - 2**32)) <= PLACEHOLDER_BYTES else size
             file.seek(size + size % 2, 1)
     return 0
 

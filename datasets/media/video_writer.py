@@ -17,10 +17,10 @@ import numpy as np
 
 from datasets import provenance
 from datasets.errors import DataError
-from datasets.files import written_beside
+from datasets.files import make_folder, written_beside
 from datasets.media.image import write_png
-from datasets.media.sound import resampled
-from datasets.media.streams import FPS, decoded_frames, open_media
+from datasets.media.sound import MIXABLE, Levels, resampled, sound_frames
+from datasets.media.streams import FPS, decoded_frames, ffmpeg_errors, open_media
 from datasets.media.video_reader import CONVERSION
 
 CRF = 18  # x264 quality: by common agreement hardly told from the original; the released code's default is 23
@@ -129,7 +129,9 @@ class VideoWriter:
                 return self._batches.put(batch, timeout=0.2)
 
     def _translated(self, error: BaseException) -> BaseException:
-        if isinstance(error, OSError):
+        import av
+
+        if isinstance(error, (OSError, av.error.FFmpegError)):
             reason = error.strerror or error
             return DataError(f"{self.path} cannot be written ({reason}); free some space or choose another folder")
         return error
@@ -235,10 +237,12 @@ class _SoundTrack:
     def __init__(self, output: Any, container: Any, stream: Any, path: str | Path) -> None:
         context = stream.codec_context
         self._rate = next((rate for rate in AAC_RATES if rate >= context.sample_rate), AAC_RATES[-1])
-        self._layout = AAC_LAYOUTS.get(context.channels, "stereo")
+        self._layout = AAC_LAYOUTS.get(context.channels, "stereo") if context.layout.name in MIXABLE else "mono"
         self._stream = output.add_stream("aac", rate=self._rate, layout=self._layout)
         self._stream.bit_rate = int(AAC_BITS_PER_SAMPLE * self._rate * self._stream.codec_context.channels)
-        self._pieces = resampled(decoded_frames(container, stream, path), "fltp", self._rate, self._layout)
+        self._path = path
+        frames = sound_frames(decoded_frames(container, stream, path), Levels())
+        self._pieces = resampled(frames, "fltp", self._rate, self._layout)
         self._waiting_CN = np.zeros((self._stream.codec_context.channels, 0), np.float32)
         self._samples = 0  # encoded so far
 
@@ -257,7 +261,8 @@ class _SoundTrack:
 
     def _take(self, count: int) -> np.ndarray:
         while self._waiting_CN.shape[1] < count:
-            piece_CN = next(self._pieces, None)
+            with ffmpeg_errors(self._path, "sound"):
+                piece_CN = next(self._pieces, None)
             if piece_CN is None:  # the sound has ended: silence
                 piece_CN = np.zeros((len(self._waiting_CN), AAC_FRAME), np.float32)
             self._waiting_CN = np.concatenate([self._waiting_CN, piece_CN], axis=1)
@@ -271,11 +276,7 @@ def write_frames(folder: str | Path, first: int, frames_NHW3: np.ndarray) -> Non
     Raises:
         DataError: the folder cannot be made or written to, or, with the first frame, already holds frames.
     """
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{folder} cannot be made ({error.strerror}); choose another folder for frames") from error
+    folder = make_folder(folder)
     if first == 0 and any(folder.glob("[0-9]" * 6 + ".png")):
         raise DataError(f"{folder} already holds frames, which would mix with the new ones; empty it or name another")
     for index, frame_HW3 in enumerate(frames_NHW3, first):

@@ -92,7 +92,12 @@ def _add_arguments(parser: argparse.ArgumentParser, corpus: Corpus) -> None:
         default=Options.size,
         help="height and width of the frames, pixels (default 256)",
     )
-    add("--margin", type=float, default=Options.margin, help="side of the crop in face heights (default 1.85)")
+    add(
+        "--margin",
+        type=command.positive_number,
+        default=Options.margin,
+        help="side of the crop in face heights (default 1.85)",
+    )
     add(
         "--min-frames",
         type=command.positive,
@@ -159,6 +164,9 @@ def main(arguments: list[str] | None = None) -> None:
     journal = read_journals(args.output)
     clips, rejected = sum(len(o.rows) for o in journal), sum(len(o.rejected) for o in journal)
     print(f"{args.output}: {clips} clips, {rejected} rejected (see {args.output / REJECTED})")
+    if not clips:
+        reason = next((reason for outcome in journal for _, reason in outcome.rejected), "there was nothing to do")
+        raise DataError(f"no clip of {args.input} was kept, so {args.output} cannot be trained on: {reason}")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from datasets.clips import (
     write_table,
 )
 from datasets.errors import DataError
-from datasets.files import write_atomically
+from datasets.files import make_folder, write_atomically
 from datasets.pose import RELEASED_RANGE
 from datasets.prepare.clip import Options, Outcome, prepare_source
 from datasets.prepare.sources import Source
@@ -85,9 +85,8 @@ def prepare(
 ) -> None:
     """Prepare this shard's sources that no journal lists yet, then write the manifest of everything there is."""
     number, shards = shard
-    (output / "clips").mkdir(parents=True, exist_ok=True)
-    journals = output / "journal"
-    journals.mkdir(exist_ok=True)
+    make_folder(output / "clips")
+    journals = make_folder(output / "journal")
     _check_settings(output, options)
     if shards == 1:  # no other process is at work, so hidden folders are half clips of a killed run
         for half in (output / "clips").glob(".*"):

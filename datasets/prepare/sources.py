@@ -3,12 +3,17 @@
 Adapters live in `datasets/prepare/corpora/`, one corpus a file, and only look at names and lists; they open no video.
 """
 
+import hashlib
 import os
+import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+ID_BYTES = 160  # of an id in UTF-8: file systems allow names of 255, and temporary names and suffixes are longer
+FOMM_NAME = re.compile(r"(?P<person>[^#]+)#(?P<video>.+)#(?P<first>\d+)#(?P<last>\d+)")
 VIDEO_SUFFIXES = frozenset(".mp4 .mpg .mpeg .avi .mov .mkv .webm .wmv .m4v .flv .3gp .ts".split())  # noqa: SIM905
 
 
@@ -101,5 +106,35 @@ def find_videos(root: Path) -> list[Path]:
 
 
 def safe_id(*parts: str) -> str:
-    """Parts joined to a name that every file system, shell and spreadsheet takes: letters, digits, . _ - only."""
-    return "_".join("".join(c if c.isascii() and (c.isalnum() or c in ".-_") else "-" for c in part) for part in parts)
+    """Parts joined to a name that file systems and shells take: letters of any script, digits, . _ - only.
+
+    Other ASCII characters become "-". Where a name would lose more than that (signs outside ASCII, or all that exceeds
+    `ID_BYTES`), a digest of the parts is added, so that different names stay different.
+    """
+    parts = tuple(unicodedata.normalize("NFC", part) for part in parts)
+    id = "_".join("".join(c if _is_letter(c) or c in ".-_" else "-" for c in part) for part in parts)
+    lost = any(not c.isascii() and not _is_letter(c) for part in parts for c in part)
+    if lost or len(id.encode()) > ID_BYTES:
+        id = id.encode()[:ID_BYTES].decode(errors="ignore") + "-" + short_digest(*parts)
+    return id
+
+
+def short_digest(*parts: str) -> str:
+    """Eight hexadecimal digits that stand for some names."""
+    return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()[:8]
+
+
+def person(name: str) -> str:
+    """The name of a speaker as it stands in the manifest: as the user wrote it, letters with accents in one form."""
+    return unicodedata.normalize("NFC", name)
+
+
+def fomm_person(stem: str) -> str | None:
+    """The speaker in a file name of FOMM's preprocessing, `PERSON#VIDEO#FIRST#LAST`; None for other names."""
+    match = FOMM_NAME.fullmatch(stem)
+    return match and match["person"]
+
+
+def _is_letter(c: str) -> bool:
+    """Letters and digits of any script, and the marks that belong to letters in many."""
+    return c.isalnum() or unicodedata.category(c).startswith("M")

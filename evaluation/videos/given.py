@@ -3,7 +3,7 @@
 Letters: T video frame, H W C picture.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,8 @@ from datasets.clips import MANIFEST, load_manifest
 from datasets.errors import DataError
 from datasets.files import file_digest
 from datasets.media.image import resized
+from datasets.media.sound import sound_of
+from datasets.media.video_reader import frames_of
 from datasets.prepare.sources import VIDEO_SUFFIXES
 from evaluation import EvaluationError
 from evaluation.rows import STAGE_ONE, Row
@@ -37,6 +39,7 @@ class Matches:
     videos: dict[str, Path]  # stem -> given video
     missing: list[str]  # references without a given video
     extra: list[str]  # given videos without a reference
+    unusable: list[str] = field(default_factory=list)  # why, a sentence for each pair that is left out
 
     def notes(self) -> list[str]:
         """A sentence each for what has no partner."""
@@ -45,6 +48,8 @@ class Matches:
             notes.append(f"{len(self.missing)} references have no generated video: {_some(self.missing)}")
         if self.extra:
             notes.append(f"{len(self.extra)} generated videos have no reference: {_some(self.extra)}")
+        if self.unusable:
+            notes.append(f"{len(self.unusable)} pairs cannot be used and are left out: {_some(self.unusable)}")
         return notes
 
 
@@ -69,6 +74,46 @@ def match(generated: Path, reference: Path, split: str) -> Matches:
             f"{_some(extra)} against {_some(missing)}; rename them alike"
         )
     return Matches([items[stem] for stem in both], videos, missing, extra)
+
+
+def usable(matches: Matches) -> Matches:
+    """Those pairs of which both videos can be read to their end and have one shape, and the reference has sound.
+
+    Raises:
+        EvaluationError: there is none.
+    """
+    items, reasons = [], []
+    for item in matches.items:
+        try:
+            shape = _shape(matches.videos[item.id])
+            if isinstance(item, VideoItem):
+                _require_alike(matches.videos[item.id], shape, _shape(item.path))
+                sound_of(item.path)
+            items.append(item)
+        except DataError as error:
+            reasons.append(str(error))
+    if not items:
+        raise EvaluationError(f"none of the {len(reasons)} pairs can be used: {_some(reasons)}")
+    return replace(matches, items=items, unusable=reasons)
+
+
+def _shape(path: Path) -> tuple[int, int]:
+    """Height and width of a video's pictures, after reading it to its end. Raises DataError."""
+    shape = (0, 0)
+    for picture in frames_of(path):
+        shape = picture.shape[:2]
+    if shape == (0, 0):
+        raise DataError(f"{path} holds no picture; copy it again")
+    return shape
+
+
+def _require_alike(path: Path, shape: tuple[int, int], wanted: tuple[int, int]) -> None:
+    """Raise DataError if a given video has another aspect ratio than its reference."""
+    if abs(shape[1] / shape[0] * wanted[0] / wanted[1] - 1) > ASPECT_TOLERANCE:
+        raise DataError(
+            f"{path} is {shape[1]}x{shape[0]}, its reference {wanted[1]}x{wanted[0]}: "
+            "crop both alike, then they can be compared"
+        )
 
 
 class Given:
@@ -123,11 +168,7 @@ def fitted(path: Path, truth: Truth) -> tuple[np.ndarray, tuple[str, ...]]:
     frames_THWC = read_video(path)
     height, width = truth.footage.frames_THWC.shape[1:3]
     given_height, given_width = frames_THWC.shape[1:3]
-    if abs(given_width / given_height * height / width - 1) > ASPECT_TOLERANCE:
-        raise DataError(
-            f"{path} is {given_width}x{given_height}, its reference {width}x{height}: "
-            "crop both alike, then they can be compared"
-        )
+    _require_alike(path, (given_height, given_width), (height, width))
     notes = []
     if (given_height, given_width) != (height, width):
         notes.append(f"scaled from {given_width}x{given_height} to {width}x{height}")

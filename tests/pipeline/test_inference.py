@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import json
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ import skimage.data
 import soundfile
 
 import inference
+from animation.generate import Animator
 from datasets import provenance
 from datasets.media.image import write_png
 from engine.checkpoint import Weights, save_weights
@@ -255,6 +257,96 @@ def test_pairs_report_a_bad_row_and_go_on(files, tmp_path, capsys):
     assert "absent.png" in said.err and "2 of 3 videos made" in said.out
 
 
+def test_a_row_that_fails_for_an_unknown_reason_does_not_end_the_list(files, tmp_path, capsys, monkeypatch):
+    rows = [(files / "face.png", files / "speech.wav", tmp_path / f"{i}.mp4") for i in range(3)]
+    write_pairs(tmp_path / "list.csv", rows)
+    animate = Animator.animate
+
+    def stumbles(self, job, progress):
+        if job.output.name == "1.mp4":
+            raise RuntimeError("a bug\nof two lines")
+        return animate(self, job, progress)
+
+    monkeypatch.setattr(Animator, "animate", stumbles)
+    report = tmp_path / "report.jsonl"
+    arguments = ["--pairs", tmp_path / "list.csv", "--checkpoint", files / "model.safetensors", "--device", "cpu"]
+    assert run(*arguments, "--report", report) == 2
+    said = capsys.readouterr()
+    log = tmp_path / "1.mp4.error.log"
+    sentence = f"error: row for {rows[1][2]}: unexpected RuntimeError: a bug (its traceback is in {log})"
+    assert sentence in said.err and "Traceback" not in said.err
+    assert "stumbles" in log.read_text() and "2 of 3 videos made" in said.out
+    results = [json.loads(line) for line in report.read_text().splitlines()]
+    assert [result["status"] for result in results] == ["made", "failed", "made"]
+    assert results[0]["frames"] == 32 and "a bug" in results[1]["reason"] and results[1]["log"] == str(log)
+
+    # The same list again: only what is missing, or no longer whole, is made.
+    monkeypatch.undo()
+    data = rows[2][2].read_bytes()
+    rows[2][2].write_bytes(data[: len(data) // 2])
+    kept = rows[0][2].stat().st_mtime_ns
+    assert run(*arguments) == 0
+    said = capsys.readouterr().out
+    assert "2 of 3 videos made, 1 were there" in said and rows[0][2].stat().st_mtime_ns == kept
+    assert rows[2][2].stat().st_size == len(data)
+    assert run(*arguments, "--overwrite") == 0
+    assert "3 of 3 videos made" in capsys.readouterr().out and rows[0][2].stat().st_mtime_ns != kept
+
+
+def test_rows_have_options_of_their_own(files, tmp_path):
+    rows = [
+        (files / "face.png", files / "speech.wav", tmp_path / f"{i}.mp4", still, tmp_path / f"{i}.npz")
+        for i, still in enumerate(["", "true"])
+    ]
+    with (tmp_path / "list.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("image", "audio", "output", "still", "save_motion"), *rows])
+    arguments = ["--pairs", tmp_path / "list.csv", "--checkpoint", files / "model.safetensors", "--device", "cpu"]
+    assert run(*arguments) == 0
+    moves = [np.ptp(np.load(tmp_path / f"{i}.npz")["head_pose"], axis=0).max() for i in range(2)]
+    assert moves[0] > 0 and moves[1] == 0
+
+
+def test_a_folder_of_pictures_with_one_sound_and_the_other_way_round(files, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.png"):
+        shutil.copy(files / "face.png", tmp_path / "in" / name)
+    (tmp_path / "in" / "notes.txt").write_text("no picture")
+    assert run(*usual(files, tmp_path / "out", image=tmp_path / "in")) == 0
+    assert sorted(os.listdir(tmp_path / "out")) == ["a.mp4", "b.mp4"]
+    shutil.copy(files / "speech.wav", tmp_path / "in" / "a.wav")
+    shutil.copy(files / "speech.wav", tmp_path / "in" / "a.WAV")
+    assert run(*usual(files, tmp_path / "out2", audio=tmp_path / "in")) == 0
+    assert sorted(os.listdir(tmp_path / "out2")) == ["a.WAV.mp4", "a.wav.mp4"]
+    assert "2 of 2 videos made" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("image,audio,output,colour\nF,S,o.mp4,red\n", ["unknown column 'colour'"]),
+        ("image,audio,output,headpose\nF,S,o.mp4,x\n", ["did you mean head_pose"]),
+        ("image,audio,output,device\nF,S,o.mp4,cpu\n", ["device counts for the whole list"]),
+        ("image,audio,output\nF,S,o.mp4\n\n\nF,,p.mp4\n", ["line 5", "must all be given"]),
+        ("image,audio,output\nF,S,o.mp4\nF,S,./o.mp4\n", ["o.mp4 twice"]),
+        ("image,audio,output\nF,S,o.mp4\nF,S,sub/../o.mp4\n", ["o.mp4 twice"]),
+        ("image,audio,output\nF,S,o.mp4\no.mp4,S,p.mp4\n", ["as an input and as an output"]),
+        ("image,audio,output\nF,S,o.mp4,more\n", ["line 2", "more values than columns"]),
+        ("image,audio,output,expression_scale\nF,S,o.mp4,1\nF,S,p.mp4,inf\n", ["line 3", "expression_scale"]),
+        ("image,audio,output,save_motion\nF,S,o.mp4,m.npz\nF,S,p.mp4,m.npz\n", ["m.npz twice"]),
+        ("image,audio\nF,S\n", ["lacks the column output"]),
+        ("image,audio,output\n\n", ["no row"]),
+    ],
+)
+def test_a_list_that_cannot_be_is_refused_before_anything_is_made(files, tmp_path, capsys, monkeypatch, text, words):
+    monkeypatch.chdir(tmp_path)
+    text = text.replace("F,", f"{files / 'face.png'},").replace(",S", f",{files / 'speech.wav'}")
+    (tmp_path / "list.csv").write_text(text)
+    assert run("--pairs", "list.csv", "--checkpoint", files / "model.safetensors", "--device", "cpu") == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and all(word in said for word in words), said
+    assert os.listdir(tmp_path) == ["list.csv"]
+
+
 def test_ranks_share_the_rows_of_a_list(files, tmp_path):
     rows = [(files / "face.png", files / "speech.wav", tmp_path / f"{i}.mp4") for i in range(3)]
     write_pairs(tmp_path / "list.csv", rows)
@@ -322,7 +414,74 @@ def bad_cases(files, tmp_path):
         container.mux(stream.encode(av.VideoFrame(64, 64, "yuv420p")))
         container.mux(stream.encode(None))
     absent = tmp_path / "no 'such' fïle"
+    turned = np.tile([0.1, 0.2, 0, 5, 10, 300], (5, 1))
+    np.savez(tmp_path / "degrees.npz", head_pose=turned * [57.3, 57.3, 57.3, 1, 1, 1])
+    np.savez(tmp_path / "metres.npz", head_pose=turned * [1, 1, 1, 0.001, 0.001, 0.001])
+    np.save(tmp_path / "pose.npy", turned)
+    motion = {"keypoints": np.zeros((5, 10, 2)), "jacobians": np.tile(np.eye(2), (5, 10, 1, 1))}
+    np.savez(tmp_path / "motion.npz", **motion)
+    for name, fps in {
+        "fps0": 0,
+        "fps-1": -1,
+        "fps1e-9": 1e-9,
+        "fps1e9": 1e9,
+        "fpsarr": [25, 25],
+        "fpsnan": np.nan,
+    }.items():
+        np.savez(tmp_path / f"{name}.npz", **motion, fps=fps)
+    np.savez(tmp_path / "fpstext.npz", **motion, fps="25")
+    (tmp_path / "page.pth.tar").write_text("<!DOCTYPE html><html><body>Google Drive - Virus scan warning</body></html>")
+    (tmp_path / "page.safetensors").write_text("\n  <html><head></head></html>")
+    (tmp_path / "lfs.pth.tar").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1000\n")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "circle.mp4").symlink_to(tmp_path / "circle.mp4")
+    (tmp_path / "link to speech.mp4").symlink_to(files / "speech.wav")
+    os.link(files / "face.png", tmp_path / "hard link.mp4")
+    (tmp_path / "inf.yaml").write_text("expression_scale: .inf\n")
+    saved = {"audio": None, "motion": tmp_path / "motion.npz"}
     return {
+        "head pose in degrees": ({"head_pose": tmp_path / "degrees.npz"}, ["degrees.npz", "should be in radians"]),
+        "head pose in metres": ({"head_pose": tmp_path / "metres.npz"}, ["metres.npz", "in millimetres"]),
+        "head pose as npy": ({"head_pose": tmp_path / "pose.npy"}, ["pose.npy", "single array"]),
+        "motion as npy": ({"motion": tmp_path / "pose.npy"}, ["pose.npy", "single array"]),
+        "fps zero": ({"motion": tmp_path / "fps0.npz"}, ["fps should be one number"]),
+        "fps negative": ({"motion": tmp_path / "fps-1.npz"}, ["fps should be one number"]),
+        "fps tiny": ({"motion": tmp_path / "fps1e-9.npz"}, ["fps should be one number"]),
+        "fps huge": ({"motion": tmp_path / "fps1e9.npz"}, ["fps should be one number"]),
+        "fps an array": ({"motion": tmp_path / "fpsarr.npz"}, ["found an array [2]"]),
+        "fps nan": ({"motion": tmp_path / "fpsnan.npz"}, ["not finite"]),
+        "fps text": ({"motion": tmp_path / "fpstext.npz"}, ["not real numbers"]),
+        "motion and head pose": (saved | {"head_pose": tmp_path / "degrees.npz"}, ["--head-pose would have no effect"]),
+        "motion and still": (saved | {"still": True}, ["--still would have no effect"]),
+        "motion and expression": (saved | {"expression_scale": 2}, ["--expression-scale would have no effect"]),
+        "motion and head motion": (saved | {"head_motion_scale": 2}, ["--head-motion-scale would have no effect"]),
+        "still and scaled": ({"still": True, "head_motion_scale": 2}, ["no effect"]),
+        "checkpoint is a web page": ({"checkpoint": tmp_path / "page.pth.tar"}, ["is a web page"]),
+        "safetensors is a web page": ({"checkpoint": tmp_path / "page.safetensors"}, ["is a web page"]),
+        "checkpoint is an LFS pointer": ({"checkpoint": tmp_path / "lfs.pth.tar"}, ["Git-LFS pointer", "git lfs pull"]),
+        "checkpoint is a picture": ({"checkpoint": files / "face.png"}, ["is a PNG picture"]),
+        "checkpoint is a pipe": ({"checkpoint": tmp_path / "pipe"}, ["is no file"]),
+        "audio is a pipe": ({"audio": tmp_path / "pipe"}, ["is a pipe or a device"]),
+        "image is a pipe": ({"image": tmp_path / "pipe"}, ["is a pipe or a device"]),
+        "output is the picture": ({"output": files / "face.png"}, ["face.png", "name another output"]),
+        "output is the sound": ({"output": files / "speech.wav"}, ["speech.wav", "name another output"]),
+        "output is the checkpoint": ({"output": files / "model.safetensors"}, ["name another output"]),
+        "output is a link to the sound": ({"output": tmp_path / "link to speech.mp4"}, ["name another output"]),
+        "output is the picture under another name": ({"output": tmp_path / "hard link.mp4"}, ["name another output"]),
+        "output is a pipe": ({"output": tmp_path / "pipe"}, ["is a device or a pipe"]),
+        "output leads in a circle": ({"output": tmp_path / "circle.mp4"}, ["circle.mp4 cannot be written"]),
+        "output far below a file": ({"output": tmp_path / "text.txt" / "a" / "b" / "o.mp4"}, ["text.txt is a file"]),
+        "motion and video in one": ({"save_motion": tmp_path / "o.mp4"}, ["o.mp4", "name another output"]),
+        "motion replaces the picture": ({"save_motion": files / "face.png"}, ["name another output"]),
+        "frames into a file": ({"frames_dir": tmp_path / "text.txt"}, ["is a file, not a folder"]),
+        "expression huge": ({"expression_scale": 1e30}, ["expression_scale must be from 0 to 10"]),
+        "expression inf": ({"expression_scale": "inf"}, ["expression_scale must be a finite number"]),
+        "expression inf in a file": ({"config": tmp_path / "inf.yaml"}, ["expression_scale must be a finite number"]),
+        "head motion nan": ({"head_motion_scale": "nan"}, ["head_motion_scale must be a finite number"]),
+        "head motion negative": ({"head_motion_scale": "-1"}, ["head_motion_scale must be from 0 to 10"]),
+        "seed huge": ({"seed": 10**30}, ["seed"]),
+        "seed negative": ({"seed": -1}, ["seed must be from 0"]),
+        "batch size huge": ({"batch_size": 10**9}, ["batch_size must be from 0"]),
         "image missing": ({"image": absent}, ["no 'such' fïle"]),
         "image is a folder": ({"image": tmp_path / "folder"}, ["folder"]),
         "image empty": ({"image": tmp_path / "empty.bin"}, ["empty.bin"]),
@@ -371,6 +530,30 @@ def test_bad_input_gets_one_sentence_and_leaves_nothing(files, tmp_path, capsys)
         assert "Traceback" not in said.err, name
         assert all(word in said.err for word in words), (name, said.err)
         assert sorted(p for p in tmp_path.rglob("*")) == before, name
+
+
+def test_an_output_may_be_a_link_and_the_link_stays(files, tmp_path):
+    (tmp_path / "big disk").mkdir()
+    (tmp_path / "o.mp4").symlink_to(tmp_path / "big disk" / "real.mp4")
+    assert run(*usual(files, tmp_path / "o.mp4")) == 0
+    assert (tmp_path / "o.mp4").is_symlink() and len(read_video(tmp_path / "big disk" / "real.mp4")[0]) == 32
+
+
+def test_lengths_that_differ_are_remarked(files, tmp_path, capsys):
+    np.savez(tmp_path / "pose.npz", head_pose=np.tile([0.1, 0.2, 0, 5, 10, 300], (10, 1)))
+    motion = tmp_path / "m.npz"
+    assert run(*usual(files, tmp_path / "a.mp4", head_pose=tmp_path / "pose.npz", save_motion=motion)) == 0
+    assert "head poses for 0.40 of 1.28 s: the last one is held" in capsys.readouterr().out
+    for seconds, words in ((0.5, "the rest is silent"), (3.0, "the end of the sound is cut"), (1.3, None)):
+        soundfile.write(tmp_path / "s.wav", 0.1 * np.sin(np.arange(int(16_000 * seconds)) / 10), 16_000)
+        assert run(*usual(files, tmp_path / "b.mp4", audio=tmp_path / "s.wav", motion=motion)) == 0
+        said = capsys.readouterr().out
+        assert words in said if words else "note:" not in said, (seconds, said)
+
+
+def test_weights_are_known_by_their_content_and_not_by_their_name(files, tmp_path):
+    shutil.copy(files / "model.safetensors", tmp_path / "model.pth.tar")
+    assert run(*usual(files, tmp_path / "o.mp4", checkpoint=tmp_path / "model.pth.tar")) == 0
 
 
 def test_full_disk_is_one_sentence(files, tmp_path, capsys, monkeypatch):

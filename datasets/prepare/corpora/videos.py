@@ -1,13 +1,28 @@
 """Any folder of talking videos: the first folder below the root names the speaker.
 
-A file at the top is a speaker of its own. All speakers train, but for those of --val-identities and --test-identities.
+A file at the top is a speaker of its own. Folders train, val and test at the top are no speakers but splits, as FOMM's
+preprocessing makes them; its file names `PERSON#VIDEO#FIRST#LAST.mp4` name the speaker wherever they lie. All others
+train, and --val-identities and --test-identities override it all.
 """
 
 import glob
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from datasets.prepare.sources import VIDEO_SUFFIXES, FaceTracks, Source, Stretch, find_videos, safe_id
+from datasets.clips import SPLITS
+from datasets.prepare.sources import (
+    VIDEO_SUFFIXES,
+    FaceTracks,
+    Source,
+    Stretch,
+    find_videos,
+    fomm_person,
+    person,
+    safe_id,
+    short_digest,
+)
 
 MIN_FRAMES = 64
 FIXED_RANGE = False
@@ -19,10 +34,19 @@ def sources(root: Path) -> list[Source]:
     talks = []
     for path in find_videos(root):
         parts = path.relative_to(root).parts
-        identity = safe_id(parts[0] if len(parts) > 1 else path.stem)
+        split, below = (parts[0], parts[1:]) if len(parts) > 1 and parts[0] in SPLITS else ("train", parts)
+        identity = fomm_person(path.stem) or (below[0] if len(below) > 1 else path.stem)
         id = safe_id(*parts[:-1], path.name if _twin(path) else path.stem)
-        talks.append(Source(path, identity, "train", (Stretch(id, FaceTracks()),)))
-    return talks
+        talks.append(Source(path, person(identity), split, (Stretch(id, FaceTracks()),)))
+    often = Counter(talk.id for talk in talks)
+    return [talk if often[talk.id] == 1 else _told_apart(talk, root) for talk in talks]
+
+
+def _told_apart(talk: Source, root: Path) -> Source:
+    """With an id that tells `a b.mp4` from `a-b.mp4`."""
+    (stretch,) = talk.stretches
+    id = f"{stretch.id}-{short_digest(*talk.path.relative_to(root).parts)}"
+    return replace(talk, stretches=(replace(stretch, id=id),))
 
 
 def _twin(path: Path) -> bool:

@@ -3,6 +3,7 @@
 (a) FOMM's: chunks named `VIDEO#CHUNK#FIRST-LAST.mp4`, or whole videos `VIDEO.mp4`, with head boxes in a
     `vox-metadata.csv` (video_id, start, end, bbox, fps, width, height, partition, person_id).
 (b) VoxCeleb1's `txt/ID/VIDEO/CHUNK.txt`: a face box a frame and the A/V `Offset`, for chunks or whole videos.
+    Chunks without a csv, cropped already, are `ID#VIDEO#FIRST#LAST.mp4`, usually below `train/` and `test/`.
 (c) VoxCeleb2's: `ID/VIDEO/CLIP.mp4`, already cropped. So is every file that no list knows: all of it is kept, or its
     middle square.
 
@@ -35,6 +36,8 @@ from datasets.prepare.sources import (
     Stretch,
     WholePicture,
     find_videos,
+    fomm_person,
+    person,
     safe_id,
 )
 
@@ -113,7 +116,7 @@ def _hash(identity: str) -> int:
 def _source(root: Path, path: Path, boxes: dict[str, list[Listed]], offsets: dict[str, dict[str, Path]]) -> Source:
     parts = path.relative_to(root).parts
     folder_identity = next((part for part in parts if re.fullmatch(r"id\d+", part)), None)
-    folder_split = "test" if "test" in parts else "train" if "dev" in parts else None
+    folder_split = next(("train" if part == "dev" else part for part in parts if part in (*SPLITS, "dev")), None)
     if chunk := CHUNK.fullmatch(path.stem):
         video, number, first, last = chunk["video"], chunk["chunk"], int(chunk["first"]), int(chunk["last"])
         row = next((row for row in boxes.get(video, []) if (row.first, row.last) == (first, last)), None)
@@ -142,7 +145,7 @@ def _source(root: Path, path: Path, boxes: dict[str, list[Listed]], offsets: dic
         if listed:
             stretches = [Stretch(stretches[0].id, listed.framing, offset_s=listed.offset_s)]
         known = listed
-    identity = folder_identity or (known.identity if known else path.stem)
+    identity = folder_identity or (known.identity if known else fomm_person(path.stem) or person(path.stem))
     split = folder_split or (known and known.split) or ("test" if identity in TEST else "train")
     prefix = "" if stretches[0].id == safe_id(identity) else f"{safe_id(identity)}_"
     return Source(path, identity, split, tuple(replace(stretch, id=prefix + stretch.id) for stretch in stretches))

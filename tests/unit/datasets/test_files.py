@@ -2,13 +2,24 @@
 
 import hashlib
 import os
+import socket
 import stat
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from datasets import files
 from datasets.errors import DataError
-from datasets.files import file_digest, folder_written_beside, read_npz, write_atomically, written_beside
+from datasets.files import (
+    file_digest,
+    folder_written_beside,
+    make_folder,
+    output_file,
+    read_npz,
+    write_atomically,
+    written_beside,
+)
 
 
 def names(folder):
@@ -87,3 +98,66 @@ def test_npz_files_hold_finite_numbers(tmp_path):
     for name, words in wrong.items():
         with pytest.raises(DataError, match=words):
             read_npz(tmp_path / name, "motion")
+
+
+def test_a_link_is_written_through(tmp_path):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "real").write_bytes(b"old")
+    for name, target in (("there", "store/real"), ("not yet", "store/new")):
+        (tmp_path / name).symlink_to(tmp_path / target)
+        write_atomically(tmp_path / name, b"new")
+        assert (tmp_path / name).is_symlink() and (tmp_path / target).read_bytes() == b"new"
+    assert names(tmp_path / "store") == ["new", "real"]
+
+
+def unwritable(folder):
+    """what is wrong -> (output, inputs, words of the message)"""
+    os.mkfifo(folder / "pipe")
+    (folder / "folder").mkdir()
+    (folder / "file").write_bytes(b"mine")
+    (folder / "circle").symlink_to(folder / "circle2")
+    (folder / "circle2").symlink_to(folder / "circle")
+    (folder / "to pipe").symlink_to(folder / "pipe")
+    (folder / "to file").symlink_to(folder / "file")
+    os.link(folder / "file", folder / "hard")
+    connection = socket.socket(socket.AF_UNIX)
+    connection.bind(str(folder / "socket"))
+    connection.close()
+    file = folder / "file"
+    return {
+        "folder": (folder / "folder", [], "is a folder"),
+        "pipe": (folder / "pipe", [], "is a device or a pipe"),
+        "link to a pipe": (folder / "to pipe", [], "is a device or a pipe"),
+        "socket": (folder / "socket", [], "is a device or a pipe"),
+        "circle": (folder / "circle", [], "cannot be written"),
+        "below a file": (file / "a" / "b", [], "is a file, not a folder"),
+        "an input": (file, [None, file], "name another output"),
+        "an input otherwise spelled": (folder / "folder" / ".." / "file", [file], "name another output"),
+        "an input by a link": (folder / "to file", [file], "name another output"),
+        "an input by a hard link": (folder / "hard", [file], "name another output"),
+        "an output not there yet": (folder / "new", [folder / "folder" / ".." / "new"], "name another output"),
+    }
+
+
+def test_what_must_not_be_written_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for what, (path, inputs, words) in unwritable(Path()).items():
+        with pytest.raises(DataError, match=words):
+            output_file(path, inputs)
+            pytest.fail(what)
+        if not inputs:
+            with pytest.raises(DataError, match=words):
+                write_atomically(path, b"lost")
+                pytest.fail(what)
+    assert (tmp_path / "file").read_bytes() == b"mine"
+    assert output_file(tmp_path / "a", [tmp_path / "file"]) == (tmp_path / "a").resolve()
+    with pytest.raises(DataError, match="is a file, not a folder"):
+        make_folder(tmp_path / "file" / "below")
+    assert make_folder(tmp_path / "x" / "y").is_dir()
+
+
+def test_an_npz_that_unpacks_to_too_much_is_refused_before(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "bomb.npz", a=np.zeros(100_000))
+    monkeypatch.setattr(files, "NPZ_BYTES", 10_000)
+    with pytest.raises(DataError, match="unpacks to"):
+        read_npz(tmp_path / "bomb.npz", "motion")

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from datasets.clips import load_manifest
+from datasets.errors import DataError
 from datasets.pose import project
-from datasets.synthetic import SKULL_CENTRE_MM, make_corpus
+from datasets.synthetic import SKULL_CENTRE_MM, SyntheticConfig, make_corpus, make_if_absent
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +57,26 @@ def test_the_mouth_is_drawn_where_the_truth_says(corpus):
         lips = redness[t, int(y - 2) : int(y + 3), int(x - width / 4) : int(x + width / 4)].mean()
         chin = redness[t, int(y + width / 2) : int(y + width / 2 + 3), int(x - 5) : int(x + 5)].mean()
         assert lips > chin
+
+
+def test_drawings_go_only_into_an_absent_or_empty_folder(tmp_path, caplog):
+    small = SyntheticConfig(clips=1, speakers=1, duration_s=0.3, size=32)
+    mistyped = tmp_path / "raw"
+    mistyped.mkdir()
+    (mistyped / "video.mp4").touch()
+    with pytest.raises(DataError, match="is no prepared corpus"):
+        make_if_absent(mistyped, small)
+    assert [path.name for path in mistyped.iterdir()] == ["video.mp4"]
+    with pytest.raises(DataError, match="is no prepared corpus"):
+        make_if_absent(mistyped / "video.mp4", small)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / ".drawing").touch()  # as a killed run leaves it
+    (tmp_path / "begun" / "clips").mkdir()
+    for name in ("absent", "empty", "begun"):
+        make_if_absent(tmp_path / name, small)
+        assert sorted(path.name for path in (tmp_path / name).iterdir()) == ["clips", "manifest.csv", "pose_range.json"]
+        assert any(
+            record.levelname == "WARNING" and str(tmp_path / name) in record.message for record in caplog.records
+        )
+    make_if_absent(mistyped, None)

@@ -80,3 +80,12 @@ def test_missing_file_names_the_nearest_one(tmp_path):
     write(tmp_path, "root: a")
     with pytest.raises(ConfigError, match=r"did you mean config.yaml"):
         load(Config, tmp_path / "confg.yaml")
+
+
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan"])
+@pytest.mark.parametrize("key", ["optim.lr", "optim.betas"])
+def test_numbers_are_finite_in_every_configuration(tmp_path, key, value):
+    path = write(tmp_path, "root: a\n")
+    text = f"{key}=[0.5, {value}]" if key == "optim.betas" else f"{key}={value}"
+    with pytest.raises(ConfigError, match=f"{key} must be a finite number"):
+        load(Config, path, [text])

@@ -168,4 +168,69 @@ def test_a_wrong_list_names_its_line(tmp_path):
 
 
 def test_ids_are_safe_names():
-    assert safe_id("id1", "a b/c#é") == "id1_a-b-c--"
+    assert safe_id("id1", "a b/c#é") == "id1_a-b-c-é"
+    long = [safe_id("字" * 200 + end) for end in "ab"]
+    assert len(set(long)) == 2 and all(len(id.encode()) < 200 for id in long)
+
+
+NAMES = [
+    "张三",
+    "李四",
+    "Иван",
+    "Мария",
+    "محمد",
+    "राम",
+    "राज",
+    "Zoë",
+    "Zoé",
+    "日本-1",
+    "日本 1",
+    "A B",
+    "A-B",
+    "😀",
+    "😃",
+    "--",
+]
+
+
+def test_people_and_files_in_any_script_stay_apart(tmp_path):
+    tree(tmp_path, *(f"{name}/talk.mp4" for name in NAMES), *(f"same/{name}.mp4" for name in NAMES))
+    found = videos.sources(tmp_path)
+    assert {source.identity for source in found} == {*NAMES, "same"}
+    assert len({source.id for source in found}) == 2 * len(NAMES)
+    assert next(source.id for source in found if source.identity == "राम") == "राम_talk"
+    assert all("/" not in source.id and not source.id.startswith(".") for source in found)
+
+
+def test_accents_in_either_form_are_one_person(tmp_path):
+    tree(tmp_path, "Zoe\u0301/a.mp4", "Zo\u00e9/b.mp4")
+    assert {source.identity for source in videos.sources(tmp_path)} == {"Zo\u00e9"}
+
+
+@pytest.mark.parametrize("adapter", ["voxceleb", "videos"])
+def test_fomm_names_without_a_list_name_the_person_and_folders_the_split(tmp_path, adapter):
+    tree(
+        tmp_path,
+        "train/id10001#7gWzIy6yIIk#002213#002910.mp4",
+        "train/id10001#7gWzIy6yIIk#003000#003100.mp4",
+        "train/id10002#a#b#000001#000099.mp4",
+        "test/id10280#NXjT3732Ekg#001093#001192.mp4",
+        "val/id10300#x_#1#90.mp4",
+    )
+    found = voxceleb.sources(tmp_path, [], None) if adapter == "voxceleb" else videos.sources(tmp_path)
+    assert sorted((s.identity, s.split) for s in found) == [
+        ("id10001", "train"),
+        ("id10001", "train"),
+        ("id10002", "train"),
+        ("id10280", "test"),
+        ("id10300", "val"),
+    ]
+    assert len({s.id for s in found}) == 5
+    if adapter == "voxceleb":
+        assert all(s.stretches[0].framing == WholePicture() for s in found)
+
+
+def test_folders_of_splits_are_no_people(tmp_path):
+    tree(tmp_path, "train/ann/a.mp4", "train/bob.mp4", "test/eve/deep/c.mp4")
+    found = {(s.identity, s.split) for s in videos.sources(tmp_path)}
+    assert found == {("ann", "train"), ("bob", "train"), ("eve", "test")}

@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from datasets.errors import DataError
+from datasets.media.sound import write_wav
+from datasets.media.video_writer import VideoWriter
 from evaluation import EvaluationError
 from evaluation.videos import given
 
@@ -39,3 +42,30 @@ def test_folders_that_cannot_be_matched_are_sentences(tmp_path):
         given.match(tmp_path / "generated", tmp_path / "reference", "test")
     with pytest.raises(DataError, match="is not a folder"):
         given.match(tmp_path / "nowhere", tmp_path / "reference", "test")
+
+
+def film(path: Path, size: tuple[int, int] = (32, 32)) -> bytes:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_wav(path.with_suffix(".wav"), np.zeros(8000, np.int16))
+    with VideoWriter(path, sound=path.with_suffix(".wav")) as writer:
+        writer.write(np.random.default_rng(0).integers(0, 255, (12, *size, 3), np.uint8))
+    return path.read_bytes()
+
+
+def test_pairs_that_cannot_be_used_are_left_out_and_named(tmp_path):
+    whole = film(tmp_path / "generated" / "a.mp4")
+    film(tmp_path / "generated" / "wide.mp4", (32, 64))
+    for name in ("a", "cut", "text", "wide", "reference"):
+        film(tmp_path / "reference" / f"{name}.mp4")
+    (tmp_path / "generated" / "cut.mp4").write_bytes(whole[: len(whole) * 2 // 3])
+    (tmp_path / "generated" / "text.mp4").write_text("no video")
+    (tmp_path / "generated" / "reference.mp4").write_bytes(whole)
+    (tmp_path / "reference" / "reference.mp4").write_text("no video")
+    matches = given.usable(given.match(tmp_path / "generated", tmp_path / "reference", "test"))
+    assert [item.id for item in matches.items] == ["a"]
+    (note,) = matches.notes()
+    assert note.startswith("4 pairs cannot be used") and "wide.mp4 is 64x32" in note and "text.mp4" in note
+    for name in ("a.mp4", "a.wav"):
+        (tmp_path / "generated" / name).unlink()
+    with pytest.raises(EvaluationError, match="none of the 4 pairs can be used"):
+        given.usable(given.match(tmp_path / "generated", tmp_path / "reference", "test"))
