@@ -79,6 +79,7 @@ class KeypointPhaseConfig:
     position: float = 10.0
     jacobian: float = 10.0
     lips: float = 0.0  # ours: the mouth's motion as a whole; for a stage one that was trained with weights.lips
+    lip_size: float = 0.0  # ours: how far and how fast the mouth moves, whenever it does; beside `lips`
     # "decays to zero after a certain time": ours. At batch 4 this is some 5 and 10 hours of the paper's week.
     heatmap_hold_steps: int = 10_000
     heatmap_decay_steps: int = 10_000
@@ -97,6 +98,7 @@ class PixelPhaseConfig(ReconstructionWeights):
 
     position: float = 100.0
     lips: float = 0.0  # ours, as in the first phase
+    lip_size: float = 0.0
     equivariance_position: float = 10.0
     equivariance_jacobian: float = 10.0
     # Frames of each window that are rendered in a step. Eq. 7 sums over all T = 64, which at batch 4 would be 256
@@ -243,6 +245,9 @@ def position_losses(
     terms = {"position": config.position * losses.masked_l1(field.position_BTK2, wanted, valid)}
     if config.lips:
         terms["lips"] = config.lips * losses.lip_motion_loss(field.position_BTK2, wanted, valid)
+    if config.lip_size:
+        lips = losses.lip_motion(field.position_BTK2), losses.lip_motion(wanted)
+        terms["lip_size"] = config.lip_size * losses.motion_size_loss(*lips, valid)
     return terms
 
 

@@ -220,14 +220,14 @@ def pose_ssim_loss(
     return 1 - _ssim(mean_x, mean_y, variance_x, variance_y, covariance, c1, c2).mean()
 
 
-SMALLEST_MOTION = 0.003  # of normalised poses, below which a deviation is noise of the measurement
+SMALLEST_MOTION = 0.003  # of normalised poses and mouths, below which a deviation is noise of the measurement
 
 
 def motion_size_loss(pose_BTP: Tensor, wanted_BTP: Tensor, valid_BT: Tensor) -> Tensor:
     """How far deviation over time and speed of each axis are from the true ones, as |log of the ratio| (ours).
 
-    Where sound tells little of a motion, Eq. 3 is best for one that hardly moves: without covariance, variance only
-    costs.
+    For head poses, and for mouths as `lip_motion` has them. Where sound tells little of a motion, Eq. 3 is best for one
+    that hardly moves: without covariance, variance only costs.
     """
     (deviation, speed), (wanted_deviation, wanted_speed) = (_motion_size(p, valid_BT) for p in (pose_BTP, wanted_BTP))
     ratios = torch.stack([deviation.log() - wanted_deviation.log(), speed.log() - wanted_speed.log()])

@@ -21,10 +21,10 @@ def test_every_field_is_an_argument_with_a_text():
 
 
 def test_only_what_is_given_goes_before_the_file(tmp_path):
-    (tmp_path / "o.yaml").write_text("crf: 30\nstill: true\nexpression_scale: 2.0\n")
+    (tmp_path / "o.yaml").write_text("crf: 30\ncompile: true\nexpression_scale: 2.0\n")
     arguments = parsed("--crf", "20", "--head-motion-scale", "0.5", "--keypoint-mode", "relative", "--label")
     options = load(AnimationOptions, tmp_path / "o.yaml", given(arguments))
-    changes = {"crf": 20, "still": True, "expression_scale": 2.0, "head_motion_scale": 0.5, "label": True}
+    changes = {"crf": 20, "compile": True, "expression_scale": 2.0, "head_motion_scale": 0.5, "label": True}
     assert options == replace(AnimationOptions(), **changes, keypoint_mode="relative")
 
 
