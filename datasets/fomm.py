@@ -103,5 +103,7 @@ class FommData(Dataset):
         pictures_NCHW = np.ascontiguousarray(pictures_NHWC.transpose(0, 3, 1, 2))
         source_CHW, driving_CHW = torch.from_numpy(pictures_NCHW)
         boxes = torch.from_numpy(np.ascontiguousarray(boxes_N34, np.float32))
-        mouths, eyes = boxes[:, 0], boxes[:, 1:]
-        return FommBatch(source_CHW, driving_CHW, *mouths, *eyes, np.float32(turn), clip.index, n)
+        (source_4, driving_4), (source_24, driving_24) = boxes[:, 0], boxes[:, 1:]
+        return FommBatch(
+            source_CHW, driving_CHW, source_4, driving_4, source_24, driving_24, np.float32(turn), clip.index, n
+        )

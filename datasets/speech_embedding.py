@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from datasets.errors import DataError
+from datasets.media.sound import Samples
 
 PACKAGE = "pyopen_wakeword"
 EMBEDDING = 96
@@ -40,7 +41,7 @@ LARGEST = 32767.0  # of 16-bit sound, to which the loudest sample is scaled
 DEVIATION = 10.0  # of the network's outputs, roughly, by which they are divided
 
 
-def frame_embeddings(pcm: np.ndarray, peak: float, frames: int) -> np.ndarray:
+def frame_embeddings(pcm: Samples, peak: float, frames: int) -> np.ndarray:
     """Embedding of each video frame, float32 [T, E=96], of deviation 1 to 2; silence before and after the sound.
 
     Args:

@@ -19,6 +19,7 @@ from datasets.media.image import resized
 from datasets.media.sound import sound_of
 from datasets.media.video_reader import frames_of
 from datasets.pose import BOX_SIZE, FOCAL_LENGTH
+from evaluation.videos.words import Word, words_of
 from modules.keypoints import Keypoints
 
 MIN_FOUND = 0.7  # share of frames in which a face must be found, else nothing is said about it; as in datasets.prepare
@@ -83,6 +84,7 @@ class Truth:
     mouth_T4: np.ndarray  # mouth centre x, y, width, opening in pixels of a picture 256 wide; NaN where unknown
     clip: Clip | None = None  # the prepared clip that it is, if it is one
     keypoints: Keypoints | None = None  # N_D's of every frame, on the CPU, once it has looked
+    words: list[Word] | None = None  # what is said and when, if somebody has aligned it
 
     def __len__(self) -> int:
         return len(self.footage)
@@ -112,6 +114,7 @@ class PreparedItem:
     """A clip of a prepared corpus, not yet read."""
 
     clip: Clip
+    alignments: str = ""  # the folder of its words (`words_of`)
 
     @property
     def id(self) -> str:
@@ -123,7 +126,8 @@ class PreparedItem:
 
     @property
     def digest(self) -> str:
-        return self.clip.row.sha256
+        words = words_of(self.clip, self.alignments)
+        return self.clip.row.sha256 if words is None else f"{self.clip.row.sha256} {words}"
 
     def read(self, size: int | None, finder: LandmarkFinder | None) -> Truth:
         """Frames of `size` pixels (None: as prepared). Raises DataError."""
@@ -137,6 +141,7 @@ class PreparedItem:
             pose_TP=self.clip.pose(),
             mouth_T4=self.clip.mouth(),
             clip=self.clip,
+            words=words_of(self.clip, self.alignments),
         )
 
 

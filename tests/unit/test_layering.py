@@ -25,7 +25,7 @@ MAY_IMPORT_INSIDE_DATASETS = {
     "prepare": GROUND | {"prepare", "face", "media", "audio", "clips", "command"},
     "clips": GROUND | {"media", "audio"},
     "audio": GROUND | {"media", "speech_embedding"},
-    "speech_embedding": GROUND,
+    "speech_embedding": GROUND | {"media"},
     "provenance": GROUND | {"command"},
     "command": GROUND,
     "errors": set(),

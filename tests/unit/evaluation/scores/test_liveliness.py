@@ -206,7 +206,7 @@ def face(openness_T: np.ndarray) -> np.ndarray:
 def lids(blinks: list[tuple[int, int]], frames: int = 100) -> np.ndarray:
     openness_T = np.full(frames, 0.3)
     for begin, end in blinks:
-        openness_T[begin:end] = 0.2
+        openness_T[begin:end] = 0.1
     return openness_T
 
 
@@ -235,9 +235,9 @@ def test_what_is_no_blink(closed: list[tuple[int, int]], counted: int) -> None:
 
 def test_a_blink_needs_a_deep_fall_and_a_rise_and_a_face() -> None:
     half = np.full(100, 0.3)
-    half[50:55] = 0.245  # eyes that look down: 0.82
+    half[50:55] = 0.21  # eyes that look down: 0.7
     assert live.blinks(half) == []
-    half[50:55] = [0.2, 0.245, 0.2, 0.245, 0.2]  # one blink that trembles
+    half[50:55] = [0.1, 0.21, 0.1, 0.21, 0.1]  # one blink that trembles
     assert live.blinks(half) == [(50, 55)]
     half[52] = np.nan
     assert live.blinks(half) == []

@@ -1,12 +1,14 @@
 """Lips that must close at p, b and m."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from datasets.errors import DataError
-from evaluation.closed_lips import Word, closure, read_alignment, shut_moments
+from evaluation.scores.closed_lips import closure, shut_moments
+from evaluation.videos.words import Word, read_alignment, words_of
 
 WORDS = [
     Word(0.4, 0.6, "bin"),
@@ -67,3 +69,14 @@ def test_alignments_are_read_and_others_refused(tmp_path: Path) -> None:
     path.write_text("no alignment\n")
     with pytest.raises(DataError, match="is no alignment"):
         read_alignment(path)
+
+
+def test_words_of_a_clip_count_from_its_first_frame(tmp_path: Path) -> None:
+    folder = tmp_path / "s7"
+    folder.mkdir()
+    (folder / "bbae6n.align").write_text("0 23750 sil\n23750 29500 bin\n")
+    row = SimpleNamespace(identity="s7", source="raw/s7/bbae6n.mpg", start_s=0.2)
+    (word,) = words_of(SimpleNamespace(row=row), str(tmp_path))
+    assert word == (pytest.approx(0.75), pytest.approx(0.98), "bin")
+    assert words_of(SimpleNamespace(row=row), "") is None
+    assert words_of(SimpleNamespace(row=SimpleNamespace(identity="s8", source="a.mpg")), str(tmp_path)) is None

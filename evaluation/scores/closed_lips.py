@@ -8,32 +8,22 @@ Letters: T video frame.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from datasets.errors import DataError
 from datasets.media.streams import FPS
+from evaluation.videos.words import Word
 
 # GRID's vocabulary has 51 words; of these the lips are shut at the beginning (p, b) or at the end (m). "Seven", "five"
 # and "f" bring the lip to the teeth, which is no closure.
 SHUT_AT_START = frozenset({"bin", "place", "blue", "by", "please", "b", "p"})
 SHUT_AT_END = frozenset({"m"})
-ALIGNMENT_RATE = 25_000  # of the .align files' times, a second
 # From a word's edge, in frames. Over 509 words of GRID the median opening is least from one frame before it to one
 # after it (at the start), from one before it to the edge itself (at the end).
 AT_START, AT_END = (-2, 2), (-2, 1)
 CLOSED = 0.05  # opening by width, below which lips touch: true in 98 % of GRID's p, b and m
 OPEN = 0.10  # and above which they are plainly apart
-
-
-class Word(NamedTuple):
-    """A spoken word and its time in the sound, seconds."""
-
-    start_s: float
-    end_s: float
-    text: str
 
 
 class Closure(NamedTuple):
@@ -43,19 +33,6 @@ class Closure(NamedTuple):
     open: float  # of the frames in which the true mouth is plainly open, those in which the generated lips do not touch
     moments: int
     frames: int
-
-
-def read_alignment(path: Path) -> list[Word]:
-    """Words of a GRID .align file, silences left out. Raises DataError."""
-    words = []
-    try:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            start, end, text = line.split()
-            if text not in ("sil", "sp"):
-                words.append(Word(int(start) / ALIGNMENT_RATE, int(end) / ALIGNMENT_RATE, text))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is no alignment (lines of start, end and word): {error}") from error
-    return words
 
 
 def shut_moments(words: Sequence[Word], frames: int) -> list[slice]:
