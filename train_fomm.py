@@ -128,6 +128,9 @@ class Config:
     weights: WeightConfig = WeightConfig()
     # Ours: False trains N_I alone under the N_D of initial_weights, so that an N_M of that N_D stays right.
     train_detector: bool = True
+    # Ours: in this share of the pairs N_I draws lips and lids as far apart as they are in the driving frame, not as N_D
+    # finds them; for keypoints tied to both. N_D sees shut eyes as half open, so N_I would never shut them.
+    true_openings: float = 0.0
     optim: OptimFomm = OptimFomm()
     validation: ValidationConfig = ValidationConfig()
     initial_weights: str = ""  # start from a weights file, a run folder or a released checkpoint
@@ -150,6 +153,8 @@ class Config:
             raise ValueError(f"weights.lids and lid_shape want more than {tied} keypoints, the lips' included")
         if self.weights.kept and not (self.initial_weights and self.train_detector):
             raise ValueError("weights.kept needs train_detector and initial_weights, whose keypoints are kept")
+        if self.true_openings and self.keypoint_detector.num_keypoints <= tied:
+            raise ValueError(f"true_openings wants more than {tied} keypoints, those of lips and lids included")
 
 
 class Reconstruction(NamedTuple):
@@ -172,8 +177,10 @@ class GeneratorLosses(nn.Module):
         vgg: VggFeatures | None,
         train_detector: bool = True,
         teacher: KeypointDetector | None = None,
+        true_openings: float = 0.0,
     ) -> None:
         super().__init__()
+        self.true_openings = true_openings
         self.detector, self.generator, self.weights = detector, generator, weights
         self.train_detector = train_detector
         self.detector.requires_grad_(train_detector)
@@ -199,7 +206,8 @@ class GeneratorLosses(nn.Module):
         source = self.detector(source_BCHW).keypoints
         driving = self.detector(driving_BCHW).keypoints
         if weights.draws:
-            rendering: Rendering = self.generator(source_BCHW, driving, source)
+            driven_by = self._truly_open(driving, batch) if self.true_openings else driving
+            rendering: Rendering = self.generator(source_BCHW, driven_by, source)
             image_BCHW = rendering.image_BCHW
             terms |= self._picture_losses(rendering, batch)
         if weights.reads:
@@ -219,6 +227,17 @@ class GeneratorLosses(nn.Module):
                 )
         drawn = None if image_BCHW is None else image_BCHW.detach()
         return Reconstruction(terms, drawn, driving.position_BK2.detach())
+
+    def _truly_open(self, driving: Keypoints, batch: FommBatch) -> Keypoints:
+        """Lips and lids as far apart as they are, in a share of the batch that the items' numbers decide."""
+        mouth_B4, eyes_B24, weights = batch.driving_mouth_4, batch.driving_eyes_24, self.weights
+        lips_B42 = losses.lip_points(mouth_B4, batch.turn, weights.lip_gain)
+        lids_B42 = losses.lid_points(eyes_B24, batch.turn, weights.lid_gain)
+        chance = torch.Generator().manual_seed(int(batch.index[0]))
+        drawn_B = (torch.rand(len(mouth_B4), generator=chance) < self.true_openings).to(mouth_B4)
+        chosen_B = drawn_B * _known(mouth_B4) * _known(eyes_B24[:, 0]) * _known(eyes_B24[:, 1])
+        position = losses.with_openings(driving.position_BK2, lips_B42, lids_B42, chosen_B)
+        return Keypoints(position, driving.jacobian_BK22)
 
     def _picture_losses(self, rendering: Rendering, batch: FommBatch) -> dict[str, Tensor]:
         weights = self.weights
@@ -490,7 +509,9 @@ def main(config: Config) -> None:
         if config.weights.perceptual:
             vgg = run.freeze(VggFeatures(config.vgg))
             fill_vgg(vgg, config.vgg.network, config.vgg.weights)
-        module = GeneratorLosses(detector, generator, config.weights, pyramid, vgg, config.train_detector, teacher)
+        module = GeneratorLosses(
+            detector, generator, config.weights, pyramid, vgg, config.train_detector, teacher, config.true_openings
+        )
         generator_losses = run.place(module)
         generator_optim = run.optimizer(generator_losses, config.optim)
         discriminator = None

@@ -141,6 +141,25 @@ def lid_motion(position_42: Tensor) -> Tensor:
     return (apart.square().sum(-1) + 1e-12).sqrt() / LIP_UNIT
 
 
+def with_openings(position_BK2: Tensor, lips_B42: Tensor, lids_B42: Tensor, chosen_B: Tensor) -> Tensor:
+    """Keypoints whose lips and lids are as far apart as given ones, about the middles that they have (ours).
+
+    Corners of the mouth, and what all other keypoints say, stay.
+
+    Args:
+        position_BK2: the last keypoints are tied to lids (4) and lips (4).
+        lips_B42, lids_B42: of `lip_points` and `lid_points`.
+        chosen_B: 1 where it is done, 0 where nothing changes.
+    """
+    first = position_BK2.shape[1] - LIPS - LIDS
+    both = [*range(first, first + LIDS), first + LIDS + 2, first + LIDS + 3]  # upper and lower, three times
+    pairs_B322 = position_BK2[:, both].unflatten(1, (3, 2))
+    wanted_B322 = torch.cat([lids_B42, lips_B42[:, 2:]], dim=1).unflatten(1, (3, 2))
+    moved_B322 = pairs_B322.mean(2, keepdim=True) + wanted_B322 - wanted_B322.mean(2, keepdim=True)
+    moved_B322 = torch.where(chosen_B[:, None, None, None] > 0, moved_B322, pairs_B322)
+    return position_BK2.index_copy(1, torch.tensor(both, device=position_BK2.device), moved_B322.flatten(1, 2))
+
+
 LIP_UNIT = 0.05  # in [-1, 1]; about three deviations of the opening in speech, where a face fills the picture
 
 

@@ -116,7 +116,7 @@ class Case:
         self.discriminator_losses = DiscriminatorLosses(self.discriminator, weights)
         for module in (self.generator_losses, self.discriminator_losses):
             module.train(mode == "train").to(dtype)
-        for module in self.generator_losses.frozen:
+        for module in filter(None, self.generator_losses.frozen):
             module.to(dtype)
         self.adversarial, self.dtype = adversarial, dtype
 

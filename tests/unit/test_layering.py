@@ -26,6 +26,7 @@ MAY_IMPORT_INSIDE_DATASETS = {
     "clips": GROUND | {"media", "audio"},
     "audio": GROUND | {"media", "speech_embedding"},
     "speech_embedding": GROUND | {"media"},
+    "features": GROUND | {"audio", "clips", "command"},
     "provenance": GROUND | {"command"},
     "command": GROUND,
     "errors": set(),

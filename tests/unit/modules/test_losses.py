@@ -325,3 +325,15 @@ def test_liveliness_measures() -> None:
     assert measures.deviation(pose, valid).item() == pytest.approx(pose.std(1, correction=0).mean().item(), rel=1e-4)
     assert measures.speed(pose.mean(1, keepdim=True).expand_as(pose), valid) == 0
     assert measures.speed(2 * pose, valid).item() == pytest.approx(2 * measures.speed(pose, valid).item(), rel=1e-4)
+
+
+def test_lips_and_lids_are_put_as_far_apart_as_given_about_their_own_middles() -> None:
+    torch.manual_seed(0)
+    found, lips, lids = torch.rand(2, 10, 2), torch.rand(2, 4, 2), torch.rand(2, 4, 2)
+    moved = losses.with_openings(found, lips, lids, torch.tensor([1.0, 0.0]))
+    assert torch.equal(moved[1], found[1])
+    assert torch.equal(moved[0, [0, 1, 6, 7]], found[0, [0, 1, 6, 7]])  # free ones and the mouth's corners
+    for upper, given in ((2, lids[0, :2]), (4, lids[0, 2:]), (8, lips[0, 2:])):
+        pair = moved[0, upper : upper + 2]
+        assert torch.allclose(pair[1] - pair[0], given[1] - given[0], atol=1e-6)
+        assert torch.allclose(pair.mean(0), found[0, upper : upper + 2].mean(0), atol=1e-6)
