@@ -15,7 +15,7 @@ from datasets.augment import ColorJitter, jitter_voice
 from datasets.clips import load_audio_features, load_manifest, mouth_boxes
 from datasets.media.image import to_float
 from datasets.pose import render_boxes
-from datasets.sampling import choices, clamped, grouped, padded, shuffled
+from datasets.sampling import at_most, choices, clamped, grouped, padded, shuffled
 from datasets.targets import TargetStore
 
 
@@ -28,6 +28,7 @@ class MotionFieldDataConfig:
     random_start: bool = True  # window and reference anywhere in the clip; else (validation) both at its first frame
     identity_sampling: bool = False  # an item is a speaker and then one of its clips; else a clip
     repeats: int = 1  # how often each item comes in an epoch
+    most_clips: int = 0  # of one speaker, spread evenly over the manifest (0: all): targets of many alike take long
     # Jitter the reference picture's colours and the voice's pitch and level (ours; off in the paper's settings, meant
     # for few speakers).
     augment: bool = False
@@ -35,6 +36,8 @@ class MotionFieldDataConfig:
     def __post_init__(self) -> None:
         if self.repeats < 1:
             raise ValueError(f"repeats is {self.repeats}, wanted at least 1")
+        if self.most_clips < 0:
+            raise ValueError(f"most_clips is {self.most_clips}, wanted 0 (all) or more")
 
 
 class MotionFieldBatch(NamedTuple):
@@ -83,7 +86,7 @@ class MotionFieldData(Dataset):
         assert window >= 1, window
         self.config, self.seed, self.size = config, seed, size
         self.window, self.audio_padding, self.pictures = window, audio_padding, pictures
-        self.clips = load_manifest(config.root, config.split)
+        self.clips = at_most(load_manifest(config.root, config.split), config.most_clips)
         self.groups = grouped(self.clips, config.identity_sampling)
         self.audio_features = load_audio_features(config.root)
         self.jitter = ColorJitter()

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from datasets.fomm import FommData, FommDataConfig
 from datasets.headpose import HeadPoseData, HeadPoseDataConfig
 from datasets.motionfield import MotionFieldData, MotionFieldDataConfig
 from datasets.pose import render_boxes
-from datasets.sampling import choices, shuffled
+from datasets.sampling import at_most, choices, shuffled
 from datasets.synthetic import make_corpus
 from modules.losses import lip_points
 
@@ -326,3 +327,10 @@ def test_training_needs_none_of_the_preparing_libraries():
     code = f"{block}; import datasets.fomm, datasets.headpose, datasets.motionfield"
     done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_at_most_so_many_clips_of_a_speaker_are_kept_spread_evenly() -> None:
+    nine = [SimpleNamespace(row=SimpleNamespace(id=f"{who}{n}", identity=who)) for n in range(5) for who in "ab"][:9]
+    ids = [clip.row.id for clip in at_most(nine, 2)]
+    assert ids == ["a0", "b0", "a2", "b2"]
+    assert at_most(nine, 0) == nine and at_most(nine, 9) == nine
