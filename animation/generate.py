@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from animation.blinks import LIDS, Blinker, blinking
 from animation.full_size import FullSize, Geometry
 from animation.head_poses import given_head_poses, predict_head_poses, read_head_pose
 from animation.models import Models
@@ -19,6 +20,7 @@ from animation.options import AnimationOptions, OptionError
 from animation.progress import Clock
 from animation.render import Renderer
 from datasets import audio
+from datasets.audio import LOG_ENERGY
 from datasets.errors import DataError
 from datasets.face.upright import Frame, choose_frame, cut
 from datasets.files import make_folder, output_file
@@ -88,7 +90,7 @@ class Animator:
         self.motion_generator = None
         if models.motion_field_generator is not None:
             self.motion_generator = fuse_for_inference(models.motion_field_generator)
-        torch.manual_seed(options.seed)
+        self.blink_rate = options.blink_rate(lids=models.detector_config.lid_keypoints == LIDS)
 
     def animate(self, job: Job, progress: Callable[[int, int], None] = lambda done, total: None) -> Summary:
         """Make one video; `progress(done, total)` is called after each batch of frames.
@@ -165,7 +167,7 @@ class Animator:
             raise OptionError("--audio is needed: only --motion does without sound")
         with clock("sound"), open_pcm(job.audio) as pcm:
             silent = audio.is_silent(pcm)
-            features_TAF = audio.features(pcm)
+            features_TAF = audio.features(pcm, self.models.audio_features)
             summary.notices += pcm.notes
         if silent:
             summary.notices.append(f"{job.audio} is silent: mouth and head stay at rest")
@@ -206,6 +208,9 @@ class Animator:
             )
             if self.options.expression_scale != 1.0:
                 chunks = expressive(chunks, self.options.expression_scale)
+        if self.blink_rate:
+            energy_T = features_TAF[..., LOG_ENERGY].mean(axis=1)
+            chunks = blinking(chunks, Blinker(self.blink_rate, self.options.seed).closures(energy_T))
         return Plan(FPS, len(features_TAF), chunks, poses.frames_TP)
 
     def renderer(
