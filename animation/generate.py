@@ -236,9 +236,9 @@ def judge_outputs(job: Job, protected: tuple[Path, ...] = ()) -> None:
         DataError: a file or folder that cannot be written, or is needed for something else.
         OptionError: a file that would be something else than its name says.
     """
-    check_ending(job.output)
     taken = (*job.inputs, *protected)
     output_file(job.output, taken)
+    check_ending(job.output)
     if job.save_motion is not None:
         output_file(job.save_motion, (*taken, job.output))
     if job.frames_dir is not None and job.frames_dir.exists() and not job.frames_dir.is_dir():

@@ -5,7 +5,6 @@ and the others are made.
 """
 
 import contextlib
-import csv
 import difflib
 import json
 import tempfile
@@ -19,7 +18,7 @@ from animation.generate import Job
 from animation.options import AnimationOptions, override
 from datasets import provenance
 from datasets.errors import DataError
-from datasets.files import make_folder, output_file
+from datasets.files import make_folder, output_file, read_table
 from datasets.media.streams import open_media
 from engine.config import ConfigError, load
 
@@ -69,23 +68,14 @@ def read_pairs(
         DataError: no such list, a column or value that cannot be, a file that two rows write, or that
             one writes and one reads.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = [name.strip() for name in reader.fieldnames or ()]
-            _check_columns(path, columns)
-            reader.fieldnames = columns
-            numbered = [(reader.line_num, row) for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is not a CSV file in UTF-8: {error}") from error
+    columns, numbered = read_table(path, "list")
+    _check_columns(path, columns)
     if not numbered:
         raise DataError(f"{path} has no row below its header")
     rows = []
     for line, row in numbered:
         where = f"{path}, line {line}"
-        if None in row:
-            raise DataError(f"{where}: more values than columns; a name with a comma needs quotes")
-        cells = {name: value.strip() for name, value in row.items() if value is not None and value.strip()}
+        cells = {name: value.strip() for name, value in row.items() if value.strip()}
         if not {"image", "output"} <= cells.keys() or not {"audio", "motion"} & cells.keys():
             raise DataError(f"{where}: image, audio and output must all be given")
         own = [override(name, value) for name, value in cells.items() if name in OPTIONS]
@@ -207,8 +197,6 @@ def _check_columns(path: Path, columns: list[str]) -> None:
         raise DataError(f"{path} lacks the column {missing[0]}; its first line must name image,audio,output")
     known = (*FILES, *OPTIONS)
     for name in columns:
-        if columns.count(name) > 1:
-            raise DataError(f"{path} has the column {name!r} twice")
         if name in FOR_ALL_ROWS:
             raise DataError(f"{path}: {name} counts for the whole list; give it on the command line, not as a column")
         if name not in known:

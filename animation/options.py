@@ -77,7 +77,7 @@ class AnimationOptions:
         if (number and not 0 < self.blink <= MOST_BLINKS) or (isinstance(self.blink, str) and self.blink not in WORDS):
             raise ValueError(f"blink must be auto, off or 1 to {MOST_BLINKS} blinks a minute, found {self.blink}")
         for each in fields(self):
-            least, most = each.metadata.get("least"), each.metadata.get("most")
+            least, most = each.metadata.get("least"), each.metadata.get("most")  # a subclass's own field has none
             value = getattr(self, each.name)
             if least is not None and not least <= value <= most:  # false for NaN, too
                 raise ValueError(f"{each.name} must be from {least} to {most}, found {value}")

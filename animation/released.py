@@ -7,6 +7,8 @@ needs exactly these values.
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from datasets.pose import RELEASED_RANGE
 from engine.checkpoint import CheckpointError, Weights, load_torch_file
 from engine.config import to_dict
@@ -56,6 +58,8 @@ def read_released(path: str | Path) -> Weights:
     for entry, (component, config) in entries.items():
         if not isinstance(data[entry], dict):
             raise CheckpointError(f"{path}: entry {entry!r} is a {type(data[entry]).__name__}, not a state dictionary")
+        if strange := [key for key, value in data[entry].items() if not isinstance(value, Tensor)]:
+            raise CheckpointError(f"{path}: entry {entry!r} holds {strange[0]!r}, which is no tensor")
         weights.states[component] = data[entry]
         weights.configs[component] = to_dict(config)
     if "head_motion_predictor" in weights.states:

@@ -1,9 +1,12 @@
 """Checkpoints -> networks: which networks there are, and how files and run folders are read into them."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from animation.released import read_released
 from datasets.audio import AudioFeatureConfig
@@ -27,6 +30,8 @@ TRAINED_BY = {
     "motion_field_generator": "train_motionfield.py",
 }
 LISTENERS = {"head_motion_predictor", "motion_field_generator"}  # networks that hear features of sound
+LARGEST_NUMBER = 8192  # in the configuration of a network: wider, deeper or larger there is none; ours
+SPARE_NUMBERS = 10**8  # of a network, 400 MB, that its file may lack: `load_strict` then says which; ours
 RUN_WEIGHTS = "weights.safetensors"
 DEMO_WEIGHTS = Path(__file__).resolve().parents[1] / "assets" / "demo.safetensors"  # docs/MODEL_CARD.md
 
@@ -78,10 +83,49 @@ def build_networks(weights: Weights, source: str) -> dict[str, nn.Module]:
             raise CheckpointError(f"{source} holds an unknown network {component!r}; known: {', '.join(NETWORKS)}")
         network_class, config_class = NETWORKS[component]
         config = component_config(weights, component, config_class)
-        network = network_class(config)
+        if (most := max(_whole_numbers(to_dict(config)), default=0)) > LARGEST_NUMBER:
+            raise CheckpointError(f"{source}, {component}: its configuration holds {most}, which cannot be")
+        with _no_larger_than(sum(tensor.numel() for tensor in state.values()), f"{source}, {component}"):
+            network = network_class(config)
         load_strict(network, state, f"{source}, {component}")
         networks[component] = network
     return networks
+
+
+@contextlib.contextmanager
+def _no_larger_than(numbers: int, source: str) -> Iterator[None]:
+    """Raises CheckpointError as soon as a network that is built in the block has far more parameters than that.
+
+    A damaged configuration can ask for any: it is stopped before their memory is touched.
+    """
+    left = 2 * numbers + SPARE_NUMBERS
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal left
+        left -= parameter.numel() if parameter is not None else 0
+        if left < 0:
+            raise CheckpointError(f"{source}: its configuration wants far more than the {numbers} numbers there")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    except (RuntimeError, ValueError, TypeError, ArithmeticError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{source}: no network can be made from its configuration ({reason})") from error
+    finally:
+        hook.remove()
+
+
+def _whole_numbers(value: Any) -> Iterator[int]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for inner in value:
+            yield from _whole_numbers(inner)
+    elif isinstance(value, int):
+        yield value
 
 
 def component_config(weights: Weights, component: str, config_class: type) -> Any:

@@ -22,9 +22,10 @@ H W picture.
 import csv
 import io
 import json
+import math
 import wave
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -35,7 +36,7 @@ import numpy as np
 
 from datasets.audio import PAPER, VOICED, AudioFeatureConfig
 from datasets.errors import DataError
-from datasets.files import file_digest, folder_written_beside, write_atomically
+from datasets.files import file_digest, folder_written_beside, read_array, read_json, read_table, write_atomically
 from datasets.media.image import resized
 from datasets.media.streams import FPS, SAMPLE_RATE
 from datasets.pose import RELEASED_RANGE, PoseRange
@@ -47,6 +48,7 @@ MANIFEST, REJECTED, POSE_RANGE, SETTINGS = "manifest.csv", "rejected.csv", "pose
 CHECKED = ("frames.zip", "audio.wav", "features.npy", "pose.npy")  # files whose digest the manifest holds ...
 DIGEST = 16  # ... this many hexadecimal digits of it
 DATA_DESCRIPTOR = 0x08  # flag of a zip entry that is followed by more than the next one's header
+MOST_FRAMES, MOST_PIXELS = 1_000_000, 8192  # of a clip, half a day, and of a side: more is damage; ours
 FEATURE_TAIL_SAMPLES = 400 - 160 - 159  # sound past the last frame that still completes its fourth 25 ms window
 
 
@@ -67,6 +69,24 @@ class ClipRow:
     pose_success: float  # share of frames whose pose was measured; the others are interpolated
     voiced: float  # share of audio windows with pitch
     sha256: str  # first DIGEST hex digits of the SHA-256 of each file in CHECKED, in this order
+
+    @staticmethod
+    def of(values: Mapping[str, Any]) -> "ClipRow":
+        """The row that these values make, which may be text. Raises ValueError where they cannot be a clip's."""
+        if values.keys() != (wanted := {field.name for field in fields(ClipRow)}):
+            raise ValueError(f"columns {sorted(values)}, wanted {sorted(wanted)}")
+        try:
+            row = ClipRow(**{field.name: field.type(values[field.name]) for field in fields(ClipRow)})  # type: ignore
+        except (TypeError, OverflowError) as error:
+            raise ValueError(str(error)) from error
+        if row.id in ("", ".", "..") or set(row.id) & set("/\\\0\n\r"):
+            raise ValueError(f"{row.id!r} is no name of a clip")  # a path could lead out of the corpus
+        if row.split not in SPLITS or not 0 < row.frames <= MOST_FRAMES or not 0 < row.size <= MOST_PIXELS:
+            raise ValueError(f"{row.id} has split {row.split!r}, {row.frames} frames of {row.size} pixels")
+        numbers = (row.start_s, row.offset_s, row.pose_success, row.voiced)
+        if not all(map(math.isfinite, numbers)) or len(row.sha256.split()) != len(CHECKED):
+            raise ValueError(f"{row.id} has numbers that are not finite, or not {len(CHECKED)} check sums")
+        return row
 
 
 @dataclass(frozen=True)
@@ -134,15 +154,18 @@ class Clip:
 
     def pcm(self) -> np.ndarray:
         """Sound, int16 mono 16 kHz; as long as the frames plus FEATURE_TAIL_SAMPLES."""
-        with wave.open(str(self.folder / "audio.wav")) as file:
-            return np.frombuffer(file.readframes(file.getnframes()), np.int16)
+        path = self.folder / "audio.wav"
+        try:
+            with wave.open(str(path)) as file:
+                return np.frombuffer(file.readframes(file.getnframes()), np.int16)
+        except (OSError, EOFError, ValueError, RuntimeError, wave.Error) as error:
+            raise DataError(f"{path}: cannot be read: {error}; prepare the clip again") from error
 
     def _array(self, name: str, shape: tuple[int | None, ...]) -> np.ndarray:
         path = self.folder / name
-        try:
-            array = np.load(path)
-        except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"{path}: cannot be read: {error}; prepare the clip again") from error
+        array = read_array(path, "numbers of a prepared clip")
+        if array.dtype != np.float32:
+            raise DataError(f"{path}: holds {array.dtype}, not float32; prepare the clip again")
         if array.ndim != len(shape) or any(n not in (None, m) for n, m in zip(shape, array.shape, strict=True)):
             raise DataError(f"{path}: shape {array.shape}, the manifest says {shape}; prepare the clip again")
         return array
@@ -203,8 +226,14 @@ def load_pose_range(root: str | Path) -> PoseRange:
     path = Path(root) / POSE_RANGE
     if not path.is_file():
         return RELEASED_RANGE
-    stored = json.loads(path.read_text())
-    return PoseRange(tuple(stored["minimum"]), tuple(stored["maximum"]))
+    stored = read_json(path, "pose range")
+    try:
+        low, high = (tuple(map(float, stored[side])) for side in ("minimum", "maximum"))
+        if len(low) != 6 or len(high) != 6 or not all(map(math.isfinite, (*low, *high))):
+            raise ValueError(f"minimum {low}, maximum {high}; wanted six numbers each")
+        return PoseRange(low, high)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"{path} holds no limits of head poses ({error}); prepare the corpus again") from error
 
 
 def load_audio_features(root: str | Path) -> AudioFeatureConfig:
@@ -214,7 +243,7 @@ def load_audio_features(root: str | Path) -> AudioFeatureConfig:
         DataError: an unknown setting, or features that are being recomputed or were left half-way.
     """
     path = Path(root) / SETTINGS
-    stored = json.loads(path.read_text()) if path.is_file() else {}
+    stored = read_json(path, "settings") if path.is_file() else {}
     if stored.get("recomputing"):
         raise DataError(f"{root}: its features are only partly recomputed; run python -m datasets.features again")
     setting = stored.get("audio", asdict(PAPER))
@@ -247,15 +276,16 @@ def measure_pose_range(clips: Iterable[Clip]) -> PoseRange:
 
 def read_rows(path: Path) -> list[ClipRow]:
     """Rows of a manifest. Raises DataError that names the line."""
-    kinds: dict[str, Any] = {field.name: field.type for field in fields(ClipRow)}
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames != list(kinds):
-            raise DataError(f"{path}: columns {reader.fieldnames}, wanted {list(kinds)}; prepare the corpus again")
+    columns, lines = read_table(path, "manifest")
+    if columns != (wanted := [field.name for field in fields(ClipRow)]):
+        raise DataError(f"{path}: columns {columns}, wanted {wanted}; prepare the corpus again")
+    rows = []
+    for number, line in lines:
         try:
-            return [ClipRow(**{name: kinds[name](value) for name, value in line.items()}) for line in reader]
-        except (TypeError, ValueError) as error:
-            raise DataError(f"{path}, line {reader.line_num}: {error}") from error
+            rows.append(ClipRow.of(line))
+        except ValueError as error:
+            raise DataError(f"{path}, line {number}: {error}") from error
+    return rows
 
 
 def write_rows(path: Path, rows: Iterable[ClipRow]) -> None:
@@ -275,9 +305,14 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[dict]) -> Non
 
 
 def existing_row(root: Path, clip_id: str) -> ClipRow | None:
-    """The row of a clip whose folder is already there, or None."""
+    """The row of a clip whose folder is already there, or None. Raises DataError if it is damaged."""
     path = root / "clips" / clip_id / "clip.json"
-    return ClipRow(**json.loads(path.read_text())) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return ClipRow.of(read_json(path, "clip"))
+    except ValueError as error:
+        raise DataError(f"{path} describes no clip ({error}); delete {path.parent} and prepare again") from error
 
 
 def write_clip(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
+import json
 import lzma
 import os
 import shutil
@@ -14,6 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +33,7 @@ def require_file(path: str | Path, what: str) -> Path:
     Raises:
         DataError: missing, a folder, a pipe or a device, empty or not readable.
     """
-    path = Path(path)
+    path = _nameable(path)
     if not path.exists():
         raise DataError(f"{path}: no such {what} file; check the name")
     if path.is_dir():
@@ -54,7 +57,7 @@ def output_file(path: str | Path, inputs: Iterable[str | Path | None] = ()) -> P
         DataError: it is a folder, a device or a pipe, one of `inputs`, below something that is no folder, or its links
             lead in a circle.
     """
-    named = Path(path).absolute()
+    named = _nameable(path).absolute()
     try:
         path = named.resolve()
         exists = path.exists()
@@ -73,6 +76,12 @@ def output_file(path: str | Path, inputs: Iterable[str | Path | None] = ()) -> P
                 f"{named} is also {other}, which this command needs for something else; name another output"
             )
     return path
+
+
+def _nameable(path: str | Path) -> Path:
+    if "\0" in str(path):
+        raise DataError(f"{str(path)!r} holds a zero byte, which no file name can; name another")
+    return Path(path)
 
 
 def make_folder(path: str | Path) -> Path:
@@ -171,7 +180,7 @@ def file_digest(path: str | Path) -> str:
 
 NPZ_BYTES = 2**30  # the largest .npz that is unpacked: a motion of about 10 hours
 # What zipfile and numpy raise inside damaged files; a header that lies about its sizes can ask for any memory.
-_DAMAGED = (
+DAMAGED = (
     OSError,
     ValueError,
     EOFError,
@@ -212,9 +221,56 @@ def read_npz(path: Path, what: str) -> dict[str, np.ndarray]:
                     arrays[name] = array.astype(np.float32)
     except DataError:
         raise
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise DataError(f"{path} is not a readable .npz file of numbers (damaged, or of another kind)") from error
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise DataError(f"{path}: array {name} holds values that are not finite numbers")
     return arrays
+
+
+def read_array(path: Path, what: str) -> np.ndarray:
+    """The array of an .npy file, without unpickling anything. Raises DataError."""
+    path = require_file(path, what)
+    try:  # mapped first: a header that promises more than there is asks for no memory
+        return np.array(np.load(path, mmap_mode="r", allow_pickle=False))
+    except DAMAGED as error:
+        raise DataError(f"{path} is not a readable .npy file of {what} (damaged, or of another kind)") from error
+
+
+def read_json(path: Path, what: str) -> dict[str, Any]:
+    """The object of a JSON file. Raises DataError."""
+    try:
+        data = json.loads(require_file(path, what).read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is no {what} file: not readable as JSON; it is damaged or of another kind") from error
+    if not isinstance(data, dict):
+        raise DataError(f"{path} is no {what} file: it holds a {type(data).__name__}, not named values")
+    return data
+
+
+def read_table(path: Path, what: str) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """A CSV file with a header -> (its columns, its lines: number of the line, and cells by column, "" where absent).
+
+    Names of columns are without spaces around them.
+
+    Raises:
+        DataError: no such file, not text, more cells than columns, or a column that is there twice.
+    """
+    path = require_file(path, what)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, restval="")
+            columns = [name.strip() for name in reader.fieldnames or ()]
+            reader.fieldnames = columns
+            rows = [(reader.line_num, row) for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} is not a CSV file in UTF-8: {error}") from error
+    if doubled := [name for name in columns if columns.count(name) > 1]:
+        raise DataError(f"{path} has the column {doubled[0]!r} twice")
+    for line, row in rows:
+        if any("\0" in cell for cells in row.values() for cell in cells):
+            raise DataError(f"{path}, line {line}: a zero byte, which text does not hold; the file is damaged")
+        if None in row:
+            raise DataError(f"{path}, line {line}: more values than columns; a value with a comma needs quotes")
+    return columns, rows

@@ -10,7 +10,6 @@ frames, so that a window does not unpack a whole clip. Decoded, a heatmap is off
 Letters: F frame of a clip, T frame of a window, N frame, K keypoint, H W heatmap or picture, C colour.
 """
 
-import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -23,7 +22,7 @@ from torch.utils.data import Dataset
 
 from datasets.clips import Clip
 from datasets.errors import DataError
-from datasets.files import written_beside
+from datasets.files import DAMAGED, written_beside
 
 BLOCK = 32  # frames
 NO_HEATMAPS = np.zeros((0, 0, 0, 0), np.uint8)
@@ -80,7 +79,7 @@ class TargetStore:
         try:
             with zipfile.ZipFile(self.path(clip_id)) as file:
                 return not heatmaps or "heatmap_0.npy" in file.namelist()
-        except (OSError, zipfile.BadZipFile):
+        except DAMAGED:
             return False
 
     def fill(
@@ -143,7 +142,7 @@ class TargetStore:
                     blocks = {block: file[f"heatmap_{block}"] for block in np.unique(rows // BLOCK)}
                     heatmap = np.stack([blocks[row // BLOCK][row % BLOCK] for row in rows])
                 return Targets(file["position"][rows], file["jacobian"][rows], heatmap)
-        except (OSError, KeyError, IndexError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        except (*DAMAGED, IndexError) as error:
             raise DataError(
                 f"{self.path(clip_id)}: cannot be read ({error}); delete it, it is computed again when training starts"
             ) from error

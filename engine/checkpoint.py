@@ -143,13 +143,23 @@ def load_weights(path: str | Path) -> Weights:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
                 raise CheckpointError(f"{path} is a safetensors file, but not one of this project ({FORMAT})")
-            weights.configs = json.loads(metadata["config"])
+            weights.configs = _configs(metadata.get("config", ""), path)
             for name in file.keys():  # noqa: SIM118 - safe_open is no mapping
                 component, _, key = name.partition(".")
                 weights.states.setdefault(component, {})[key] = file.get_tensor(name)
     except SafetensorError as error:
         raise CheckpointError(f"{path} is not a readable safetensors file (truncated?): {error}") from error
     return weights
+
+
+def _configs(text: str, path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        configs = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: its configuration is no JSON; the file is damaged") from error
+    if not isinstance(configs, dict) or not all(isinstance(config, dict) for config in configs.values()):
+        raise CheckpointError(f"{path}: its configuration names no networks; the file is damaged")
+    return configs
 
 
 def load_torch_file(path: str | Path) -> dict[str, Any]:

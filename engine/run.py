@@ -329,7 +329,7 @@ class Run:
 
     def _open_logs(self) -> None:
         path = self.folder / "metrics.jsonl"
-        kept = [line for line in _complete_lines(path) if json.loads(line)["step"] <= self.step]
+        kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= self.step]
         with atomic_path(path) as temporary:
             temporary.write_text("".join(kept))
         self._metrics = path.open("a", buffering=1)
@@ -579,7 +579,11 @@ class Run:
         return Weights(states, self._exported_configs)
 
 
-def _complete_lines(path: Path) -> list[str]:
-    if not path.exists():
-        return []
-    return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+def _whole_lines(path: Path) -> list[str]:
+    """Those lines of a log that can be read: a full disk or a crash may have cut one off."""
+    kept = []
+    for line in path.read_text(errors="replace").splitlines(keepends=True) if path.exists() else []:
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            if line.endswith("\n") and json.loads(line)["step"] >= 0:
+                kept.append(line)
+    return kept

@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pydantic
+
 from engine.checkpoint import CheckpointError, Weights, save_weights
 
 FORMAT = 1  # of the folders under checkpoints/
@@ -75,20 +77,28 @@ class RunFolder:
             raise CheckpointError(
                 f"{checkpoint} is not a complete checkpoint ({error}); delete it and start again"
             ) from error
-        if stored.get("format") != FORMAT or stored["stage"] != stage:
+        if not isinstance(stored, dict) or stored.get("format") != FORMAT:
+            raise CheckpointError(f"{checkpoint} is no checkpoint of this version; delete it and start again")
+        if stored.get("stage") != stage:
             raise CheckpointError(
                 f"{checkpoint} is of stage {stored.get('stage')!r}, this is {stage!r}: choose another run.dir"
             )
-        ignored = MAY_CHANGE | (REMOVED - _flat(config).keys()) | (ADDED - _flat(stored["config"]).keys())
-        different = differences(stored["config"], config, ignored)
-        different += differences(stored["inputs"], inputs, set())
+        try:
+            state = pydantic.TypeAdapter(State).validate_python({k: v for k, v in stored.items() if k != "format"})
+        except pydantic.ValidationError as error:
+            fault = error.errors(include_url=False)[0]
+            raise CheckpointError(
+                f"{checkpoint / 'run.json'} is damaged ({fault['loc'][0]}: {fault['msg']}); delete the checkpoint"
+            ) from error
+        ignored = MAY_CHANGE | (REMOVED - _flat(config).keys()) | (ADDED - _flat(state.config).keys())
+        different = differences(state.config, config, ignored)
+        different += differences(state.inputs, inputs, set())
         if different:
             raise CheckpointError(
                 f"{checkpoint} was made with another configuration ({'; '.join(different)}):"
                 " use that one again, or choose another run.dir"
             )
-        best = Best(*stored["best"]) if stored["best"] else None
-        return State(stage, stored["step"], best, stored["inputs"], stored["config"])
+        return state
 
     def partial(self, step: int) -> Path:
         """Where the files of this step's checkpoint are put before `complete`."""

@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from animation.options import AnimationOptions
-from datasets.files import make_folder, written_beside
+from datasets.files import make_folder, read_array, read_npz, written_beside
 from datasets.media.video_writer import VideoWriter
 from evaluation import EvaluationError
 from evaluation.videos.candidate import Candidate
@@ -46,11 +47,12 @@ class Store:
         """
         path = self._path("clips", row, clip, "json")
         try:
-            result = ClipResult(**json.loads(path.read_text(encoding="utf-8")))
+            result = TypeAdapter(ClipResult).validate_json(path.read_bytes(), strict=True)
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError) as error:
-            raise EvaluationError(f"{path} is no result of a clip ({error}); delete it and start again") from error
+        except ValidationError as error:
+            reason = error.errors(include_url=False)[0]["msg"]
+            raise EvaluationError(f"{path} is no result of a clip ({reason}); delete it and start again") from error
         different = [name for name in made_with | result.made_with if made_with.get(name) != result.made_with.get(name)]
         if different:
             name = different[0]
@@ -87,14 +89,18 @@ class Store:
 
     def inception(self, row: str, clips: list[str]) -> list[np.ndarray]:
         """Features of some clips, [T - 1, 2048] each."""
-        return [np.load(self._path("inception", row, clip, "npy")) for clip in clips]
+        arrays = [read_array(self._path("inception", row, clip, "npy"), "Inception features") for clip in clips]
+        for clip, array in zip(clips, arrays, strict=True):
+            if array.dtype != np.float32 or array.ndim != 2:
+                path = self._path("inception", row, clip, "npy")
+                raise EvaluationError(f"{path} holds no Inception features; delete this --output and start again")
+        return arrays
 
     def head_poses(self, row: str, clips: list[str]) -> list[np.ndarray] | None:
         """Head poses of some clips, [T, 6] each, rad and mm; None if one is not known."""
         poses = []
         for clip in clips:
-            with np.load(self._path("motion", row, clip, "npz")) as file:
-                poses.append(file.get("head_pose"))
+            poses.append(read_npz(self._path("motion", row, clip, "npz"), "motion").get("head_pose"))
         return None if any(pose is None for pose in poses) else poses
 
     def _path(self, kind: str, row: str, clip: str, suffix: str) -> Path:

@@ -3,7 +3,6 @@
 Letters: N row of the CSV, T video frame (25 fps), P pose value (rx, ry, rz in rad, tx, ty, tz in mm).
 """
 
-import csv
 import shutil
 import subprocess
 import tempfile
@@ -14,10 +13,12 @@ import cv2
 import numpy as np
 
 from datasets.errors import DataError
+from datasets.files import read_table
 from datasets.pose import BOX_SIZE, FOCAL_LENGTH
 
 COLUMNS = ("pose_Rx", "pose_Ry", "pose_Rz", "pose_Tx", "pose_Ty", "pose_Tz")
 MIN_CONFIDENCE = 0.7
+LONGEST_S = 86_400.0  # a day: no video is longer; ours
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,11 @@ def read_csv(path: Path) -> OpenFaceTrack:
         value_NV = np.array([[float(row[name]) for name in wanted] for row in rows])
     except (TypeError, ValueError) as error:
         raise DataError(f"{path}: not a number: {error}; was OpenFace interrupted?") from error
+    if not np.isfinite(value_NV).all():
+        raise DataError(f"{path} holds values that are not finite numbers; was OpenFace interrupted?")
     time_s, confidence, success = value_NV[:, 1], value_NV[:, 2], value_NV[:, 3]
+    if time_s.min() < 0 or time_s.max() > LONGEST_S:
+        raise DataError(f"{path}: timestamps should be seconds from 0 to {LONGEST_S:.0f}")
     if len(time_s) > 1 and not (np.diff(time_s) > 0).all():  # a folder of pictures has no clock
         raise DataError(f"{path}: timestamps do not increase; run OpenFace on the video file, not on pictures")
     return OpenFaceTrack(_unrounded(time_s), value_NV[:, 4:], (success == 1) & (confidence >= MIN_CONFIDENCE))
@@ -64,11 +69,10 @@ def read_csv(path: Path) -> OpenFaceTrack:
 
 def _rows(path: Path) -> list[dict[str, str]]:
     """Lines of a CSV by column name, without the spaces that some versions write after the commas."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = [{str(key).strip(): value for key, value in row.items()} for row in csv.DictReader(file)]
+    _, rows = read_table(path, "head pose")
     if not rows:
         raise DataError(f"{path}: no rows; was OpenFace interrupted?")
-    return rows
+    return [row for _, row in rows]
 
 
 def _unrounded(time_s: np.ndarray) -> np.ndarray:

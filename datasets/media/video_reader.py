@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from datasets.errors import DataError
+from datasets.media import wide_colour
 from datasets.media.streams import FPS, decoded_frames, open_media, require_whole
 
 Frame = TypeVar("Frame")
@@ -23,11 +24,13 @@ Frame = TypeVar("Frame")
 # level of 255 off.
 CONVERSION = 0x4 | 0x2000 | 0x40000
 SEEK_FROM_S, SEEK_BACK_S = 10.0, 5.0  # a stretch that starts late is found by seeking, this much before it
+MOST_STRETCH = 4.0  # of a pixel's width by its height, or the other way round: the widest in use is about 2; ours
 GAP_S = 0.5  # a picture further than this from the time it stands for is a hole in the file
 
 
 class VideoReader:
-    """Frames of a video in order of time, upright (rotation marks of phones are applied).
+    """Frames of a video in order of time, as a player shows them: upright (rotation marks of phones are applied), with
+    square pixels (DVDs and DV have others), and in the colours of 8-bit video (`wide_colour`).
 
     Use as a context manager and iterate once: (time in s from the start of the file, uint8 [H, W, 3] RGB).
 
@@ -44,6 +47,13 @@ class VideoReader:
 
         self._reformatter = VideoReformatter()  # one for all frames: making one costs more than using it
         self._container, self._stream = self._stack.enter_context(open_media(self.path, "video", "video"))
+        self.stretch = float(self._stream.sample_aspect_ratio or 1) or 1.0  # width of the file's pixels by their height
+        if not 1 / MOST_STRETCH <= self.stretch <= MOST_STRETCH:
+            self._stack.close()
+            raise DataError(
+                f"{self.path} says that its pixels are {self.stretch:.3g} times as wide as high, which cannot be; "
+                "convert it to a video of square pixels"
+            )
         return self
 
     def __exit__(self, *exception: Any) -> None:
@@ -64,8 +74,17 @@ class VideoReader:
             yield time_s, self.to_rgb(frame)
 
     def to_rgb(self, frame: Any) -> np.ndarray:
-        """PyAV frame -> uint8 [H, W, 3] RGB, upright."""
-        rgb_HW3 = self._reformatter.reformat(frame, format="rgb24", interpolation=CONVERSION).to_ndarray()
+        """PyAV frame -> uint8 [H, W, 3] RGB, upright, with square pixels: the shorter side of a pixel is stretched."""
+        width, height = frame.width, frame.height
+        size = (round(width * max(1.0, self.stretch)), round(height * max(1.0, 1 / self.stretch)))
+        wide = wide_colour.is_wide(frame)
+        if wide and frame.colorspace in (wide_colour.ICTCP, wide_colour.IPT):
+            raise DataError(f"{self.path} has Dolby Vision's own colours, which cannot be converted; export it as SDR")
+        rgb_HW3 = self._reformatter.reformat(
+            frame, *size, format="rgb48le" if wide else "rgb24", interpolation=CONVERSION
+        ).to_ndarray()
+        if wide:
+            rgb_HW3 = wide_colour.to_common(rgb_HW3, frame.color_trc, frame.color_primaries)
         quarter_turns = round(frame.rotation / 90) % 4
         return np.ascontiguousarray(np.rot90(rgb_HW3, quarter_turns)) if quarter_turns else rgb_HW3
 

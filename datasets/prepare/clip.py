@@ -23,7 +23,7 @@ from datasets.face.rigid_pose import fill_gaps, pose_of, smooth, to_other_camera
 from datasets.media.image import resized
 from datasets.media.sound import sound_of
 from datasets.media.streams import FPS, SAMPLE_RATE
-from datasets.media.video_reader import frames_of
+from datasets.media.video_reader import VideoReader, frames_of
 from datasets.pose import BOX_SIZE
 from datasets.prepare.framing import (
     Square,
@@ -74,10 +74,13 @@ class Outcome:
 
     @staticmethod
     def from_json(line: str) -> "Outcome":
-        data = json.loads(line)
-        return Outcome(
-            data["source"], [ClipRow(**row) for row in data["rows"]], [tuple(item) for item in data["rejected"]]
-        )
+        """Raises ValueError for a line that is damaged."""
+        try:
+            data = json.loads(line)
+            rejected = [(str(id), str(reason)) for id, reason in data["rejected"]]
+            return Outcome(str(data["source"]), [ClipRow.of(row) for row in data["rows"]], rejected)
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"no line of a journal: {error!r}") from error
 
 
 def prepare_source(source: Source, root: Path, output: Path, options: Options) -> Outcome:
@@ -211,6 +214,9 @@ def _pose(
     if options.pose == "openface":
         return run_feature_extraction(options.openface_program, frames), mouth_T4, eyes_T24
     if options.pose == "openface-csv":
+        with VideoReader(path) as reader:
+            if reader.stretch != 1:
+                raise DataError("its pixels are not square, which OpenFace does not see: convert it first")
         track = read_csv(_csv_of(path, Path(options.openface_csv)))
         focal, centre = default_camera(*_picture_size(path))
         pose_TP = track.at(start_s + np.arange(len(frames)) / FPS)

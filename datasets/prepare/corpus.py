@@ -31,7 +31,7 @@ from datasets.clips import (
     write_table,
 )
 from datasets.errors import DataError
-from datasets.files import make_folder, write_atomically
+from datasets.files import make_folder, read_json, write_atomically
 from datasets.pose import RELEASED_RANGE
 from datasets.prepare.clip import Options, Outcome, prepare_source
 from datasets.prepare.sources import Source
@@ -110,11 +110,11 @@ def prepare(
 
 
 def read_journals(output: Path) -> list[Outcome]:
-    """Outcomes of all shards so far; half a last line (kill -9) does not count."""
+    """Outcomes of all shards so far; a damaged line, as kill -9 leaves one, does not count."""
     outcome_of = {}
     for path in sorted((output / "journal").glob("*.jsonl")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError):
                 outcome = Outcome.from_json(line)
                 outcome_of[outcome.source] = outcome
     return list(outcome_of.values())
@@ -145,7 +145,7 @@ def _check_settings(output: Path, options: Options) -> None:
     path = output / SETTINGS
     wanted, standard = asdict(options), asdict(Options())  # an option may be newer than the corpus
     if path.is_file():
-        stored = json.loads(path.read_text())
+        stored = read_json(path, "settings")
         if different := sorted(name for name in wanted if stored.get(name, standard[name]) != wanted[name]):
             name = different[0]
             raise DataError(

@@ -14,8 +14,8 @@ people in train and in test: they count as test. None of these names people to v
 training people is held out as `val`, by the hash of the name: the same on every machine, whatever else is there.
 """
 
-import csv
 import hashlib
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -27,6 +27,7 @@ import numpy as np
 
 from datasets.clips import SPLITS
 from datasets.errors import DataError
+from datasets.files import read_table
 from datasets.prepare.sources import (
     FaceBoxes,
     FaceTracks,
@@ -53,6 +54,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "txt": {"type": Path, "help": "the txt tree (default INPUT/txt)"},
 }
 TXT_FPS = 25.0
+MOST_NUMBER = 10**7  # of a frame or pixel in a txt file: beyond is damage; ours
 CHUNK = re.compile(r"(?P<video>.+)#(?P<chunk>\d+)#(?P<first>\d+)-(?P<last>\d+)")
 HELD_OUT = 20  # one training person in so many validates, where no list says who does
 TEST = frozenset(f"id{n}" for n in range(10270, 10310))  # VoxCeleb1's verification test: names that start with E
@@ -154,24 +156,32 @@ def _source(root: Path, path: Path, boxes: dict[str, list[Listed]], offsets: dic
 def read_metadata(path: Path) -> list[tuple[str, Listed]]:
     """Rows of a FOMM-style list, with their video. The box is in pixels of width x height; a side may lie outside."""
     rows = []
-    with path.open(newline="", encoding="utf-8") as file:
-        for number, row in enumerate(csv.DictReader(file), start=2):
-            try:
-                box = [float(value) for value in row["bbox"].split("-")]
-                width, height = float(row["width"]), float(row["height"])
-                framing = HeadBox(box[0] / width, box[1] / height, box[2] / width, box[3] / height)
-                listed = Listed(
-                    row["person_id"],
-                    row["partition"] if row["partition"] in SPLITS else None,
-                    int(row["start"]),
-                    int(row["end"]),
-                    float(row["fps"]),
-                    framing,
-                )
-            except (KeyError, ValueError, IndexError, AttributeError) as error:
-                raise DataError(f"{path}, line {number}: not a row of a FOMM-style list ({error!r})") from error
+    for number, row in read_table(path, "list")[1]:
+        try:
+            box = [_number(value) for value in row["bbox"].split("-")]
+            width, height = _number(row["width"]), _number(row["height"])
+            framing = HeadBox(box[0] / width, box[1] / height, box[2] / width, box[3] / height)
+            listed = Listed(
+                row["person_id"],
+                row["partition"] if row["partition"] in SPLITS else None,
+                int(row["start"]),
+                int(row["end"]),
+                _number(row["fps"]),
+                framing,
+            )
+            if min(width, height, listed.fps) <= 0 or not 0 <= listed.first <= listed.last:
+                raise ValueError("a size, rate or stretch that cannot be")
             rows.append((row["video_id"], listed))
+        except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
+            raise DataError(f"{path}, line {number}: not a row of a FOMM-style list ({error!r})") from error
     return rows
+
+
+def _number(text: str) -> float:
+    """A finite number. Raises ValueError."""
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text} is no finite number")
+    return value
 
 
 def read_txt(path: Path) -> Listed:
@@ -182,14 +192,18 @@ def read_txt(path: Path) -> Listed:
     """
     header: dict[str, str] = {}
     rows = []
-    for line in path.read_text().splitlines():
-        if ":" in line:
-            name, value = line.split(":", 1)
-            header[name.strip()] = value.strip()
-        elif line[:1].isdigit():
-            rows.append([int(value) for value in line.split()])
-    if not rows or any(len(row) != 5 for row in rows):
-        raise DataError(f"{path}: no FRAME X Y W H rows; is it a VoxCeleb1 txt file?")
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if ":" in line:
+                name, value = line.split(":", 1)
+                header[name.strip()] = value.strip()
+            elif line[:1].isdigit():
+                rows.append([int(value) for value in line.split()])
+        offset_s = -_number(header.get("Offset", "0")) / TXT_FPS
+        if not rows or any(len(row) != 5 or max(map(abs, row)) > MOST_NUMBER for row in rows):
+            raise ValueError("no FRAME X Y W H rows")
+    except ValueError as error:
+        raise DataError(f"{path} is no VoxCeleb1 txt file ({error})") from error
     frame, x, y, w, h = np.array(rows).T
     framing = FaceBoxes(float(x.min()), float(y.min()), float((x + w).max()), float((y + h).max()), float(np.median(h)))
     return Listed(
@@ -199,5 +213,5 @@ def read_txt(path: Path) -> Listed:
         int(frame[-1]),
         TXT_FPS,
         framing,
-        offset_s=-float(header.get("Offset", 0)) / TXT_FPS,
+        offset_s=offset_s,
     )

@@ -7,13 +7,15 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
+import soundfile
 
 from datasets.errors import DataError
 from datasets.media import video_writer as video
 from datasets.media.image import read_image
-from datasets.media.sound import load_pcm, write_wav
+from datasets.media.sound import load_pcm, open_pcm, write_wav
 from datasets.media.video_reader import VideoReader, at_rate, frames_of
 
 
@@ -89,6 +91,16 @@ def test_sound_stays_in_time(tmp_path):
     write_wav(tmp_path / "a.wav", pcm)
     path = write(tmp_path / "a.mp4", moving(50), sound=tmp_path / "a.wav")
     assert abs(int(np.abs(load_pcm(path).astype(int)).argmax()) - 16_010) < 32
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6, 8, 12])
+def test_a_damaged_sample_is_silence_whatever_the_channels(tmp_path, channels):
+    sound_NC = np.random.default_rng(0).normal(0, 0.1, (16_000, channels)).astype(np.float32)
+    sound_NC[100] = np.nan
+    soundfile.write(tmp_path / "a.wav", sound_NC, 16_000, subtype="FLOAT")
+    with open_pcm(tmp_path / "a.wav") as pcm:
+        assert len(pcm) == 16_000 and f"{channels} samples are no finite numbers" in pcm.notes[0]
+        assert np.abs(pcm[:]).max() > 1000
 
 
 def test_surround_sound_and_the_sound_of_a_video(tmp_path):
@@ -219,7 +231,7 @@ def test_frames_as_png(tmp_path):
     with pytest.raises(DataError, match="already holds frames"):
         video.write_frames(tmp_path / "out" / "frames", 0, frames)
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="cannot be made"):
+    with pytest.raises(DataError, match="is a file, not a folder"):
         video.write_frames(tmp_path / "file", 0, frames)
 
 
@@ -298,6 +310,77 @@ def test_rotation_marks_of_phones_are_applied(tmp_path):
     assert frame_HW3[4, 28, 0] > 180 and frame_HW3[4, 4, 0] < 130  # red is now right above
 
 
+def encoded(path: Path, frames: list[av.VideoFrame], pix_fmt: str, parameters: str, **colours: int) -> Path:
+    """A video of given frames, with parameters of x264."""
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("libx264", rate=25, options={"crf": "4", "x264-params": parameters})
+        stream.width, stream.height, stream.pix_fmt = frames[0].width, frames[0].height, pix_fmt
+        for name, value in colours.items():
+            setattr(stream.codec_context, name, value)
+        for number, frame in enumerate(frames):
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("sar", "shape"),
+    [("1/1", (48, 64)), ("16/11", (48, 93)), ("2/1", (48, 128)), ("8/9", (54, 64)), ("1/3", (144, 64))],
+)
+def test_pixels_that_are_not_square_become_square(tmp_path, sar, shape):
+    picture = av.VideoFrame.from_ndarray(moving(1, 48, 64)[0], format="rgb24")
+    path = encoded(tmp_path / "a.mp4", [picture], "yuv420p", f"sar={sar}")
+    (read_HW3,) = frames_of(path)
+    assert read_HW3.shape == (*shape, 3)
+    wanted = cv2.resize(moving(1, 48, 64)[0], shape[::-1], interpolation=cv2.INTER_CUBIC)
+    assert np.abs(read_HW3.astype(int) - wanted).mean() < 3
+
+
+BT2020_TO_YUV = np.array(
+    [[0.2627, 0.6780, 0.0593], [-0.13963, -0.36037, 0.5], [0.5, -0.459786, -0.040214]]  # BT.2020, non-constant
+)
+BT709_TO_BT2020 = np.array([[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]])  # BT.2087
+
+
+def pq_of(light_HW3: np.ndarray) -> np.ndarray:
+    """Light by 203 cd/m2 -> the signal of HDR10 (SMPTE ST 2084)."""
+    power = (light_HW3 * 203 / 10_000) ** (2610 / 16384)
+    return ((3424 / 4096 + 2413 / 128 * power) / (1 + 2392 / 128 * power)) ** (2523 / 32)
+
+
+def hlg_of(light_HW3: np.ndarray) -> np.ndarray:
+    """Light by 203 cd/m2 -> the signal of HLG (ARIB STD-B67) that makes it on a screen of 1000 cd/m2."""
+    shown = light_HW3 * 0.203
+    scene = shown * np.maximum(shown @ BT2020_TO_YUV[0], 1e-9)[..., None] ** (1 / 1.2 - 1)
+    a, b, c = 0.17883277, 0.28466892, 0.55991073
+    return np.where(scene <= 1 / 12, np.sqrt(3 * scene), a * np.log(np.maximum(12 * scene - b, 1e-9)) + c)
+
+
+@pytest.mark.parametrize(("transfer", "signal_of"), [(16, pq_of), (18, hlg_of), (14, lambda light: light ** (1 / 2.4))])
+def test_video_of_high_dynamic_range_comes_in_common_colours(tmp_path, transfer, signal_of):
+    """HDR10, HLG and BT.2020 of common range: below white colours stay, what is brighter is white."""
+    common_HW3 = moving(1, 64, 64)[0]
+    light_HW3 = (common_HW3 / 255) ** 2.4
+    light_HW3[48:] = 4  # four times as bright as white
+    signal_HW3 = signal_of(np.minimum(light_HW3, 4 if transfer != 14 else 1) @ BT709_TO_BT2020.T)
+    y_HW, u_HW, v_HW = np.moveaxis(signal_HW3 @ BT2020_TO_YUV.T, 2, 0)
+    planes = [np.rint(64 + 876 * y_HW), np.rint(512 + 896 * u_HW), np.rint(512 + 896 * v_HW)]
+    frame = av.VideoFrame(64, 64, "yuv444p10le")
+    for plane, values in zip(frame.planes, planes, strict=True):
+        padded = np.zeros((64, plane.line_size // 2), np.uint16)
+        padded[:, :64] = values
+        plane.update(padded.tobytes())
+    colours = {"color_primaries": 9, "color_trc": transfer, "colorspace": 9, "color_range": 1}
+    for name, value in colours.items():
+        setattr(frame, name, value)
+    path = encoded(tmp_path / "a.mp4", [frame], "yuv444p10le", "", **colours)
+    (read_HW3,) = frames_of(path)
+    error_HW3 = read_HW3[:46].astype(int) - common_HW3[:46]
+    assert np.abs(error_HW3).mean() < 1.5 and np.abs(error_HW3).max() <= 6
+    assert read_HW3[50:].min() >= 250
+
+
 def test_sound_that_starts_late_starts_late(tmp_path):
     """Times of picture and sound count from the start of the file: both land on the same 25 frames a second."""
     path = tmp_path / "late.mkv"
@@ -325,7 +408,12 @@ def test_bad_videos_get_one_clear_sentence(tmp_path):
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "folder.mp4").mkdir()
     sound(tmp_path / "sound.wav", 0.5)
+    picture = av.VideoFrame.from_ndarray(moving(1, 48, 64)[0], format="rgb24")
+    encoded(tmp_path / "thin.mp4", [picture], "yuv420p", "sar=1/50")
+    encoded(tmp_path / "dolby.mp4", [picture], "yuv420p", "", color_trc=16, color_primaries=9, colorspace=14)
     words = {
+        "thin.mp4": "times as wide as high",
+        "dolby.mp4": "Dolby Vision",
         "missing.mp4": "no such video file",
         "cut.mp4": "cut off",
         "text.mp4": "cannot be read as video",
