@@ -10,6 +10,7 @@ frames, so that a window does not unpack a whole clip. Decoded, a heatmap is off
 Letters: F frame of a clip, T frame of a window, N frame, K keypoint, H W heatmap or picture, C colour.
 """
 
+import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
