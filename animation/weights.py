@@ -29,9 +29,9 @@ TRAINED_BY = {
     "head_motion_predictor": "train_headpose.py",
     "motion_field_generator": "train_motionfield.py",
 }
+LISTENERS = {"head_motion_predictor", "motion_field_generator"}  # networks that hear features of sound
 LARGEST_NUMBER = 8192  # in the configuration of a network: wider, deeper or larger there is none; ours
 SPARE_NUMBERS = 10**8  # of a network, 400 MB, that its file may lack: `load_strict` then says which; ours
-LISTENERS = {"head_motion_predictor", "motion_field_generator"}  # networks that hear features of sound
 RUN_WEIGHTS = "weights.safetensors"
 DEMO_WEIGHTS = Path(__file__).resolve().parents[1] / "assets" / "demo.safetensors"  # docs/MODEL_CARD.md
 

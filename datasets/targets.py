@@ -10,6 +10,7 @@ frames, so that a window does not unpack a whole clip. Decoded, a heatmap is off
 Letters: F frame of a clip, T frame of a window, N frame, K keypoint, H W heatmap or picture, C colour.
 """
 
+import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -77,8 +78,8 @@ class TargetStore:
     def has(self, clip_id: str, heatmaps: bool) -> bool:
         """Whether a clip's targets are kept, with heatmaps where they are wanted; a damaged file counts as none."""
         try:
-            with np.load(self.path(clip_id)) as file:
-                return not heatmaps or "heatmap_0" in file
+            with zipfile.ZipFile(self.path(clip_id)) as file:
+                return not heatmaps or "heatmap_0.npy" in file.namelist()
         except DAMAGED:
             return False
 

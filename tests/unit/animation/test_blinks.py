@@ -51,7 +51,7 @@ def test_blinks_gather_where_speech_pauses() -> None:
 
 
 def test_intervals_are_as_uneven_as_people_s() -> None:
-    intervals = np.diff(starts(Blinker(seed=3).closures(np.full(60 * 60 * FPS, 10.0)))) / FPS
+    intervals = np.diff(starts(Blinker(26.0, seed=3).closures(np.full(60 * 60 * FPS, 10.0)))) / FPS
     assert np.log(intervals).std() == pytest.approx(0.6, abs=0.12)
     assert intervals.min() >= 0.48
 
