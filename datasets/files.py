@@ -125,18 +125,42 @@ def written_beside(path: str | Path) -> Iterator[Path]:
     path = output_file(path)
     if not path.parent.is_dir():
         raise DataError(f"{path}: the folder {path.parent} does not exist; make it first (mkdir -p)")
+    handle, temporary = _temporary_beside(path)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())  # it was private; give what open() would have given
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _temporary_beside(path: Path) -> tuple[int, Path]:
+    """A file to write into, open and private -> (its handle, its name).
+
+    Always the same name for a path, so that what a killed process has left is used again; another one only while a
+    second process writes the same path. Raises DataError.
+    """
+    usual = path.with_name(f".{path.stem[:40]}.part{path.suffix}")
+    with contextlib.suppress(OSError, ImportError):
+        import fcntl
+
+        handle = os.open(usual, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            found = os.fstat(handle)
+            if found.st_nlink == 1 and os.path.samestat(found, usual.stat()):  # else just finished by another process
+                os.truncate(handle, 0)
+                return handle, usual
+        except OSError:
+            os.close(handle)
+            raise
+        os.close(handle)
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.stem[:40]}.", suffix=f".part{path.suffix}", dir=path.parent)
     except OSError as error:
         raise DataError(f"{path} cannot be written ({error.strerror}); choose another folder") from error
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files; give what open() would have given
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    return handle, Path(name)
 
 
 def _umask() -> int:

@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeVar
 from engine import config
 
 T = TypeVar("T")
+LOCK = ".lock"
 
 
 def from_command_line(config_class: type[T], description: str | None) -> T:
@@ -27,6 +28,51 @@ def from_command_line(config_class: type[T], description: str | None) -> T:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. run.dir=runs/mine data.root=data/vox")
     arguments = parser.parse_intermixed_args()
     return config.load(config_class, arguments.config, arguments.overrides)
+
+
+class Busy(RuntimeError):
+    """Another process is at work where this one was to begin."""
+
+
+@contextlib.contextmanager
+def only_one(path: Path, what: str) -> Iterator[None]:
+    """In the block this process alone holds a file: a second of the same command stops at once.
+
+    The lock ends with the process, however that ends. Where files cannot be locked, nothing is held.
+
+    Args:
+        path: a file that stays, or LOCK in a folder, which is made and goes again.
+        what: what is at work, for the message.
+
+    Raises:
+        Busy: another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    while True:
+        try:
+            file = os.open(path, os.O_RDWR | (os.O_CREAT if path.name == LOCK else 0), 0o666)
+        except OSError:  # a list that may only be read
+            yield
+            return
+        try:  # lockf, not flock: forked workers that outlive this process for a moment do not hold it
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                os.close(file)
+                raise Busy(f"another {what} is at work here ({path}); wait until it ends, or name another") from error
+        if path.exists() and os.path.samestat(os.fstat(file), path.stat()):
+            break
+        os.close(file)  # who held it was about to remove it
+    try:
+        yield
+    finally:
+        if path.name == LOCK:
+            path.unlink(missing_ok=True)
+        os.close(file)
 
 
 class Place(NamedTuple):
@@ -68,6 +114,9 @@ def clean_exit(*user_errors: type[Exception]) -> Iterator[None]:
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(141)
+    except Busy as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     except user_errors as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

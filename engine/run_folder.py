@@ -137,7 +137,12 @@ class RunFolder:
     def clear_leftovers(self) -> None:
         """Remove what a run that was killed left half-done."""
         for leftover in self.folder.glob(".*"):
+            if leftover.is_symlink():
+                leftover.unlink()
             shutil.rmtree(leftover, ignore_errors=True)
+        for name in ("weights.safetensors", "best.safetensors", "config.yaml", "metrics.jsonl"):
+            for leftover in self.path.glob(f".{name}.*"):  # as `atomic_path` calls them
+                leftover.unlink(missing_ok=True)
 
     def _prune(self) -> None:
         links = (self.folder / name for name in ("latest", "best"))

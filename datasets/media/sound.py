@@ -26,6 +26,7 @@ MIXABLE = frozenset(
     "mono stereo downmix 2.1 3.0 3.0(back) 3.1 4.0 quad quad(side) 4.1 5.0 5.0(side) 5.1 5.1(side) 6.0 6.0(front) "  # noqa: SIM905
     "hexagonal 6.1 6.1(back) 6.1(front) 7.0 7.0(front) 7.1 7.1(wide) 7.1(wide-side) octagonal".split()
 )
+MOST_UNNAMED = 8  # channels of a file that does not say what they are, for which FFmpeg has a usual layout
 OPPOSITE_POWER = 0.01  # of the louder of two channels: a mono mix that is this faint has cancelled itself out; ours
 
 
@@ -185,7 +186,7 @@ def sound_frames(frames: Iterator[Any], levels: Levels, channel: int | None = No
         channel: keep only this channel.
     """
     for frame in frames:
-        mixable = frame.layout.name in MIXABLE
+        mixable = is_mixable(frame.layout)
         if frame.format.name.startswith(("flt", "dbl")) or frame.layout.nb_channels == 2 or not mixable:
             planes_CN = _planes(frame)
             damaged_CN = np.zeros((0, 0), bool)
@@ -202,6 +203,12 @@ def sound_frames(frames: Iterator[Any], levels: Levels, channel: int | None = No
             elif damaged_CN.any():
                 frame = _with_planes(frame, planes_CN, frame.layout.name)
         yield frame
+
+
+def is_mixable(layout: Any) -> bool:
+    """Whether FFmpeg can mix these channels: it knows the layout, or takes the usual one of so few (plain wav)."""
+    count = layout.nb_channels
+    return layout.name in MIXABLE or (layout.name == f"{count} channels" and count <= MOST_UNNAMED)
 
 
 def _planes(frame: Any) -> np.ndarray:

@@ -19,7 +19,7 @@ from datasets import provenance
 from datasets.errors import DataError
 from datasets.files import make_folder, written_beside
 from datasets.media.image import write_png
-from datasets.media.sound import MIXABLE, Levels, resampled, sound_frames
+from datasets.media.sound import Levels, is_mixable, resampled, sound_frames
 from datasets.media.streams import FPS, decoded_frames, ffmpeg_errors, open_media
 from datasets.media.video_reader import CONVERSION
 
@@ -237,7 +237,7 @@ class _SoundTrack:
     def __init__(self, output: Any, container: Any, stream: Any, path: str | Path) -> None:
         context = stream.codec_context
         self._rate = next((rate for rate in AAC_RATES if rate >= context.sample_rate), AAC_RATES[-1])
-        self._layout = AAC_LAYOUTS.get(context.channels, "stereo") if context.layout.name in MIXABLE else "mono"
+        self._layout = AAC_LAYOUTS.get(context.channels, "stereo") if is_mixable(context.layout) else "mono"
         self._stream = output.add_stream("aac", rate=self._rate, layout=self._layout)
         self._stream.bit_rate = int(AAC_BITS_PER_SAMPLE * self._rate * self._stream.codec_context.channels)
         self._path = path

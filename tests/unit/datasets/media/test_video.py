@@ -220,7 +220,7 @@ def test_frames_as_png(tmp_path):
     with pytest.raises(DataError, match="already holds frames"):
         video.write_frames(tmp_path / "out" / "frames", 0, frames)
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="cannot be made"):
+    with pytest.raises(DataError, match="is a file, not a folder"):
         video.write_frames(tmp_path / "file", 0, frames)
 
 
