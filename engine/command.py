@@ -128,7 +128,7 @@ def clean_exit(*user_errors: type[Exception]) -> Iterator[None]:
 def os_error_sentence(error: OSError) -> str:
     """What failed, on which file, and for a full disk what to do."""
     where = f" {error.filename!r}" if error.filename is not None else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"no space left on the disk while writing{where}; free some and run the same command again"
     return f"{error.strerror or error}{':' if where else ''}{where}"
 

@@ -313,6 +313,8 @@ class Run:
             self._load(newest)
         if self.is_main:
             self.kept.clear_leftovers()
+            if newest is not None:
+                self.kept.mend_links(self.step, self.best)
             with atomic_path(self.folder / "config.yaml") as temporary:
                 configs.save(self.config, temporary)
             self._open_logs()
