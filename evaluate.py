@@ -49,9 +49,16 @@ WAIT_S = 0.2  # between looks for the corpus that rank 0 draws
 
 @dataclass(frozen=True)
 class FramedOptions(AnimationOptions):
-    """The options of inference.py, for clips that are framed already: no face is searched in them."""
+    """The options of inference.py, for clips that are framed already: no face is searched in them.
+
+    `size` is that of the true frames that the generated ones are held against: the networks' own, or pixels.
+    """
 
     crop: Literal["none"] = "none"
+    face: Literal[0] = 0
+    view: Literal["whole"] = "whole"
+    background: Literal["white"] = "white"
+    size: int | Literal["native"] = "native"
 
 
 @dataclass(frozen=True)

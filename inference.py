@@ -1,5 +1,6 @@
 """Make a talking-head video from one picture and one sound file (Fig. 2).
 
+    python inference.py --image FACE.jpg --audio SPEECH.wav            # the small demo model; FACE_SPEECH.mp4
     python inference.py --image FACE.jpg --audio SPEECH.wav --checkpoint audio2head.safetensors --output OUT.mp4
     python inference.py --pairs LIST.csv --checkpoint ...              # many; columns image,audio,output and options
     python inference.py --image FOLDER --audio SPEECH.wav --output FOLDER ...     # every picture (or every sound)
@@ -10,10 +11,12 @@ Every output is marked as synthetic; `python -m datasets.provenance OUT.mp4` sho
 
 import argparse
 import contextlib
+import itertools
 import sys
 import time
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -36,20 +39,22 @@ USER_ERRORS = (DataError, OptionError, CheckpointError, ConfigError)
 def main() -> None:
     arguments = parse_arguments()
     with clean_exit(*USER_ERRORS), contextlib.ExitStack() as alone:
+        check_together(arguments)
+        name_output(arguments)
         options = load(AnimationOptions, arguments.config, given(arguments))
         place = from_torchrun()
-        rows = read_rows(arguments, options)
-        mine = rows[place.rank :: place.ranks]
+        rows = read_rows(arguments, options)  # judged before the networks are loaded
         if is_list(arguments) and place.rank == 0:
             alone.enter_context(only_one(arguments.pairs or make_folder(arguments.output) / LOCK, "run of this list"))
-        models = load_models(
-            checkpoints(arguments), options.chosen_device(place.local_rank), needed_networks([row.job for row in rows])
-        )
+        networks = needed_networks([row.job for row in rows])
+        models = load_models(checkpoints(arguments), options.chosen_device(place.local_rank), networks)
+        options = load(AnimationOptions, arguments.config, given(arguments), below=models.animation)
+        rows = read_rows(arguments, options, models.animation)[place.rank :: place.ranks]
         animator = Animator(models, options, signature(arguments), protected(arguments))
         if is_list(arguments):
             report = Report(arguments.report, place.rank)
-            sys.exit(run_list(animator, mine, report, arguments.overwrite, place.rank))
-        run(animator, mine[0].job)
+            sys.exit(run_list(animator, rows, report, arguments.overwrite, place.rank))
+        run(animator, rows[0].job)
 
 
 def run(animator: Animator, job: Job) -> Summary:
@@ -119,7 +124,9 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     files = parser.add_argument_group("files")
     files.add_argument(
-        "--image", type=Path, help="picture of one person: JPEG, PNG, WebP, BMP ..., or a folder of them"
+        "--image",
+        type=Path,
+        help="picture of a person: JPEG, PNG, HEIC, WebP ..., or a video's first, or a folder of them",
     )
     files.add_argument("--audio", type=Path, help="speech: wav, mp3, flac, m4a, a video's sound track ..., or a folder")
     files.add_argument(
@@ -129,7 +136,9 @@ def parse_arguments() -> argparse.Namespace:
         help="weights: .safetensors files, run folders of the training stages, or released .pth.tar files; "
         "several are merged, a later one wins (default: the small demo model of this project)",
     )
-    files.add_argument("--output", type=Path, help="mp4 to write")
+    files.add_argument(
+        "--output", type=Path, help="mp4 to write, or a short preview as gif (default: named after the inputs)"
+    )
     files.add_argument(
         "--pairs", type=Path, help="CSV with the columns image,audio,output and, if wanted, options: one video a row"
     )
@@ -140,14 +149,16 @@ def parse_arguments() -> argparse.Namespace:
     files.add_argument("--save-motion", type=Path, help="also write head poses and keypoints to this .npz")
     files.add_argument("--motion", type=Path, help="render a saved motion (.npz); no audio networks are needed")
     files.add_argument(
-        "--head-pose", type=Path, help="drive with these head poses: .npz (head_pose [T,6]) or OpenFace .csv"
+        "--head-pose",
+        type=Path,
+        help="drive with these head poses: .npz (head_pose [T,6]), OpenFace .csv, or those of a video",
     )
     files.add_argument("--c2pa-cert", type=Path, help="PEM certificate chain: add a signed C2PA manifest")
     files.add_argument("--c2pa-key", type=Path, help="PEM private key of that certificate")
     add_arguments(parser.add_argument_group("options"))
     arguments = parser.parse_args()
-    if arguments.pairs is None and (arguments.image is None or arguments.output is None):
-        parser.error("give --image and --output (and --audio), or --pairs")
+    if arguments.pairs is None and arguments.image is None:
+        parser.error("give --image (and --audio), or --pairs")
     if arguments.pairs is not None:
         for name in (each.name for each in fields(Job)):
             if getattr(arguments, name) is not None:
@@ -163,13 +174,21 @@ def is_list(arguments: argparse.Namespace) -> bool:
     return arguments.pairs is not None or any(p is not None and p.is_dir() for p in (arguments.image, arguments.audio))
 
 
-def read_rows(arguments: argparse.Namespace, options: AnimationOptions) -> list[Row]:
-    """All that is to be made. Raises DataError."""
+def read_rows(
+    arguments: argparse.Namespace, options: AnimationOptions, carried: dict[str, Any] | None = None
+) -> list[Row]:
+    """All that is to be made. Raises DataError.
+
+    Args:
+        carried: options that the weights carry, as soon as these are read.
+    """
     if arguments.pairs is not None:
-        return read_pairs(arguments.pairs, arguments.config, given(arguments))
+        return read_pairs(arguments.pairs, arguments.config, given(arguments), carried)
     if is_list(arguments):
         if any(getattr(arguments, name) for name in ("motion", "frames_dir", "save_motion")):
             raise OptionError("--motion, --frames-dir and --save-motion are of one video; with a folder, use --pairs")
+        if arguments.output is None:
+            raise OptionError("give --output, the folder for the videos: --image or --audio is a folder")
         rows = rows_of_folder(arguments.image, arguments.audio, arguments.output, options)
         return [replace(row, job=replace(row.job, head_pose=arguments.head_pose)) for row in rows]
     if arguments.report is not None or arguments.overwrite:
@@ -181,6 +200,27 @@ def protected(arguments: argparse.Namespace) -> tuple[Path, ...]:
     """Files of this command that no output may replace."""
     others = (arguments.pairs, arguments.config, arguments.report, arguments.c2pa_cert, arguments.c2pa_key)
     return (*(arguments.checkpoint or ()), *(file for file in others if file is not None))
+
+
+def name_output(arguments: argparse.Namespace) -> None:
+    """Where a single video was not given a name, one from its inputs."""
+    if arguments.output is None and not is_list(arguments):
+        arguments.output = unused_name(f"{arguments.image.stem}_{(arguments.audio or arguments.motion).stem}")
+        print(f"note: no --output given: writing {arguments.output}")
+
+
+def unused_name(stem: str) -> Path:
+    """STEM.mp4 in the current folder, or STEM_2.mp4 ... where that is there already."""
+    names = (Path(f"{stem}{'' if number == 1 else f'_{number}'}.mp4") for number in itertools.count(1))
+    return next(name for name in names if not name.exists())
+
+
+def check_together(arguments: argparse.Namespace) -> None:
+    """Raises OptionError where one of two options would be without effect."""
+    if arguments.still and arguments.head_motion_scale is not None:
+        raise OptionError("--still holds the head, so --head-motion-scale has no effect: leave one of them out")
+    if arguments.view == "whole" and arguments.size == "native":
+        raise OptionError("--size native gives the networks' own square frames; leave it out for --view whole")
 
 
 def signature(arguments: argparse.Namespace) -> Signature | None:

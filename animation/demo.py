@@ -18,6 +18,7 @@ from datasets.errors import DataError
 from datasets.media.image import write_png
 from engine.checkpoint import CheckpointError
 from engine.command import clean_exit
+from engine.config import load
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
@@ -28,10 +29,8 @@ def main() -> None:
         RESULTS.mkdir(exist_ok=True)
         portrait = RESULTS / "portrait.png"
         write_png(portrait, skimage.data.astronaut())
-        animator = Animator(
-            load_models([DEMO_WEIGHTS], torch.device("cpu")),
-            AnimationOptions(device="cpu", keypoint_mode="relative", expression_scale=2.0),
-        )
+        models = load_models([DEMO_WEIGHTS], torch.device("cpu"))
+        animator = Animator(models, load(AnimationOptions, overrides=["device=cpu"], below=models.animation))
         job = Job(portrait, RESULTS / "demo.mp4", ROOT / "assets" / "speech.wav")
         with frame_bar(job.output.name) as progress:
             summary = animator.animate(job, progress)

@@ -1,13 +1,16 @@
 """The whole path (Fig. 2): picture and speech in, video file out, streaming, with bounded memory."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+from animation.full_size import FullSize, Geometry
 from animation.head_poses import given_head_poses, predict_head_poses, read_head_pose
 from animation.models import Models
 from animation.motion import at_rest, expressive, generate_keypoints, relative_to_source
@@ -17,16 +20,19 @@ from animation.progress import Clock
 from animation.render import Renderer
 from datasets import audio
 from datasets.errors import DataError
-from datasets.face.haar import crop_face
+from datasets.face.upright import Frame, choose_frame, cut
 from datasets.files import make_folder, output_file
-from datasets.media.image import read_image, resize_square
+from datasets.media.gif_writer import LONGEST_S, GifWriter
+from datasets.media.image import to_float
 from datasets.media.sound import open_pcm
+from datasets.media.source import read_source
 from datasets.media.streams import FPS, SAMPLE_RATE
 from datasets.media.video_writer import VideoWriter, write_frames
 from datasets.provenance import Signature
 from modules.fuse import fuse_for_inference
 from modules.keypoints import Keypoints
 
+ENDINGS = (".mp4", ".gif")
 REMARKED_S = 0.1  # lengths that differ by more are remarked on; ours
 WINDOWS_ON_GPU = 8  # windows of N_M computed at once
 
@@ -93,9 +99,9 @@ class Animator:
         summary = Summary(job.output)
         clock = Clock(summary.seconds)
         judge_outputs(job, self.protected)
-        refuse_without_effect(job, self.options)
+        refuse_without_effect(job, self.options, self.models.animation)
         with clock("picture"):
-            image = self._picture(job.image, summary)
+            image, full_size = self._picture(job.image, summary)
             with torch.inference_mode():
                 source = self.models.keypoint_detector(image).keypoints
         if job.motion is not None:
@@ -110,12 +116,11 @@ class Animator:
         recorder = MotionRecorder(source)
         if job.save_motion is not None:
             chunks = recorder.record(chunks)
-        renderer = self.renderer(image, source, plan.frames)
-        settings = {"fps": plan.fps, "label": self.options.label, "crf": self.options.crf, "signature": self.signature}
+        renderer = self.renderer(image, source, plan.frames, full_size)
         make_folder(job.output.parent)
         if job.save_motion is not None:
             make_folder(job.save_motion.parent)
-        with VideoWriter(job.output, sound=job.audio, **settings) as writer:
+        with self._writer(job, plan.fps) as writer:
             for frames in clock.each("rendering", renderer.frames(chunks)):
                 with clock("writing"):
                     writer.write(frames)
@@ -127,15 +132,33 @@ class Animator:
                 writer.finish()
             if job.save_motion is not None:
                 recorder.motion(plan).save(job.save_motion)
+        if isinstance(writer, GifWriter) and writer.is_cut:
+            summary.notices.append(f"{job.output} shows the first {LONGEST_S:.0f} s; write an .mp4 for all of it")
         return summary
 
-    def _picture(self, path: Path, summary: Summary) -> Tensor:
-        """-> [1, 3, S, S] in [0, 1] on the device."""
-        crop = crop_face(read_image(path), self.options.crop)
-        if crop.notice:
-            summary.notices.append(f"{path}: {crop.notice}")
-        picture = resize_square(crop.image, self.models.image_config.image_size)
-        return torch.from_numpy(picture).to(self.device).permute(2, 0, 1)[None].float() / 255
+    def _writer(self, job: Job, fps: float) -> VideoWriter | GifWriter:
+        common = {"fps": fps, "label": self.options.label, "signature": self.signature}
+        if job.output.suffix.lower() == ".gif":
+            return GifWriter(job.output, **common)
+        return VideoWriter(job.output, sound=job.audio, crf=self.options.crf, **common)
+
+    def _picture(self, path: Path, summary: Summary) -> tuple[Tensor, FullSize | None]:
+        """What the networks see, [1, 3, S, S] in [0, 1] on the device, and what makes their frames full-size ones."""
+        options, config = self.options, self.models.image_config
+        image_HW3, notices = read_source(path, options.background)
+        mode = "none" if options.crop == "none" else "auto"
+        framing = choose_frame(image_HW3, mode, options.face or None, options.crop_box)
+        summary.notices += [*notices, *(f"{path}: {notice}" for notice in framing.notices)]
+        small_HW3 = cut(image_HW3, framing.frame, config.image_size)
+        image_BCHW = to_float(small_HW3[None]).to(self.device)
+        if options.size == "native":
+            return image_BCHW, None
+        if options.view == "square" and mode != "none":
+            canvas_HW3, frame = square_canvas(image_HW3, framing.frame, options.size)
+        else:
+            canvas_HW3, frame = whole_canvas(image_HW3, framing.frame, options.size)
+        geometry = Geometry(frame.matrix(config.image_size), config.image_size, config.align_corners)
+        return image_BCHW, FullSize(canvas_HW3, geometry, self.device)
 
     def _plan_from_sound(self, job: Job, image: Tensor, source: Keypoints, summary: Summary, clock: Clock) -> Plan:
         if job.audio is None:
@@ -185,7 +208,9 @@ class Animator:
                 chunks = expressive(chunks, self.options.expression_scale)
         return Plan(FPS, len(features_TAF), chunks, poses.frames_TP)
 
-    def renderer(self, image_BCHW: Tensor, source: Keypoints, frames: int) -> Renderer:
+    def renderer(
+        self, image_BCHW: Tensor, source: Keypoints, frames: int, full_size: FullSize | None = None
+    ) -> Renderer:
         """N_I for one source picture, made ready for so many frames."""
         return Renderer(
             self.generator,
@@ -195,28 +220,39 @@ class Animator:
             truncate=self.models.image_config.truncate_frames,
             dtype=self.dtype,
             compile_network=self.options.compile,
+            full_size=full_size,
         )
 
 
 def judge_outputs(job: Job, protected: tuple[Path, ...] = ()) -> None:
-    """Raise DataError if a file or folder of the job cannot be written, or is needed for something else."""
+    """Judge where a job writes.
+
+    Raises:
+        DataError: a file or folder that cannot be written, or is needed for something else.
+        OptionError: a file that would be something else than its name says.
+    """
     taken = (*job.inputs, *protected)
     output_file(job.output, taken)
+    check_ending(job.output)
     if job.save_motion is not None:
         output_file(job.save_motion, (*taken, job.output))
     if job.frames_dir is not None and job.frames_dir.exists() and not job.frames_dir.is_dir():
         raise DataError(f"{job.frames_dir} is a file, not a folder for frames; name another")
 
 
-def refuse_without_effect(job: Job, options: AnimationOptions) -> None:
-    """Raise OptionError where something was asked for that a saved motion leaves no room for."""
+def refuse_without_effect(job: Job, options: AnimationOptions, carried: dict[str, Any]) -> None:
+    """Raise OptionError where something was asked for that a saved motion leaves no room for.
+
+    `carried`: options that the weights carry; nobody asked for these.
+    """
     if job.motion is None:
         return
+    usual = {each.name: each.default for each in fields(AnimationOptions)} | carried
     asked = {
         "--head-pose": job.head_pose is not None,
         "--still": options.still,
-        "--head-motion-scale": options.head_motion_scale != AnimationOptions.head_motion_scale,
-        "--expression-scale": options.expression_scale != AnimationOptions.expression_scale,
+        "--head-motion-scale": options.head_motion_scale != usual["head_motion_scale"],
+        "--expression-scale": options.expression_scale != usual["expression_scale"],
     }
     without_effect = [name for name, is_asked in asked.items() if is_asked]
     if without_effect:
@@ -248,3 +284,29 @@ def remarks_on_poses(path: Path, poses: int, frames: int) -> list[str]:
             f"{path} has head poses for {poses / FPS:.2f} s, the sound lasts {frames / FPS:.2f} s: the rest is unused"
         ]
     return []
+
+
+def check_ending(output: Path) -> None:
+    """Raises OptionError for a file that would be something else than its name says."""
+    if output.suffix.lower() not in ENDINGS:
+        raise OptionError(f"{output}: only {' and '.join(ENDINGS)} are written; change the ending")
+
+
+def whole_canvas(image_HW3: np.ndarray, frame: Frame, longest: int) -> tuple[np.ndarray, Frame]:
+    """The whole picture, at most so long, its sides even, and the frame in it.
+
+    Where it is small enough it keeps its pixels, but for a last odd row or column, which no video can hold.
+    """
+    height, width = image_HW3.shape[:2]
+    scale = longest / max(height, width)
+    if scale >= 1:
+        return np.ascontiguousarray(image_HW3[: height - height % 2, : width - width % 2]), frame
+    size = (max(2, 2 * round(width * scale / 2)), max(2, 2 * round(height * scale / 2)))
+    canvas_HW3 = cv2.resize(image_HW3, size, interpolation=cv2.INTER_AREA)
+    return canvas_HW3, frame.stretched(size[0] / width, size[1] / height)
+
+
+def square_canvas(image_HW3: np.ndarray, frame: Frame, longest: int) -> tuple[np.ndarray, Frame]:
+    """Only what the frame shows, upright, at its own size but at most so large, and the frame in it: all of it."""
+    side = max(2, 2 * round(min(frame.side, longest) / 2))
+    return cut(image_HW3, frame, side), Frame((-0.5, -0.5), (side, 0), (0, side))

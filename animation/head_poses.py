@@ -3,7 +3,9 @@
 Letters: T video frame, A audio window in a frame, F audio feature, P pose value, B batch, C H W picture.
 """
 
+import itertools
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +14,19 @@ from torch import Tensor
 
 from animation.models import Models
 from datasets.errors import DataError
+from datasets.face.finder import Face, follow_face
 from datasets.face.openface import read_csv
+from datasets.face.rigid_pose import fill_gaps, pose_of, smooth
+from datasets.face.upright import face_frame
 from datasets.files import read_npz
+from datasets.media.source import VIDEO_ENDINGS
 from datasets.media.streams import FPS
+from datasets.media.video_reader import frames_of
+from datasets.pose import BOX_SIZE
 
 LARGEST_TURN = 3.3  # rad: half a turn and a little; more can only be degrees; ours
 NEAREST_MM, FARTHEST_MM = 20.0, 20_000.0  # a head's distance: less are metres, more are micrometres; ours
+LEAST_FOUND = 0.5  # of a video's frames must show the face
 POSE_CHUNK = 1024  # audio frames that E_A sees at once
 
 
@@ -64,11 +73,13 @@ def given_head_poses(pose_TP: np.ndarray, num_frames: int) -> HeadPoses:
 
 
 def read_head_pose(path: Path) -> np.ndarray:
-    """Head poses [T, 6] (rad, mm) at 25 fps from an .npz with `head_pose` or from an OpenFace CSV.
+    """Head poses [T, 6] (rad, mm) at 25 fps from an .npz with `head_pose`, an OpenFace CSV, or the face in a video.
 
     Raises:
-        DataError: no such file, no such array, or values in other units.
+        DataError: none of these, damaged, values in other units, or no face in most frames of the video.
     """
+    if path.suffix.lower() in VIDEO_ENDINGS:
+        return _head_poses_in_video(path)
     if path.suffix.lower() == ".csv":
         track = read_csv(path)
         if not track.valid_N.any():
@@ -97,3 +108,26 @@ def in_rad_and_mm(pose_TP: np.ndarray, path: Path) -> np.ndarray:
             "It should be in millimetres, some hundreds"
         )
     return pose_TP
+
+
+def _head_poses_in_video(path: Path) -> np.ndarray:
+    """As the training data's head poses are measured: in the square that would be cut about the face."""
+    meshes, square_23 = [], None
+    for frame_HW3, face in _followed(path):
+        if square_23 is None and face is not None:
+            square_23 = face_frame(face, *frame_HW3.shape[1::-1]).upright().to_square(BOX_SIZE)
+        meshes.append(np.full((468, 3), np.nan) if face is None else face.points_N3)
+    mesh_TN3 = np.stack(meshes) if meshes else np.empty((0, 468, 3))
+    found_T = np.isfinite(mesh_TN3).all(axis=(1, 2))
+    if square_23 is None or found_T.mean() < LEAST_FOUND:
+        raise DataError(f"{path}: a face was found in {found_T.sum()} of {len(meshes)} frames; take another video")
+    mesh_TN3[..., :2] = mesh_TN3[..., :2] @ square_23[:, :2].T + square_23[:, 2]
+    mesh_TN3[..., 2] *= square_23[0, 0]
+    pose_TP = np.full((len(mesh_TN3), 6), np.nan)
+    pose_TP[found_T] = pose_of(mesh_TN3[found_T])
+    return smooth(fill_gaps(pose_TP)).astype(np.float32)
+
+
+def _followed(path: Path) -> Iterator[tuple[np.ndarray, Face | None]]:
+    pictures, seen = itertools.tee(frames_of(path))
+    return zip(pictures, follow_face(seen), strict=True)

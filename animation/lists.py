@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from animation.generate import Job
-from animation.options import AnimationOptions
+from animation.options import AnimationOptions, override
 from datasets import provenance
 from datasets.errors import DataError
 from datasets.files import make_folder, output_file, read_table
@@ -53,13 +53,16 @@ class Result:
     log: str | None = None  # the file with its traceback, where the cause is unknown
 
 
-def read_pairs(path: Path, config: Path | None, overrides: list[str]) -> list[Row]:
+def read_pairs(
+    path: Path, config: Path | None, overrides: list[str], carried: dict[str, Any] | None = None
+) -> list[Row]:
     """Rows of a CSV with the columns image,audio,output and, if wanted, any of the files and options by name.
 
     Names are relative to the current folder; an empty cell is as if the column were not there.
 
     Args:
         config, overrides: the options that count where a row has none, as for `engine.config.load`.
+        carried: options that the weights carry; they count least.
 
     Raises:
         DataError: no such list, a column or value that cannot be, a file that two rows write, or that
@@ -75,9 +78,9 @@ def read_pairs(path: Path, config: Path | None, overrides: list[str]) -> list[Ro
         cells = {name: value.strip() for name, value in row.items() if value.strip()}
         if not {"image", "output"} <= cells.keys() or not {"audio", "motion"} & cells.keys():
             raise DataError(f"{where}: image, audio and output must all be given")
-        own = [f"{name}={value}" for name, value in cells.items() if name in OPTIONS]
+        own = [override(name, value) for name, value in cells.items() if name in OPTIONS]
         try:
-            options = load(AnimationOptions, config, [*overrides, *own])
+            options = load(AnimationOptions, config, [*overrides, *own], below=carried)
         except ConfigError as error:
             raise DataError(f"{where}: {error}") from error
         rows.append(Row(Job(**{name: Path(value) for name, value in cells.items() if name in FILES}), options))

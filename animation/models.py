@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from animation.options import CARRIED, AnimationOptions
 from animation.weights import NETWORKS, TRAINED_BY, build_networks, component_config, read_weights
 from datasets.pose import RELEASED_RANGE, PoseRange
 from engine.checkpoint import CheckpointError, Weights
-from engine.config import from_dict
+from engine.config import ConfigError, from_dict
 from modules.head_motion_predictor import HeadMotionPredictor, HeadMotionPredictorConfig
 from modules.image_generator import ImageGenerator, ImageGeneratorConfig
 from modules.keypoint_detector import KeypointDetector, KeypointDetectorConfig
@@ -27,6 +29,7 @@ class Models:
     head_motion_config: HeadMotionPredictorConfig
     motion_field_config: MotionFieldGeneratorConfig
     pose_range: PoseRange
+    animation: dict[str, Any]  # animation options that suit these weights; what the user asks for goes before
     device: torch.device
 
 
@@ -62,10 +65,23 @@ def load_models(paths: list[Path], device: torch.device, needed: tuple[str, ...]
         pose_range=from_dict(PoseRange, weights.configs["pose_range"])
         if "pose_range" in weights.configs
         else RELEASED_RANGE,
+        animation=weights.configs.get("animation", {}),
         device=device,
     )
+    check_carried(models.animation, source)
     _check_fit(models, weights, source)
     return models
+
+
+def check_carried(animation: dict[str, Any], source: str) -> None:
+    """Raises CheckpointError for animation options that no checkpoint may carry, or of wrong values."""
+    foreign = sorted(set(animation) - set(CARRIED))
+    if foreign:
+        raise CheckpointError(f"{source} carries the animation option {foreign[0]!r}; only {', '.join(CARRIED)} may be")
+    try:
+        from_dict(AnimationOptions, animation)
+    except ConfigError as error:
+        raise CheckpointError(f"{source} carries animation options that cannot be used: {error}") from error
 
 
 def _check_fit(models: Models, weights: Weights, source: str) -> None:

@@ -1,6 +1,7 @@
 """How a video is generated, apart from which files: read from YAML (`--config`) and from the command line."""
 
 import argparse
+import re
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -11,6 +12,9 @@ from engine.device import computes_bf16, use
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 MOST_SCALE = 10.0  # of motion: far beyond what a face can do
+SMALLEST_SIZE = 32  # pixels
+# Options that a checkpoint may carry, since they depend on what it was trained on.
+CARRIED = ("keypoint_mode", "expression_scale", "head_motion_scale")
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -39,9 +43,19 @@ class AnimationOptions:
         least=0,
         most=2**63 - 1,
     )
-    crop: Literal["auto", "none"] = option(
-        "auto", "find the face and frame it as in training, or take the whole picture"
+    crop: str = option(
+        "auto", "auto: find the face and frame it as in training; none: the whole picture; X,Y,W,H: this part, pixels"
     )
+    face: int = option(
+        0, "of several faces take this one, numbered as the notice lists them; 0: the largest", least=0, most=1000
+    )
+    view: Literal["whole", "square"] = option(
+        "whole", "whole: the picture, moving where the networks look; square: only where they look"
+    )
+    size: int | Literal["native"] = option(
+        1280, "longest side of the video, pixels (nothing is enlarged); native: the networks' own square frames"
+    )
+    background: str = option("white", "colour behind a cut-out (a picture with alpha): a name or #RRGGBB")
     head_motion_scale: float = option(
         1.0, "make head motion about the first pose so many times as large", least=0, most=MOST_SCALE
     )
@@ -62,8 +76,20 @@ class AnimationOptions:
             value = getattr(self, each.name)
             if least is not None and not least <= value <= most:  # false for NaN, too
                 raise ValueError(f"{each.name} must be from {least} to {most}, found {value}")
-        if self.still and self.head_motion_scale != 1.0:
-            raise ValueError("still holds the head, so head_motion_scale has no effect: leave one of them out")
+        if self.crop not in ("auto", "none") and self.crop_box is None:
+            raise ValueError(f"crop must be auto, none or X,Y,W,H (whole pixels), found {self.crop!r}")
+        if self.face and self.crop != "auto":
+            raise ValueError(f"face {self.face} and crop {self.crop} exclude each other; leave one out")
+        if self.size != "native" and self.size < SMALLEST_SIZE:
+            raise ValueError(f"size must be native or {SMALLEST_SIZE} pixels or more, found {self.size}")
+
+    @property
+    def crop_box(self) -> tuple[int, int, int, int] | None:
+        """x, y, width, height, where `crop` gives them."""
+        if not re.fullmatch(r"\d{1,6}(,\d{1,6}){3}", self.crop):
+            return None
+        x, y, width, height = map(int, self.crop.split(","))
+        return x, y, width, height
 
     def chosen_device(self, local_rank: int = 0) -> torch.device:
         """The device to use, made ready (`engine.device.use`); under torchrun each rank takes its own GPU.
@@ -116,8 +142,21 @@ def add_arguments(parser: argparse._ArgumentGroup) -> None:
         if kind is bool:
             parser.add_argument(name, action="store_true", default=None, help=each.metadata["help"])
             continue
-        how = {"choices": get_args(kind)} if get_origin(kind) is Literal else {"type": kind}
+        how = {"type": kind if isinstance(kind, type) else _number_or_word}
+        if get_origin(kind) is Literal:
+            how = {"choices": get_args(kind)}
         parser.add_argument(name, **how, help=f"{each.metadata['help']} (default: {each.default})")
+
+
+def override(name: str, text: str) -> str:
+    """An option as it is written on the command line or in a list, as `key=value` for engine.config.load."""
+    if get_type_hints(AnimationOptions)[name] is str:  # whatever YAML would make of it
+        text = yaml.safe_dump(text).splitlines()[0]
+    return f"{name}={text}"
+
+
+def _number_or_word(text: str) -> int | str:
+    return int(text) if re.fullmatch(r"-?\d+", text) else text
 
 
 def given(arguments: argparse.Namespace) -> list[str]:

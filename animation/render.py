@@ -7,7 +7,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from modules.image_generator import ImageGenerator
+from animation.full_size import FullSize
+from modules.image_generator import ImageGenerator, Rendering
 from modules.keypoints import Keypoints
 
 
@@ -22,6 +23,7 @@ class Renderer:
         dtype: of the convolutions, by autocast (None: float32); coordinates and warps are float32 in any case.
         truncate: 8 bits by truncation, as the released program does; otherwise by rounding.
         compile_network: run through torch.compile (slow first batch).
+        full_size: makes frames at the photograph's own size; None: N_I's own frames.
     """
 
     def __init__(
@@ -33,20 +35,28 @@ class Renderer:
         truncate: bool,
         dtype: torch.dtype | None = None,
         compile_network: bool = False,
+        full_size: FullSize | None = None,
     ):
         self.source = source
+        self.source_BCHW = source_BCHW
+        self.full_size = full_size
         self.batch_size = batch_size
         self.truncate = truncate
         self.autocast = torch.autocast(source_BCHW.device.type, dtype=dtype, enabled=dtype is not None)
         with torch.inference_mode(), self.autocast:
             self.encoding = generator.encode(source_BCHW)
-        self.render_batch = torch.compile(self._render, dynamic=False) if compile_network else self._render
+        self.draw = torch.compile(self._draw, dynamic=False) if compile_network else self._draw
         self.generator = generator
 
-    def _render(self, position_BK2: Tensor, jacobian_BK22: Tensor | None) -> Tensor:
-        """-> uint8 [B, H, W, 3] on the device."""
+    def _draw(self, position_BK2: Tensor, jacobian_BK22: Tensor | None) -> Rendering:
         with self.autocast:
-            rendering = self.generator.render(self.encoding, Keypoints(position_BK2, jacobian_BK22), self.source)
+            return self.generator.render(self.encoding, Keypoints(position_BK2, jacobian_BK22), self.source)
+
+    def render_batch(self, position_BK2: Tensor, jacobian_BK22: Tensor | None) -> Tensor:
+        """-> uint8 [B, H, W, 3] on the device."""
+        rendering = self.draw(position_BK2, jacobian_BK22)
+        if self.full_size is not None:
+            return self.full_size.frames(self.full_size.layers(rendering, self.source_BCHW))
         levels = rendering.image_BCHW * 255
         if not self.truncate:
             levels = levels.round()

@@ -41,6 +41,9 @@ def read_weights(paths: list[Path]) -> Weights:
         weights = _read_one(Path(path))
         merged.states.update(weights.states)
         extra = {"pose_range"} if "head_motion_predictor" in weights.states else set()
+        if "motion_field_generator" in weights.states:  # which motion is too small depends on it
+            extra.add("animation")
+            merged.configs.pop("animation", None)
         merged.configs.update(
             {key: weights.configs[key] for key in weights.configs.keys() & (weights.states.keys() | extra)}
         )

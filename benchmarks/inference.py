@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -24,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from animation.full_size import FullSize, Geometry  # noqa: E402
 from animation.generate import WINDOWS_ON_GPU  # noqa: E402
 from animation.head_poses import HeadPoses, predict_head_poses  # noqa: E402
 from animation.models import Models, load_models  # noqa: E402
@@ -32,6 +34,7 @@ from animation.options import AUTOCAST  # noqa: E402
 from animation.render import Renderer  # noqa: E402
 from animation.weights import DEMO_WEIGHTS, NETWORKS, component_config  # noqa: E402
 from datasets import audio  # noqa: E402
+from datasets.face.upright import Frame  # noqa: E402
 from datasets.media.image import write_png  # noqa: E402
 from datasets.pose import RELEASED_RANGE, render_boxes  # noqa: E402
 from engine.checkpoint import Weights, save_weights  # noqa: E402
@@ -130,7 +133,7 @@ def bench_rendering(models: Models, arguments: argparse.Namespace) -> None:
         renderer = our_renderer(models, image, source, arguments.batch_size, AUTOCAST[precision], compiled)
         frames = np.concatenate(list(renderer.frames(iter([few]))))
         took = seconds(lambda r=renderer: _drain(r.frames(iter([driving]))), device) / arguments.frames
-        gflop = _gflop(lambda r=renderer: r._render(*one))
+        gflop = _gflop(lambda r=renderer: r.render_batch(*one))
         difference = np.abs(frames.astype(int) - expected.astype(int)).max()
         name = f"{precision}{' compiled' if compiled else ''}, batch {arguments.batch_size}"
         print(
@@ -138,6 +141,50 @@ def bench_rendering(models: Models, arguments: argparse.Namespace) -> None:
             f" {reference_s / took:.2f} | {gflop:.1f} | {gflop / took:.0f} | {difference} |"
             f" {psnr(frames, expected):.1f} |"
         )
+
+
+@torch.inference_mode()
+def bench_full_size(models: Models, arguments: argparse.Namespace) -> None:
+    """What full-size frames add to N_I's own, on one core of a CPU: a 1280x720 photograph, faces of three sizes."""
+    device, size = models.device, models.image_config.image_size
+    image = torch.rand(1, 3, size, size, device=device)
+    source, driving = some_motion(models, arguments.batch_size, image)
+    renderer = our_renderer(models, image, source, arguments.batch_size, AUTOCAST[arguments.precisions[-1]], False)
+    draw_s = seconds(lambda: renderer.draw(*driving), device) / arguments.batch_size
+    rendering = renderer.draw(*driving)
+    photograph_HW3 = np.random.default_rng(0).integers(0, 256, (720, 1280, 3), dtype=np.uint8)
+    threads = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    print(f"\nFull-size frames of a 1280x720 photograph (N_I itself: {1e3 * draw_s:.1f} ms a frame)")
+    print(f"| square of | turned | ms/frame | share of N_I and this |\n|{'---|' * 4}")
+    for side, degrees in ((300, 0), (500, 0), (500, 15), (720, 0)):
+        face = turned_square(side, np.radians(degrees), photograph_HW3.shape)
+        geometry = Geometry(face.matrix(size), size, models.image_config.align_corners)
+        maker = FullSize(photograph_HW3, geometry, device)
+        took = core_seconds(lambda m=maker: m.frames(m.layers(rendering, image)), device) / arguments.batch_size
+        print(f"| {side} pixels | {degrees} degrees | {1e3 * took:.1f} | {took / (took + draw_s):.0%} |")
+    torch.set_num_threads(threads[0])
+    cv2.setNumThreads(threads[1])
+
+
+def core_seconds(function: Callable[[], object], device: torch.device, repeats: int = 20) -> float:
+    """Best time of `repeats` calls; on a CPU the time of its core, which other programs do not lengthen much."""
+    if device.type == "cuda":
+        return seconds(function, device, repeats)
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.process_time()
+        function()
+        best = min(best, time.process_time() - start)
+    return best
+
+
+def turned_square(side: float, roll: float, shape: tuple[int, ...]) -> Frame:
+    """A square in the middle of a picture."""
+    right_2, down_2 = side * np.array([np.cos(roll), np.sin(roll)]), side * np.array([-np.sin(roll), np.cos(roll)])
+    corner_2 = np.array(shape[1::-1]) / 2 - 0.5 - (right_2 + down_2) / 2
+    return Frame(tuple(corner_2), tuple(right_2), tuple(down_2))
 
 
 def bench_motion(models: Models, arguments: argparse.Namespace) -> None:
@@ -195,6 +242,7 @@ def bench_memory(arguments: argparse.Namespace) -> None:
             command = [sys.executable, str(ROOT / "inference.py"), "--image", str(folder / "noise.png"), "--audio"]
             command += [str(folder / "sound.wav"), "--checkpoint", *map(str, checkpoints)]
             command += ["--output", str(folder / "out.mp4"), "--device", arguments.device, "--crop", "none"]
+            command += ["--size", "native"]
             start = time.perf_counter()
             peak = _peak_of(command)
             wall = time.perf_counter() - start
@@ -233,7 +281,7 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], choices=list(AUTOCAST))
     parser.add_argument("--compile", action="store_true", help="measure torch.compile as well")
     parser.add_argument("--memory-seconds", type=int, nargs="*", default=[10, 120], help="lengths of sound, s")
-    parser.add_argument("--skip", nargs="*", default=[], choices=["render", "motion", "memory"])
+    parser.add_argument("--skip", nargs="*", default=[], choices=["render", "full-size", "motion", "memory"])
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
@@ -243,6 +291,8 @@ def main() -> None:
     models = load_models(arguments.checkpoint, device) if arguments.checkpoint else paper_sized_models(device)
     if "render" not in arguments.skip:
         bench_rendering(models, arguments)
+    if "full-size" not in arguments.skip:
+        bench_full_size(models, arguments)
     if "motion" not in arguments.skip:
         bench_motion(models, arguments)
     if "memory" not in arguments.skip:

@@ -99,10 +99,11 @@ class Signature:
         )
 
     def sign(self, path: str | Path) -> None:
-        """Add the manifest to a finished mp4. Anything written to the file later breaks the signature."""
+        """Add the manifest to a finished mp4 or GIF. Anything written to the file later breaks the signature."""
         import c2pa
 
-        with written_beside(path) as signed, c2pa.Builder(json.dumps(_manifest("video/mp4"))) as builder:
+        media_type = "image/gif" if Path(path).suffix == ".gif" else "video/mp4"
+        with written_beside(path) as signed, c2pa.Builder(json.dumps(_manifest(media_type))) as builder:
             try:
                 builder.sign_file(str(path), str(signed), self._signer)
             except c2pa.C2paError as error:
@@ -250,7 +251,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m datasets.provenance", description="Print the marks of synthetic origin that a file carries."
     )
-    parser.add_argument("file", type=Path, help="a video (mp4 ...) or PNG")
+    parser.add_argument("file", type=Path, help="a video (mp4 ...), GIF or PNG")
     path = parser.parse_args(arguments).file
     marks = read_marks(path)
     print("\n".join(marks) if marks else f"{path} carries no mark of synthetic origin")

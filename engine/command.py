@@ -34,6 +34,18 @@ class Busy(RuntimeError):
     """Another process is at work where this one was to begin."""
 
 
+_held: set[int] = set()  # files that `only_one` holds
+
+
+def _let_go() -> None:
+    while _held:
+        os.close(_held.pop())
+
+
+if hasattr(os, "register_at_fork"):  # or forked workers would hold them, too, and longer than a process that is killed
+    os.register_at_fork(after_in_child=_let_go)
+
+
 @contextlib.contextmanager
 def only_one(path: Path, what: str) -> Iterator[None]:
     """In the block this process alone holds a file: a second of the same command stops at once.
@@ -53,25 +65,24 @@ def only_one(path: Path, what: str) -> Iterator[None]:
         yield
         return
     while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT if path.name == LOCK else os.O_RDONLY, 0o666)
         try:
-            file = os.open(path, os.O_RDWR | (os.O_CREAT if path.name == LOCK else 0), 0o666)
-        except OSError:  # a list that may only be read
-            yield
-            return
-        try:  # lockf, not flock: forked workers that outlive this process for a moment do not hold it
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                os.close(file)
-                raise Busy(f"another {what} is at work here ({path}); wait until it ends, or name another") from error
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(file)
+            raise Busy(f"another {what} is at work here ({path}); wait until it ends, or name another") from error
+        except OSError:  # some network drives lock nothing, or only what is open for writing
+            break
         if path.exists() and os.path.samestat(os.fstat(file), path.stat()):
             break
         os.close(file)  # who held it was about to remove it
+    _held.add(file)
     try:
         yield
     finally:
         if path.name == LOCK:
             path.unlink(missing_ok=True)
+        _held.discard(file)
         os.close(file)
 
 

@@ -24,17 +24,23 @@ class ConfigError(ValueError):
     """A configuration that cannot be used; the message names file, key and what would be right."""
 
 
-def load(config_class: type[T], path: str | Path | None = None, overrides: list[str] | tuple[str, ...] = ()) -> T:
+def load(
+    config_class: type[T],
+    path: str | Path | None = None,
+    overrides: list[str] | tuple[str, ...] = (),
+    below: dict[str, Any] | None = None,
+) -> T:
     """Read `path` (may be None: all defaults), apply `a.b=value` overrides, validate.
 
-    A file may name another beside it as `base:` and then holds only what differs from it.
+    A file may name another beside it as `base:` and then holds only what differs from it. Values of `below` stand where
+    neither the file nor an override says another.
 
     Raises:
         ConfigError: unreadable file, unknown or missing key, wrong type, value out of range.
     """
-    data: dict[str, Any] = {}
+    data: dict[str, Any] = dict(below or {})
     if path is not None:
-        data = _read_yaml(Path(path))
+        data = _merged(data, _read_yaml(Path(path)))
     for override in overrides:
         _apply_override(data, override)
     return from_dict(config_class, data, source=str(path or "command line"))

@@ -5,7 +5,10 @@ A picture is uint8 [H, W, 3], RGB, 0..255.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,28 +22,39 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+SAME_COLOUR = 3  # levels: a profile that changes PROBE by no more says sRGB in other words
+PROBE = np.array(
+    [[[r, g, b] for r in (0, 90, 160, 255) for g in (0, 90, 160, 255) for b in (0, 90, 160, 255)]], np.uint8
+)
+BRIGHTEST = 16.0  # fractions up to here are shares of white, the brighter ones lights that are cut off
 CUT_OUT_SHARE = 0.005  # of the pixels hidden by alpha: from here on it is a cut-out, whose hidden colours are arbitrary
 
 
-def read_image(path: str | Path) -> np.ndarray:
-    """Read JPEG, PNG, WebP, BMP, TIFF, GIF (first frame) ...: grey, palette, CMYK, 16-bit, alpha, EXIF rotation.
+def read_image(path: str | Path, background: str = "white") -> np.ndarray:
+    """Read JPEG, PNG, WebP, HEIC, AVIF, BMP, TIFF, GIF (first frame) ...
 
-    Alpha is dropped, as the released code does, unless it hides part of the picture (a cut-out): that is laid on white.
+    Grey, palette, CMYK, 16 and 32 bits are taken, EXIF rotation is applied. Colour profiles are followed: the result is
+    sRGB. Alpha is dropped, as the released code does, unless it hides part of the picture (a cut-out): that is laid on
+    the background.
+
+    Args:
+        background: a colour's name or "#RRGGBB".
 
     Returns:
         uint8 [H, W, 3], upright.
 
     Raises:
-        DataError: not a readable picture, or one of more than about 179 million pixels.
+        DataError: not a readable picture, one of more than about 179 million pixels, or no colour of that name.
     """
     from PIL import Image, ImageOps
 
-    path = require_file(path, "picture")
+    path, background_3 = require_file(path, "picture"), _colour(background)
+    _learn_heic()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice its limit raises, below is fine
             with Image.open(path) as image:
-                return _rgb(ImageOps.exif_transpose(image))
+                return _rgb(ImageOps.exif_transpose(image), background_3)
     except Image.DecompressionBombError as error:
         raise DataError(f"{path} has too many pixels ({error}); scale it down first") from error
     except Image.UnidentifiedImageError as error:
@@ -87,26 +101,76 @@ def to_float(frames_NHWC: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(frames_NHWC.transpose(0, 3, 1, 2))).float().div_(255)
 
 
-def _rgb(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith("I"):  # 16-bit grey (I;16, or I with 16-bit values)
-        grey_HW = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
-        return np.repeat(grey_HW[..., None], 3, axis=2)
-    if image.mode == "F":
-        raise ValueError("floating-point pixels; convert it to 8 or 16 bits")
+@cache
+def _learn_heic() -> None:
+    """Teach Pillow to read the pictures of iPhones."""
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener()
+
+
+def _colour(name: str) -> np.ndarray:
+    from PIL import ImageColor
+
+    try:
+        return np.array(ImageColor.getrgb(name)[:3], np.float32)
+    except ValueError as error:
+        raise DataError(f"background {name!r} is no colour; give a name (white, teal) or #RRGGBB") from error
+
+
+def _rgb(image: Image.Image, background_3: np.ndarray) -> np.ndarray:
+    if image.mode.startswith("I;16"):
+        return _grey(np.asarray(image) >> 8)
+    if image.mode in ("I", "F"):
+        return _grey(_levels(np.asarray(image)))
     if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
-        rgba_HW4 = np.asarray(image.convert("RGBA"))
-        alpha_HW1 = rgba_HW4[..., 3:].astype(np.float32) / 255
+        rgba = image.convert("RGBA")
+        alpha_HW1 = np.asarray(rgba)[..., 3:].astype(np.float32) / 255
+        rgb_HW3 = _in_srgb(rgba.convert("RGB"), image.info.get("icc_profile"))
         if (alpha_HW1 < 0.5).mean() >= CUT_OUT_SHARE:
-            return np.rint(rgba_HW4[..., :3] * alpha_HW1 + 255 * (1 - alpha_HW1)).astype(np.uint8)
-        return np.ascontiguousarray(rgba_HW4[..., :3])
+            return np.rint(rgb_HW3 * alpha_HW1 + background_3 * (1 - alpha_HW1)).astype(np.uint8)
+        return rgb_HW3
+    return _in_srgb(image, image.info.get("icc_profile"))
+
+
+def _in_srgb(image: Image.Image, profile: bytes | None) -> np.ndarray:
+    """A Pillow picture without alpha -> uint8 RGB; a broken profile, or one of other channels, is as none."""
+    from PIL import Image, ImageCms
+
+    if profile:
+        with contextlib.suppress(ImageCms.PyCMSError, OSError, ValueError):
+            named = image if image.mode in ("RGB", "CMYK", "L") else image.convert("RGB")
+            given, wanted = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
+            transform = ImageCms.buildTransform(given, wanted, named.mode, "RGB")
+            if named.mode == "RGB":
+                probe = Image.fromarray(PROBE)
+                change = np.asarray(ImageCms.applyTransform(probe, transform)).astype(int) - PROBE
+                if np.abs(change).max() <= SAME_COLOUR:  # sRGB already: left to the bit
+                    return np.array(named)
+            return np.array(ImageCms.applyTransform(named, transform))
     return np.array(image.convert("RGB"))
 
 
+def _grey(levels_HW: np.ndarray) -> np.ndarray:
+    return np.repeat(levels_HW.astype(np.uint8)[..., None], 3, axis=2)
+
+
+def _levels(values: np.ndarray) -> np.ndarray:
+    """Floats and integers of any width -> 0..255 by the next usual full scale: 1 (fractions), 8, 16 or 32 bits."""
+    values = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    highest = values.max(initial=0.0)
+    fractions = highest <= 1 or (highest < BRIGHTEST and bool((values % 1).any()))
+    scales = [1.0] if fractions else [scale for scale in (255, 65535, 2**31 - 1, 2**32 - 1) if highest <= scale]
+    return np.rint(np.clip(values * (255 / (scales or [highest])[0]), 0, 255))
+
+
 def _read_with_opencv(path: Path) -> np.ndarray | None:
-    """What Pillow does not know and OpenCV does (16-bit colour TIFF, JPEG 2000 variants), or None."""
+    """What Pillow does not know and OpenCV does (16-bit and float colour TIFF, JPEG 2000 variants), or None."""
     image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-    if image is None or image.dtype not in (np.uint8, np.uint16):
+    if image is None:
         return None
     if image.dtype == np.uint16:
-        image = (image // 256).astype(np.uint8)
-    return np.ascontiguousarray(image[..., ::-1])
+        image = image // 256
+    elif image.dtype != np.uint8:
+        image = _levels(image)
+    return np.ascontiguousarray(image[..., ::-1], np.uint8)

@@ -26,7 +26,8 @@ MIXABLE = frozenset(
     "mono stereo downmix 2.1 3.0 3.0(back) 3.1 4.0 quad quad(side) 4.1 5.0 5.0(side) 5.1 5.1(side) 6.0 6.0(front) "  # noqa: SIM905
     "hexagonal 6.1 6.1(back) 6.1(front) 7.0 7.0(front) 7.1 7.1(wide) 7.1(wide-side) octagonal".split()
 )
-MOST_UNNAMED = 8  # channels of a file that does not say what they are, for which FFmpeg has a usual layout
+MOST_UNNAMED_CHANNELS = 8  # of a layout without a name: up to here FFmpeg has one in mind for each count
+MOST_PLANES = 7  # that PyAV 18 makes a frame of
 OPPOSITE_POWER = 0.01  # of the louder of two channels: a mono mix that is this faint has cancelled itself out; ours
 
 
@@ -204,7 +205,7 @@ def sound_frames(frames: Iterator[Any], levels: Levels, channel: int | None = No
             levels.count(planes_CN)
             if channel is not None:
                 frame = _with_planes(frame, planes_CN[channel : channel + 1], "mono")
-            elif not mixable:
+            elif not mixable or (damaged_CN.any() and len(planes_CN) > MOST_PLANES):
                 frame = _with_planes(frame, planes_CN.mean(axis=0, keepdims=True), "mono")
             elif damaged_CN.any():
                 frame = _with_planes(frame, planes_CN, frame.layout.name)
@@ -212,9 +213,9 @@ def sound_frames(frames: Iterator[Any], levels: Levels, channel: int | None = No
 
 
 def is_mixable(layout: Any) -> bool:
-    """Whether FFmpeg can mix these channels: it knows the layout, or takes the usual one of so few (plain wav)."""
+    """Whether FFmpeg can mix a PyAV channel layout; a plain wav names none, only how many channels it has."""
     count = layout.nb_channels
-    return layout.name in MIXABLE or (layout.name == f"{count} channels" and count <= MOST_UNNAMED)
+    return layout.name in MIXABLE or (layout.name == f"{count} channels" and count <= MOST_UNNAMED_CHANNELS)
 
 
 def _planes(frame: Any) -> np.ndarray:

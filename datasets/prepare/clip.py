@@ -15,7 +15,7 @@ import numpy as np
 
 from datasets.clips import FEATURE_TAIL_SAMPLES, SAMPLES_PER_FRAME, ClipRow, existing_row, write_clip
 from datasets.errors import DataError, DiskFullError
-from datasets.face.haar import find_faces
+from datasets.face.finder import find_faces
 from datasets.face.mesh import LandmarkFinder, available, mouth_of
 from datasets.face.openface import default_camera, read_csv, run_feature_extraction
 from datasets.face.rigid_pose import fill_gaps, pose_of, smooth, to_other_camera
@@ -268,7 +268,7 @@ def _finder() -> LandmarkFinder:
 
 
 def _find_boxes(frame: np.ndarray) -> np.ndarray:
-    """Face boxes of one picture: mediapipe's, or OpenCV's where `make pose-tools` has not been run."""
+    """Face boxes of one picture: mediapipe's, or our finder's where `make pose-tools` has not been run."""
     if available():
         return _finder().boxes(frame)
-    return np.array(find_faces(frame), float).reshape(-1, 4)
+    return np.array([face.box for face in find_faces(frame)], float).reshape(-1, 4)

@@ -95,7 +95,7 @@ def speak_alike(checkpoints: list[Path], sources: list[Clip], sound: Path, folde
     Raises:
         CheckpointError, DataError, OptionError: as inference.py.
     """
-    options = AnimationOptions(device=device, crop="none")
+    options = AnimationOptions(device=device, crop="none", size="native")
     animator = Animator(load_models(checkpoints, options.chosen_device()), options)
     folder.mkdir(parents=True, exist_ok=True)
     videos = [folder / f"{clip.row.identity}.mp4" for clip in sources]

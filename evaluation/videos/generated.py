@@ -10,13 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from animation.full_size import FullSize, Geometry
 from animation.generate import Animator
 from animation.models import load_models
 from animation.motion import relative_to_source
 from animation.options import AnimationOptions
 from animation.weights import NETWORKS, RUN_WEIGHTS, TRAINED_BY, read_weights
 from datasets.audio import is_silent
+from datasets.face.upright import Frame
 from datasets.files import file_digest
+from datasets.media.image import resized
 from evaluation import EvaluationError
 from evaluation.rows import STAGE_ONE, Row, VariantPaths
 from evaluation.videos.candidate import Candidate, filmed
@@ -60,7 +63,12 @@ class Generated:
 
     @property
     def size(self) -> int:
-        """Of the pictures that N_I makes, pixels."""
+        """Of the frames that are scored, pixels."""
+        return self.own_size if self.options.size == "native" else self.options.size
+
+    @property
+    def own_size(self) -> int:
+        """Of the pictures that the networks see and N_I draws, pixels."""
         return self.base.models.image_config.image_size
 
     def made_with(self, row: Row, clip_id: str) -> dict[str, str]:
@@ -87,7 +95,8 @@ class Generated:
     def detected(self, truth: Truth) -> Keypoints:
         """What N_D finds in the true frames, on the CPU; it looks once."""
         if truth.keypoints is None:
-            truth.keypoints = detect(self.base.models.keypoint_detector, truth.footage.frames_THWC, self.device)
+            seen_THWC = np.stack([self._seen(frame) for frame in truth.footage.frames_THWC])
+            truth.keypoints = detect(self.base.models.keypoint_detector, seen_THWC, self.device)
         return truth.keypoints
 
     def _from_sound(self, row: Row, truth: Truth, heard: Truth) -> Candidate:
@@ -109,10 +118,14 @@ class Generated:
 
     def _source(self, truth: Truth) -> tuple[Tensor, Keypoints]:
         """The first frame as a picture in [0, 1] and its keypoints, on the device."""
-        picture = torch.from_numpy(truth.footage.frames_THWC[0]).to(self.device)
+        picture = torch.from_numpy(self._seen(truth.footage.frames_THWC[0])).to(self.device)
         image_BCHW = picture.permute(2, 0, 1)[None].float() / 255  # as Animator has it, to the last bit
         with torch.inference_mode():
             return image_BCHW, self.base.models.keypoint_detector(image_BCHW).keypoints
+
+    def _seen(self, frame_HWC: np.ndarray) -> np.ndarray:
+        """A true frame as the networks see it."""
+        return resized(frame_HWC, self.own_size, self.own_size)
 
     def _rendered(
         self,
@@ -125,7 +138,13 @@ class Generated:
     ) -> Candidate:
         if self.options.keypoint_mode == "relative":
             driving = next(relative_to_source(iter([driving]), source))
-        renderer = animator.renderer(image_BCHW, source, len(truth))
+        full_size = None
+        if self.options.size != "native":
+            first_HWC, config = truth.footage.frames_THWC[0], animator.models.image_config
+            whole = Frame((-0.5, -0.5), (first_HWC.shape[1], 0), (0, first_HWC.shape[0]))
+            geometry = Geometry(whole.matrix(config.image_size), config.image_size, config.align_corners)
+            full_size = FullSize(first_HWC, geometry, self.device)
+        renderer = animator.renderer(image_BCHW, source, len(truth), full_size)
         frames_THWC = np.concatenate([frames.copy() for frames in renderer.frames(iter([driving]))])
         footage = Footage(frames_THWC, truth.footage.finder)
         return Candidate(footage, truth.pcm, truth.sound, pose_TP, driving.to("cpu"))

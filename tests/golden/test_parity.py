@@ -40,7 +40,7 @@ def folder(checkpoint, tmp_path_factory) -> Path:
     soundfile.write(folder / "speech.wav", samples, rate, subtype="PCM_16")
     files = ["--image", folder / "astronaut.png", "--audio", folder / "speech.wav", "--output", folder / "out.mp4"]
     kept = ["--save-motion", folder / "motion.npz", "--frames-dir", folder / "frames"]
-    options = ["--crop", "none", "--precision", "fp32", "--device", "cpu"]
+    options = ["--crop", "none", "--size", "native", "--precision", "fp32", "--device", "cpu"]
     assert status_of(inference.main, *files, *kept, *options, "--checkpoint", checkpoint) == 0
     return folder
 

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -92,7 +93,7 @@ def test_every_row_is_measured_and_what_cannot_be_is_named(files, whole):
         "no-set": "needs variants.no_set=RUN of train_headpose.py",
         "no-jacobian": "needs variants.no_jacobian=RUN of train_motionfield.py",
     }
-    assert found["protocol"] == "audio2head-evaluation/3" and found["identities"] == 2
+    assert found["protocol"] == "audio2head-evaluation/4" and found["identities"] == 2
     assert len(found["weights_sha256"][str(files / "model.safetensors")]) == 64
     assert found["config"]["split"] == "train" and found["commit"]
     rows = found["rows"]
@@ -140,7 +141,7 @@ def test_the_full_row_is_what_inference_makes(files, whole, tmp_path):
 
     clip = load_manifest(files / "corpus", "train")[0]
     write_png(tmp_path / "face.png", clip.read_frames([0])[0])
-    options = AnimationOptions(device="cpu", crop="none")
+    options = AnimationOptions(device="cpu", crop="none", size="native")
     animator = Animator(load_models([files / "model.safetensors"], options.chosen_device()), options)
     job = Job(tmp_path / "face.png", tmp_path / "out.mp4", clip.folder / "audio.wav", save_motion=tmp_path / "m.npz")
     animator.animate(job)
@@ -273,3 +274,16 @@ def test_given_videos_against_videos(files, given, tmp_path, capsys):
     wide = ["--generated", tmp_path / "wide", "--reference", given / "reference", "--output", tmp_path / "out"]
     assert run(*wide, *QUICK) == 2
     assert "is 64x40, its reference 64x64: crop both alike" in capsys.readouterr().err
+
+
+def test_videos_can_be_scored_at_another_size(files):
+    """Full-size frames, held against larger true ones; the networks see the same as ever."""
+    output = files / "larger"
+    assert run(*ours(files, output, "animation.size=96", "rows=[gt-keypoint, still]", "max_clips=1")) == 0
+    found = results(output)
+    assert "96x96" in found["data"]
+    (video,) = (output / "videos" / "gt-keypoint").glob("*.mp4")
+    with av.open(str(video)) as container:
+        assert (container.streams.video[0].width, container.streams.video[0].height) == (96, 96)
+    assert 10 < found["rows"]["gt-keypoint"]["numbers"]["psnr"]["mean"] < 100
+    assert run(*ours(files, output, "animation.face=1")) == 2  # nothing looks for faces here

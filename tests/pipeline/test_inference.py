@@ -12,15 +12,21 @@ import time
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 import skimage.data
 import soundfile
+from PIL import Image
 
 import inference
+from animation import convert
 from animation.generate import Animator
+from animation.weights import DEMO_WEIGHTS, read_weights
 from datasets import provenance
+from datasets.face.upright import choose_frame
 from datasets.media.image import write_png
+from datasets.media.video_writer import VideoWriter
 from engine.checkpoint import Weights, save_weights
 from tests.certificates import make_certificate
 from tests.in_process import status_of
@@ -47,7 +53,7 @@ run = functools.partial(status_of, inference.main)
 def usual(files, output, **changes):
     """The usual arguments with some replaced; an option set to None is left out, to True is a flag."""
     options = {"image": files / "face.png", "audio": files / "speech.wav", "checkpoint": files / "model.safetensors"}
-    options |= {"output": output, "device": "cpu"} | changes
+    options |= {"output": output, "device": "cpu", "size": "native"} | changes
     flat = []
     for name, value in options.items():
         if value is not None:
@@ -198,6 +204,102 @@ def test_label_crop_and_precision_options_work(files, tmp_path):
     assert run(*usual(files, tmp_path / "crop.mp4", still=True, crop="none")) == 0
     crop = read_video(tmp_path / "crop.mp4")[0]
     assert np.abs(crop[0].astype(int) - plain[0]).mean() > 5
+
+
+# ---- the picture's own size
+
+
+def test_the_whole_picture_moves_inside_the_square_and_nowhere_else(files, tmp_path):
+    """By default the video is the photograph at its own size; what lies outside the framed square is the photograph."""
+    assert run(*usual(files, tmp_path / "o.mp4", size=None, frames_dir=tmp_path / "f", head_motion_scale=3.0)) == 0
+    photograph, frames = skimage.data.astronaut().astype(int), read_frames(tmp_path / "f")
+    assert frames.shape[1:] == photograph.shape
+    changed = np.abs(frames - photograph).max(axis=(0, 3)) > 0
+    frame = choose_frame(skimage.data.astronaut()).frame
+    (left, top), side = np.array(frame.corner_2) + 0.5, frame.side
+    inside = np.zeros_like(changed)
+    inside[round(top) : round(top + side), round(left) : round(left + side)] = True
+    assert not changed[~inside].any() and changed[inside].mean() > 0.3
+
+
+def test_views_and_sizes(files, tmp_path):
+    def size(name, **changes):
+        assert run(*usual(files, tmp_path / f"{name}.mp4", still=True, **changes)) == 0
+        return read_video(tmp_path / f"{name}.mp4")[0].shape[1:3]
+
+    face = round(choose_frame(skimage.data.astronaut()).frame.side)
+    assert size("whole", size=None) == (512, 512)
+    assert size("smaller", size=301) == (300, 300)  # even sides
+    assert size("square", size=None, view="square") == (face + face % 2,) * 2
+    assert size("part", size=None, view="square", crop="100,20,150,120") == (150, 150)
+    assert size("native", view="square") == (64, 64)
+
+
+def test_odd_and_oblong_pictures_keep_their_pixels(files, tmp_path):
+    oblong = skimage.data.astronaut()[:331, :457]
+    write_png(tmp_path / "odd.png", oblong)
+    arguments = usual(files, tmp_path / "o.mp4", image=tmp_path / "odd.png", size=None, frames_dir=tmp_path / "f")
+    assert run(*arguments) == 0
+    frames = read_frames(tmp_path / "f")
+    assert frames.shape[1:] == (330, 456, 3)
+    np.testing.assert_array_equal(frames[:, 300:], np.broadcast_to(oblong[300:330, :456], frames[:, 300:].shape))
+
+
+def test_a_gif_is_a_short_preview(files, tmp_path):
+    assert run(*usual(files, tmp_path / "o.gif", size=None)) == 0
+    with Image.open(tmp_path / "o.gif") as image:
+        assert image.n_frames == 16 and image.size == (480, 480)
+    assert provenance.main([str(tmp_path / "o.gif")]) == 0
+
+
+def test_without_an_output_the_name_comes_from_the_inputs(files, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("face_speech.mp4", "face_speech_2.mp4"):
+        assert run(*usual(files, None)) == 0
+        assert f"writing {name}" in capsys.readouterr().out and (tmp_path / name).is_file()
+
+
+def test_a_video_gives_head_poses_and_a_picture(files, tmp_path, capsys):
+    """A face that sways: the poses are those of its roll, and the first frame is the source."""
+    angles = 8 * np.sin(np.arange(32) / 4)
+    turned = [
+        cv2.warpAffine(skimage.data.astronaut(), cv2.getRotationMatrix2D((226, 120), -angle, 1.0), (512, 512))
+        for angle in angles
+    ]
+    with VideoWriter(tmp_path / "sway.mp4") as writer:
+        writer.write(np.stack(turned))
+    moving = {"head_pose": tmp_path / "sway.mp4", "image": tmp_path / "sway.mp4"}
+    assert run(*usual(files, tmp_path / "o.mp4", save_motion=tmp_path / "m.npz", **moving)) == 0
+    assert "first frame" in capsys.readouterr().out
+    roll = np.degrees(np.load(tmp_path / "m.npz")["head_pose"][:, 2])
+    assert np.corrcoef(roll, angles)[0, 1] > 0.98 and 0.7 < roll.std() / angles.std() < 1.2
+
+
+def test_a_checkpoint_carries_what_suits_it_and_the_user_wins(files, tmp_path, monkeypatch, capsys):
+    carrying = tmp_path / "carrying.safetensors"
+    options = ["--animation", "keypoint_mode=relative", "--animation", "head_motion_scale=0.0"]
+    assert status_of(convert.main, *options, files / "model.safetensors", carrying) == 0
+
+    def motion(name, *more):
+        arguments = usual(files, tmp_path / f"{name}.mp4", checkpoint=carrying, save_motion=tmp_path / f"{name}.npz")
+        assert run(*arguments, *more) == 0
+        return np.load(tmp_path / f"{name}.npz")
+
+    carried = motion("carried")
+    np.testing.assert_allclose(carried["keypoints"][0], carried["source_keypoints"], atol=1e-5)
+    assert np.ptp(carried["head_pose"], axis=0).max() == 0
+    (tmp_path / "o.yaml").write_text("head_motion_scale: 1.0\n")
+    own = motion("own", "--config", tmp_path / "o.yaml", "--keypoint-mode", "absolute")
+    assert np.ptp(own["head_pose"], axis=0).max() > 0
+    assert np.abs(own["keypoints"][0] - own["source_keypoints"]).max() > 1e-3
+    bad = ["--animation", "device=cpu", files / "model.safetensors", tmp_path / "bad.safetensors"]
+    assert status_of(convert.main, *bad) == 2
+    assert "'device'" in capsys.readouterr().err and not (tmp_path / "bad.safetensors").exists()
+
+
+def test_the_demo_model_carries_its_settings():
+    animation = read_weights([DEMO_WEIGHTS]).configs["animation"]
+    assert animation == {"keypoint_mode": "relative", "expression_scale": 2.0}
 
 
 def test_options_come_from_a_file_and_the_command_line_wins(files, tmp_path, capsys):
@@ -400,6 +502,7 @@ def bad_cases(files, tmp_path):
     (tmp_path / "cut.wav").write_bytes(wav[: len(wav) // 3])
     weights = (files / "model.safetensors").read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(weights[: len(weights) // 2])
+    write_png(tmp_path / "tiny.png", np.zeros((16, 20, 3), np.uint8))
     np.savez(tmp_path / "wrong.npz", other=np.zeros(3))
     np.savez(tmp_path / "few.npz", keypoints=np.zeros((5, 3, 2)), jacobians=np.tile(np.eye(2), (5, 3, 1, 1)))
     np.savez(tmp_path / "nan.npz", head_pose=np.full((5, 6), np.nan))
@@ -514,6 +617,17 @@ def bad_cases(files, tmp_path):
         "device not there": ({"device": "cuda:77"}, ["cuda:77"]),
         "fp16 on a CPU": ({"precision": "fp16"}, ["bf16 or fp32"]),
         "batch size": ({"batch_size": -1}, ["batch_size"]),
+        "crop of three numbers": ({"crop": "1,2,3"}, ["X,Y,W,H"]),
+        "crop outside": ({"crop": "500,500,100,100"}, ["leaves the picture, which is 512x512"]),
+        "face that is not there": ({"face": 3}, ["--face 3", "1 face"]),
+        "face and crop": ({"face": 1, "crop": "0,0,99,99"}, ["exclude each other"]),
+        "size too small": ({"size": 7}, ["native or 32"]),
+        "size in words": ({"size": "large"}, ["size"]),
+        "whole view of native frames": ({"view": "whole"}, ["--size native"]),
+        "no such colour": ({"background": "nosuch"}, ["no colour"]),
+        "another ending": ({"output": tmp_path / "o.avi"}, ["only .mp4 and .gif"]),
+        "tiny picture": ({"image": tmp_path / "tiny.png"}, ["20x16", "32 pixels"]),
+        "head pose of a picture": ({"head_pose": files / "face.png"}, ["face.png"]),
         "config missing": ({"config": absent}, ["does not exist"]),
         "certificate missing": ({"c2pa_cert": absent, "c2pa_key": absent}, ["no 'such' fïle"]),
     }

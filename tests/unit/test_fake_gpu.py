@@ -1,12 +1,17 @@
-"""Every stage's losses, and the renderer, on a GPU that only pretends: all tensors meet on one device."""
+"""Every stage's losses, update and validation, the renderer and what judges videos, on a GPU that only pretends."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
+from unittest import mock
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import train_fomm
 import train_headpose
@@ -16,6 +21,11 @@ from datasets.fomm import FommBatch
 from datasets.headpose import HeadPoseBatch
 from datasets.motionfield import Item, MotionFieldBatch
 from engine.config import load
+from engine.run import OptimConfig, Run, RunConfig
+from evaluation.scores import identity
+from evaluation.scores.fidelity import picture_scores
+from evaluation.scores.networks import Networks
+from evaluation.scores.sync import SyncNet, lip_sync
 from modules.discriminators import ImageDiscriminatorConfig, MultiScaleDiscriminator, PoseDiscriminator, only_judging
 from modules.head_motion_predictor import HeadMotionPredictor
 from modules.image_generator import ImageGenerator
@@ -100,9 +110,14 @@ def test_stage_two(gpu: FakeGpu, transition: bool) -> None:
     settled(gpu, train_headpose.DiscriminatorLosses(critic, weights)(predicted.wanted_BTP, predicted.pose_BTP))
 
 
-@pytest.mark.parametrize("relative", [True, False])
-@pytest.mark.parametrize("phase_name", ["keypoints", "pixels"])
-def test_stage_three(gpu: FakeGpu, phase_name: str, relative: bool) -> None:
+class StageThree(NamedTuple):
+    config: train_motionfield.Config
+    generator: MotionFieldGenerator
+    stage_one: train_motionfield.StageOne
+    item: Item  # a batch of windows
+
+
+def stage_three(gpu: FakeGpu, phase_name: str, relative: bool, items_on: FakeGpu) -> StageThree:
     one = load(train_fomm.Config, CONFIG / "fomm_tiny.yaml")
     size, count = one.image_generator.image_size, one.image_generator.num_keypoints
     name = "motionfield_tiny" if phase_name == "keypoints" else "motionfield_tiny_pixels"
@@ -113,35 +128,139 @@ def test_stage_three(gpu: FakeGpu, phase_name: str, relative: bool) -> None:
         gpu.build(ImageGenerator, one.image_generator).eval(),
         size,
     )
-    generator = gpu.build(MotionFieldGenerator, network)
     frames, rendered = network.window, 2
     maps = size // one_stride(stage_one.detector) - 6
+    tensor = items_on.tensor
     window = MotionFieldBatch(
-        reference_CHW=gpu.tensor(BATCH, 3, size, size),
-        reference_box_HW=gpu.tensor(BATCH, 256, 256, dtype=torch.uint8),
-        audio_TAF=gpu.tensor(BATCH, frames, 4, 41),
-        box_THW=gpu.tensor(BATCH, frames, 256, 256, dtype=torch.uint8),
-        frames_TCHW=gpu.tensor(BATCH, rendered, 3, size, size, dtype=torch.uint8),
-        chosen_R=gpu.tensor(BATCH, rendered, dtype=torch.int64),
-        mouth_T4=gpu.tensor(BATCH, frames, 4),
-        valid_T=gpu.tensor(BATCH, frames, dtype=torch.bool),
+        reference_CHW=tensor(BATCH, 3, size, size),
+        reference_box_HW=tensor(BATCH, 256, 256, dtype=torch.uint8),
+        audio_TAF=tensor(BATCH, frames, 4, 41),
+        box_THW=tensor(BATCH, frames, 256, 256, dtype=torch.uint8),
+        frames_TCHW=tensor(BATCH, rendered, 3, size, size, dtype=torch.uint8),
+        chosen_R=tensor(BATCH, rendered, dtype=torch.int64),
+        mouth_T4=tensor(BATCH, frames, 4),
+        valid_T=tensor(BATCH, frames, dtype=torch.bool),
         clip=0,
         index=0,
         start=0,
     )
-    heatmap = gpu.tensor(BATCH, frames, count, maps, maps, dtype=torch.uint8)
-    item = Item(window, gpu.tensor(BATCH, frames, count, 2), gpu.tensor(BATCH, frames, count, 2, 2), heatmap, 0, 0)
+    heatmap = tensor(BATCH, frames, count, maps, maps, dtype=torch.uint8)
+    item = Item(window, tensor(BATCH, frames, count, 2), tensor(BATCH, frames, count, 2, 2), heatmap, 0, 0)
+    return StageThree(config, gpu.build(MotionFieldGenerator, network), stage_one, item)
+
+
+@pytest.mark.parametrize("relative", [True, False])
+@pytest.mark.parametrize("phase_name", ["keypoints", "pixels"])
+def test_stage_three(gpu: FakeGpu, phase_name: str, relative: bool) -> None:
+    config, generator, stage_one, item = stage_three(gpu, phase_name, relative, items_on=gpu)
     if phase_name == "keypoints":
         settled(gpu, train_motionfield.KeypointLosses(generator, config.keypoints, stage_one)(item, 1.0))
         return
-    pixels = replace(config.pixels, rendered_frames=rendered, perceptual=1.0, pixel=1.0, mouth=1.0)
+    pixels = replace(config.pixels, rendered_frames=2, perceptual=1.0, pixel=1.0, mouth=1.0)
     vgg = gpu.build(VggFeatures, VggConfig("vgg16", ("relu1_1",)))
     losses = train_motionfield.PixelLosses(generator, pixels, stage_one, gpu.build(ImagePyramid, pixels.pyramid), vgg)
-    settled(gpu, losses(item, random_warp(range(BATCH * rendered), 0, pixels.warp, gpu.device)))
+    settled(gpu, losses(item, random_warp(range(BATCH * 2), 0, pixels.warp, gpu.device)))
 
 
 def one_stride(detector: KeypointDetector) -> int:
     return detector.down.stride
+
+
+@contextlib.contextmanager
+def judging() -> Iterator[None]:
+    """Without gradients; reading a number of a tensor that holds none gives 0."""
+    zero = mock.patch.multiple(Tensor, item=lambda _: 0.0, __float__=lambda _: 0.0, __int__=lambda _: 2)
+    with zero, torch.inference_mode():
+        yield
+
+
+@pytest.fixture
+def cuda() -> Iterator[FakeGpu]:
+    with fake_gpu("cuda") as found:
+        yield found
+
+
+HOST = FakeGpu("cpu")  # where validation's items wait
+
+
+def test_validation_of_stage_one(cuda: FakeGpu) -> None:
+    config = load(train_fomm.Config, CONFIG / "fomm_tiny.yaml")
+    detector = cuda.build(KeypointDetector, config.keypoint_detector).eval()
+    generator = cuda.build(ImageGenerator, config.image_generator).eval()
+    networks = nn.ModuleDict({"keypoint_detector": detector, "image_generator": generator})
+    size = config.image_generator.image_size
+    pictures = HOST.tensor(BATCH, 3, size, size)
+    held_out = train_fomm.HeldOut(pictures, pictures, HOST.tensor(BATCH, 4))
+    with judging():
+        found = train_fomm.validate(networks, held_out, config, cuda.device)
+    assert {"psnr", "source_mouth_psnr"} <= found.keys()
+
+
+def test_validation_of_stage_two(cuda: FakeGpu) -> None:
+    config = load(train_headpose.Config, CONFIG / "headpose_tiny.yaml")
+    predictor = cuda.build(HeadMotionPredictor, config.head_motion_predictor).eval()
+    window, size = config.data.window, config.image_size
+    item = HeadPoseBatch(
+        image_CHW=HOST.tensor(3, size, size),
+        audio_TAF=HOST.tensor(window, 4, 41),
+        pose_TP=HOST.tensor(window + 1, 6),
+        valid_T=HOST.tensor(window, dtype=torch.bool),
+        clip=0,
+        index=0,
+    )
+    rows, valid = HOST.tensor(BATCH, window + 1, 6), HOST.tensor(BATCH, window + 1, dtype=torch.bool)
+    held_out = train_headpose.HeldOut([item] * BATCH, rows, valid, HOST.tensor(6))
+    networks = nn.ModuleDict({"head_motion_predictor": predictor})
+    with judging():
+        found = train_headpose.validate(networks, held_out, config, cuda.device)
+    assert {"he", "still_he"} <= found.keys()
+
+
+def test_validation_of_stage_three(cuda: FakeGpu) -> None:
+    config, generator, stage_one, batch = stage_three(cuda, "keypoints", relative=True, items_on=HOST)
+    first = MotionFieldBatch(*(value[0] if isinstance(value, Tensor) else value for value in batch.window))
+    item = Item(first, batch.position_TK2[0], batch.jacobian_TK22[0], batch.heatmap_TKHW[0], 0, 0)
+    held_out = train_motionfield.HeldOut(None, [item] * BATCH, stage_one)
+    config = replace(config, validation=replace(config.validation, rendered=2))
+    networks = nn.ModuleDict({"motion_field_generator": generator.eval()})
+    with judging():
+        found = train_motionfield.validate(networks, held_out, config, cuda.device)
+    assert {"ke", "detected_psnr"} <= found.keys()
+
+
+def test_an_update(tmp_path: Path) -> None:
+    """Stepped, given back and watched where the network lies; the gradients are put there."""
+    settings = RunConfig(str(tmp_path), max_steps=1, device="cpu", tensorboard=False)
+    with Run("toy", SimpleNamespace(run=settings)) as run, fake_gpu("cuda") as gpu:
+        run.device, run.step, run._batch = gpu.device, 1, SimpleNamespace(index=[], clip=[])
+        network = gpu.build(nn.Linear, 3, 3)
+        run.export({"net": network}, {})
+        optimizer = run.optimizer(network, OptimConfig(batch_size=1, lr=0.1))
+
+        def backward(loss: Tensor) -> None:
+            assert loss.device.type == gpu.device.type
+            for parameter in network.parameters():
+                parameter.grad = torch.zeros_like(parameter)
+
+        with mock.patch.object(run.accelerator, "backward", backward):
+            run.update(optimizer, {"loss": network(gpu.tensor(1, 3)).sum()})
+        with run.evaluating() as networks:
+            assert networks["net"](gpu.tensor(1, 3)).device.type == "cuda"
+        assert {value.device.type for value in run._norms.values()} == {"cuda"}
+        state = optimizer.adam.state[network.weight]
+        assert {value.device.type for value in state.values()} == {"cuda"}
+
+
+def test_networks_that_judge_videos(cuda: FakeGpu) -> None:
+    frames, pcm = np.zeros((60, 64, 64, 3), np.uint8), np.zeros(60 * 640, np.int16)
+    syncnet, arcface = cuda.build(SyncNet).eval(), cuda.build(identity.ArcFace, 18).eval()
+    perceptual = cuda.build(nn.Conv2d, 3, 1, 64)
+    networks = Networks(cuda.device, lpips=lambda image, wanted, normalize: perceptual(image - wanted))
+    with judging():
+        assert lip_sync(syncnet, frames, pcm).max_shift == 15
+        embedding = identity.embed(arcface, np.zeros((2, 112, 112, 3), np.uint8))
+        assert embedding.device.type == "cpu" and embedding.shape == (2, 512)
+        assert {"lpips", "mouth_ssim"} <= picture_scores(frames, frames, np.zeros((60, 4)), networks).keys()
 
 
 def test_renderer() -> None:
@@ -152,5 +271,5 @@ def test_renderer() -> None:
         source = Keypoints(gpu.tensor(1, count, 2), gpu.tensor(1, count, 2, 2))
         picture = gpu.tensor(1, 3, size, size)
         renderer = Renderer(generator, picture, source, batch_size=4, truncate=False, dtype=torch.bfloat16)
-        frames = renderer._render(gpu.tensor(4, count, 2), gpu.tensor(4, count, 2, 2))
+        frames = renderer.render_batch(gpu.tensor(4, count, 2), gpu.tensor(4, count, 2, 2))
         assert (frames.device.type, frames.dtype, frames.shape) == ("cuda", torch.uint8, (4, size, size, 3))

@@ -28,7 +28,9 @@ def test_the_whole_way_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     report = json.loads((tmp_path / "report.json").read_text())
     assert {row["stage"] for row in report["training"]} == set(gpu_check.STAGES)
     assert report["rendering"][0]["ratio"] == 1.0 and all(row["gflop_per_s"] > 0 for row in report["rendering"])
+    assert report["end_to_end"]["frames_per_s"] > 0 and "rendering" in report["end_to_end"]["seconds"]
     page = (tmp_path / "report.md").read_text()
+    assert f"{report['end_to_end']['real_time']} x real time" in page
     assert "1 passed, 1 failed" in page and "failed: a: b" in page and "25.0%" in page
 
 

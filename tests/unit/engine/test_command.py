@@ -1,8 +1,10 @@
 """engine.command: how scripts start and end."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -65,12 +67,25 @@ def test_a_second_process_is_told_that_the_first_is_at_work(tmp_path: Path, name
     assert path.exists() == (name != LOCK)
 
 
-def test_a_list_that_may_only_be_read_is_used_without_a_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*arguments: object) -> int:
-        raise PermissionError(13, "Permission denied")
+def test_reading_a_held_list_and_forking_leave_the_lock_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("image,audio,output\n")
+    with only_one(path, "run"):
+        path.read_text()
+        child = os.fork()
+        if not child:  # outlives the block, as a worker outlives a process that is killed
+            time.sleep(20)
+            os._exit(0)
+        with pytest.raises(Busy):
+            hold_once(path)
+    hold_once(path)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
 
-    monkeypatch.setattr(os, "open", refuse)
-    with only_one(tmp_path / "list.csv", "run"):
+
+def hold_once(path: Path) -> None:
+    """As another process would: a lock is of a file that is opened anew."""
+    with only_one(path, "run"):
         pass
 
 

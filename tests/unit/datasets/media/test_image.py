@@ -11,6 +11,8 @@ from PIL import Image
 
 from datasets.errors import DataError
 from datasets.media.image import read_image, resize_square, resized, to_float, write_png
+from datasets.media.source import read_source
+from datasets.media.video_writer import VideoWriter
 
 RED = (200, 40, 30)
 
@@ -66,6 +68,81 @@ def test_alpha_is_dropped_unless_it_cuts_out(tmp_path):
     cut_out = read_image(tmp_path / "cut_out.png")
     assert (cut_out[:10] == 255).all()
     np.testing.assert_array_equal(cut_out[10:], picture()[10:])
+
+
+def test_cut_outs_are_laid_on_the_background(tmp_path):
+    rgba = np.dstack([picture(), np.full((40, 60), 255, np.uint8)])
+    rgba[:10, :, 3] = 0
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    for name, colour in (("#102030", [16, 32, 48]), ("teal", [0, 128, 128])):
+        assert (read_image(tmp_path / "a.png", name)[:10] == colour).all()
+    with pytest.raises(DataError, match="is no colour"):
+        read_image(tmp_path / "a.png", "nosuchcolour")
+
+
+def test_pictures_of_iphones(tmp_path):
+    from pillow_heif import from_pillow
+
+    from_pillow(Image.fromarray(cv2.GaussianBlur(picture(64, 96), (0, 0), 3))).save(tmp_path / "a.heic", quality=95)
+    read = read_image(tmp_path / "a.heic")
+    assert read.shape == (64, 96, 3) and np.abs(read[50, 80].astype(int) - RED).max() < 8
+
+
+def test_colour_profiles_become_srgb(tmp_path):
+    """The profile of a camera whose channels are green, blue, red; and sRGB's own, which leaves every bit."""
+    from PIL import ImageCms
+
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.fromarray(picture()).save(tmp_path / "srgb.png", icc_profile=srgb)
+    np.testing.assert_array_equal(read_image(tmp_path / "srgb.png"), picture())
+    turned = turned_primaries(srgb)
+    Image.fromarray(picture()[..., [1, 2, 0]]).save(tmp_path / "gbr.png", icc_profile=turned)
+    np.testing.assert_allclose(read_image(tmp_path / "gbr.png"), picture(), atol=4)
+    rgba = np.dstack([picture()[..., [1, 2, 0]], np.full((40, 60), 255, np.uint8)])
+    rgba[:10, :, 3] = 0
+    Image.fromarray(rgba).save(tmp_path / "alpha.png", icc_profile=turned)
+    np.testing.assert_allclose(read_image(tmp_path / "alpha.png")[10:], picture()[10:], atol=4)
+    Image.fromarray(picture()).save(tmp_path / "broken.png", icc_profile=b"no profile at all")
+    np.testing.assert_array_equal(read_image(tmp_path / "broken.png"), picture())
+
+
+def turned_primaries(profile: bytes) -> bytes:
+    """An RGB profile whose first channel is green, whose second is blue, whose third is red."""
+    count = int.from_bytes(profile[128:132], "big")
+    entries = {profile[at : at + 4]: at for at in range(132, 132 + 12 * count, 12)}
+    turned = bytearray(profile)
+    for name, source in ((b"rXYZ", b"gXYZ"), (b"gXYZ", b"bXYZ"), (b"bXYZ", b"rXYZ")):
+        to, source_at = entries[name], entries[source]
+        turned[to + 4 : to + 12] = profile[source_at + 4 : source_at + 12]
+    return bytes(turned)
+
+
+def test_floats_and_wide_integers(tmp_path):
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    Image.fromarray(grey / np.float32(255)).save(tmp_path / "float.tiff")
+    Image.fromarray((grey.astype(np.int64) * (2**31 - 1) // 255).astype(np.int32)).save(tmp_path / "wide.tiff")
+    for name in ("float.tiff", "wide.tiff"):
+        np.testing.assert_array_equal(read_image(tmp_path / name)[..., 0], grey)
+    cv2.imwrite(str(tmp_path / "colour.tiff"), picture()[..., ::-1] / np.float32(255))
+    np.testing.assert_array_equal(read_image(tmp_path / "colour.tiff"), picture())
+    values = np.full((16, 16), np.nan, np.float32)
+    values[0, 0] = 2.5  # a light
+    Image.fromarray(values).save(tmp_path / "holes.tiff")
+    assert read_image(tmp_path / "holes.tiff")[..., 0].tolist() == [[255, *[0] * 15], *[[0] * 16] * 15]
+
+
+def test_the_first_frame_of_a_video_is_a_source(tmp_path):
+    with VideoWriter(tmp_path / "a.mp4", crf=1) as writer:
+        writer.write(np.stack([picture(64, 96), np.zeros((64, 96, 3), np.uint8)]))
+    image, notices = read_source(tmp_path / "a.mp4")
+    assert np.abs(image[50, 80].astype(int) - RED).max() < 8
+    assert "first frame" in notices[0]
+    write_png(tmp_path / "a.png", picture())
+    assert read_source(tmp_path / "a.png")[1] == []
+    for name in ("a.txt", "b.mp4"):
+        (tmp_path / name).write_text("neither\n" * 100)
+        with pytest.raises(DataError, match="not a picture"):
+            read_source(tmp_path / name)
 
 
 @pytest.mark.parametrize(("orientation", "corner"), [(3, (-1, -1)), (6, (0, -1)), (8, (-1, 0))])

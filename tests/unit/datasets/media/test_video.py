@@ -10,11 +10,12 @@ import av
 import cv2
 import numpy as np
 import pytest
+import soundfile
 
 from datasets.errors import DataError
 from datasets.media import video_writer as video
 from datasets.media.image import read_image
-from datasets.media.sound import load_pcm, write_wav
+from datasets.media.sound import load_pcm, open_pcm, write_wav
 from datasets.media.video_reader import VideoReader, at_rate, frames_of
 
 
@@ -90,6 +91,16 @@ def test_sound_stays_in_time(tmp_path):
     write_wav(tmp_path / "a.wav", pcm)
     path = write(tmp_path / "a.mp4", moving(50), sound=tmp_path / "a.wav")
     assert abs(int(np.abs(load_pcm(path).astype(int)).argmax()) - 16_010) < 32
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6, 8, 12])
+def test_a_damaged_sample_is_silence_whatever_the_channels(tmp_path, channels):
+    sound_NC = np.random.default_rng(0).normal(0, 0.1, (16_000, channels)).astype(np.float32)
+    sound_NC[100] = np.nan
+    soundfile.write(tmp_path / "a.wav", sound_NC, 16_000, subtype="FLOAT")
+    with open_pcm(tmp_path / "a.wav") as pcm:
+        assert len(pcm) == 16_000 and f"{channels} samples are no finite numbers" in pcm.notes[0]
+        assert np.abs(pcm[:]).max() > 1000
 
 
 def test_surround_sound_and_the_sound_of_a_video(tmp_path):
