@@ -455,8 +455,8 @@ def _read_all(reader: Reader, seed: int, at: Any, end: int, hears: Any) -> None:
             if failure := _failure(reader, path):
                 hears.send(f"case {at.value}: {failure}")
                 failures += 1
-            left = [each for each in folder.rglob(".*") if each.name != ".lock"] + list(temporary.iterdir())
-            if left:
+            left = [*folder.rglob(".*"), *temporary.iterdir()]
+            if left := [each for each in left if each.name not in (".lock", ".running")]:
                 hears.send(f"case {at.value}: left behind: {left[0].name}")
                 shutil.rmtree(temporary)
                 temporary.mkdir()
