@@ -67,7 +67,7 @@ def commands(made: Path) -> dict[str, Command]:
 
     raw = ["--input", str(made / "raw"), "--pose", "openface-csv", "--openface-csv", str(made / "poses")]
     evaluate = ["evaluate.py", "--checkpoint", str(made / "model.safetensors"), "--data", str(made / "corpus")]
-    evaluate += ["split=train", "landmarks=false", "animation.device=cpu", "bootstrap.samples=50", "rows=[ours,still]"]
+    evaluate += ["split=train", "landmarks=false", "animation.device=cpu", "bootstrap.samples=50", "rows=[full,still]"]
 
     def pairs(out: Path) -> list[str]:
         out.mkdir(exist_ok=True)
