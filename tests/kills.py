@@ -83,7 +83,7 @@ def commands(made: Path) -> dict[str, Command]:
         ),
         "fomm": train("fomm"),
         "headpose": train("headpose"),
-        "motionfield": train("motionfield", f"fomm.checkpoint={made / 'model.safetensors'}", "validation.rendered=0"),
+        "motionfield": train("motionfield", f"fomm.checkpoint={made / 'model.safetensors'}"),
         "evaluate": Command(lambda out: [*evaluate, "--output", str(out)], _evaluated),
         "pairs": Command(pairs, _animated),
     }
