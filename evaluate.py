@@ -16,6 +16,7 @@ interruption.
 import argparse
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,10 +27,11 @@ from datasets.clips import MANIFEST, Clip, load_manifest, load_pose_range
 from datasets.errors import DataError
 from datasets.face import mesh
 from datasets.face.mesh import EstimatorError
+from datasets.files import make_folder
 from datasets.pose import RELEASED_RANGE, PoseRange
 from datasets.synthetic import SyntheticConfig, make_if_absent
 from engine.checkpoint import CheckpointError
-from engine.command import Place, clean_exit, from_torchrun
+from engine.command import LOCK, Place, clean_exit, from_torchrun, only_one
 from engine.config import ConfigError, load, to_dict
 from evaluation import EvaluationError
 from evaluation.protocol import Evaluation, Videos
@@ -91,9 +93,11 @@ class Subject:
 
 def main() -> None:
     arguments = parse_arguments()
-    with clean_exit(*USER_ERRORS):
+    with clean_exit(*USER_ERRORS), ExitStack() as alone:
         config = load(Config, arguments.config, arguments.overrides)
         place = from_torchrun()
+        if place.rank == 0:
+            alone.enter_context(only_one(make_folder(arguments.output) / LOCK, "evaluation"))
         subject = (given if arguments.generated else generated)(arguments, config, place)
         networks = load_networks(config.networks, subject.videos.device)
         look = config.landmarks and mesh.available()

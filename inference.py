@@ -10,6 +10,7 @@ Every output is marked as synthetic; `python -m datasets.provenance OUT.mp4` sho
 """
 
 import argparse
+import contextlib
 import itertools
 import sys
 import time
@@ -26,9 +27,10 @@ from animation.options import AnimationOptions, OptionError, add_arguments, give
 from animation.progress import frame_bar
 from animation.weights import DEMO_WEIGHTS, NETWORKS
 from datasets.errors import DataError
+from datasets.files import make_folder
 from datasets.provenance import Signature
 from engine.checkpoint import CheckpointError
-from engine.command import clean_exit, from_torchrun, os_error_sentence, peak_memory_mb
+from engine.command import LOCK, clean_exit, from_torchrun, only_one, os_error_sentence, peak_memory_mb
 from engine.config import ConfigError, load
 
 USER_ERRORS = (DataError, OptionError, CheckpointError, ConfigError)
@@ -36,12 +38,14 @@ USER_ERRORS = (DataError, OptionError, CheckpointError, ConfigError)
 
 def main() -> None:
     arguments = parse_arguments()
-    with clean_exit(*USER_ERRORS):
+    with clean_exit(*USER_ERRORS), contextlib.ExitStack() as alone:
         check_together(arguments)
         name_output(arguments)
         options = load(AnimationOptions, arguments.config, given(arguments))
         place = from_torchrun()
         rows = read_rows(arguments, options)  # judged before the networks are loaded
+        if is_list(arguments) and place.rank == 0:
+            alone.enter_context(only_one(arguments.pairs or make_folder(arguments.output) / LOCK, "run of this list"))
         networks = needed_networks([row.job for row in rows])
         models = load_models(checkpoints(arguments), options.chosen_device(place.local_rank), networks)
         options = load(AnimationOptions, arguments.config, given(arguments), below=models.animation)

@@ -25,6 +25,7 @@ from datasets.media.video_reader import frames_of
 from datasets.pose import BOX_SIZE
 
 LARGEST_TURN = 3.3  # rad: half a turn and a little; more can only be degrees; ours
+LARGEST_MM = 1e6  # of any translation: a kilometre; ours
 NEAREST_MM, FARTHEST_MM = 20.0, 20_000.0  # a head's distance: less are metres, more are micrometres; ours
 LEAST_FOUND = 0.5  # of a video's frames must show the face
 POSE_CHUNK = 1024  # audio frames that E_A sees at once
@@ -102,6 +103,8 @@ def in_rad_and_mm(pose_TP: np.ndarray, path: Path) -> np.ndarray:
             f"{path} turns the head by {turned:.1f} rad, which cannot be: are the first three columns in degrees? "
             "They should be in radians"
         )
+    if not np.abs(pose_TP[:, 3:]).max() <= LARGEST_MM:
+        raise DataError(f"{path} moves the head by more than {LARGEST_MM / 1e6:.0f} km, which cannot be")
     if 0 < away < NEAREST_MM or away > FARTHEST_MM:
         raise DataError(
             f"{path} has the head {away:.3g} mm before the camera: is the last column (tz) in other units? "

@@ -109,7 +109,7 @@ def _no_larger_than(numbers: int, source: str) -> Iterator[None]:
     hook = register_module_parameter_registration_hook(count)
     try:
         yield
-    except (RuntimeError, ValueError, TypeError, ArithmeticError) as error:
+    except (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError) as error:
         if isinstance(error, CheckpointError):
             raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

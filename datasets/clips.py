@@ -36,7 +36,15 @@ import numpy as np
 
 from datasets.audio import PAPER, VOICED, AudioFeatureConfig
 from datasets.errors import DataError
-from datasets.files import file_digest, folder_written_beside, read_array, read_json, read_table, write_atomically
+from datasets.files import (
+    DAMAGED,
+    file_digest,
+    folder_written_beside,
+    read_array,
+    read_json,
+    read_table,
+    write_atomically,
+)
 from datasets.media.image import resized
 from datasets.media.streams import FPS, SAMPLE_RATE
 from datasets.pose import RELEASED_RANGE, PoseRange
@@ -122,10 +130,15 @@ class Clip:
                     if size is not None:
                         picture = resized(picture, size, size)
                     frames.append(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
-        except (OSError, IndexError, zipfile.BadZipFile, cv2.error) as error:
+        except DataError:
+            raise
+        except (*DAMAGED, IndexError, cv2.error) as error:
+            reason = " ".join(str(error).split())
             raise DataError(
-                f"{path}: cannot read frames {list(indices)[:4]}: {error}; prepare the clip again"
+                f"{path}: cannot read frames {list(indices)[:4]}: {reason}; prepare the clip again"
             ) from error
+        if len({frame.shape for frame in frames}) > 1:
+            raise DataError(f"{path}: its frames are of several sizes; prepare the clip again")
         return np.stack(frames)
 
     def features(self) -> np.ndarray:

@@ -16,6 +16,7 @@ from typing import NoReturn
 import cv2
 
 from datasets.errors import DataError
+from datasets.files import is_full
 
 
 def run(
@@ -47,6 +48,8 @@ def run(
         sys.exit(141)
     except OSError as error:
         where = f"{error.filename}: " if error.filename is not None else ""
+        if is_full(error):
+            where += "no space left; free some and run the same command again: "
         print(f"error: {where}{error.strerror or error}", file=sys.stderr)
         sys.exit(2)
     except mistakes as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import hashlib
 import json
 import lzma
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from datasets.errors import DataError
+from datasets.errors import DataError, DiskFullError
 
 
 def require_file(path: str | Path, what: str) -> Path:
@@ -125,18 +126,43 @@ def written_beside(path: str | Path) -> Iterator[Path]:
     path = output_file(path)
     if not path.parent.is_dir():
         raise DataError(f"{path}: the folder {path.parent} does not exist; make it first (mkdir -p)")
+    handle, temporary = _temporary_beside(path)
+    try:
+        with _room_for(path):
+            yield temporary
+        temporary.chmod(0o666 & ~_umask())  # it was private; give what open() would have given
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _temporary_beside(path: Path) -> tuple[int, Path]:
+    """A file to write into, open and private -> (its handle, its name).
+
+    Always the same name for a path, so that what a killed process has left is used again; another one only while a
+    second process writes the same path. Raises DataError.
+    """
+    usual = path.with_name(f".{path.stem[:40]}.part{path.suffix}")
+    with contextlib.suppress(OSError, ImportError):
+        import fcntl
+
+        handle = os.open(usual, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            found = os.fstat(handle)
+            if found.st_nlink == 1 and os.path.samestat(found, usual.stat()):  # else just finished by another process
+                os.truncate(handle, 0)
+                return handle, usual
+        except OSError:
+            os.close(handle)
+            raise
+        os.close(handle)
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.stem[:40]}.", suffix=f".part{path.suffix}", dir=path.parent)
     except OSError as error:
         raise DataError(f"{path} cannot be written ({error.strerror}); choose another folder") from error
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files; give what open() would have given
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    return handle, Path(name)
 
 
 def _umask() -> int:
@@ -155,7 +181,8 @@ def folder_written_beside(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", dir=path.parent))
     try:
-        yield temporary
+        with _room_for(path):
+            yield temporary
         temporary.chmod(0o777 & ~_umask())  # mkdtemp makes private folders; give what mkdir() would have given
         try:
             os.rename(temporary, path)
@@ -164,6 +191,24 @@ def folder_written_beside(path: str | Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _room_for(path: Path) -> Iterator[None]:
+    """Turns what is raised when a disk or a quota is full into a DiskFullError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if is_full(error):
+            raise DiskFullError(
+                f"{path} cannot be written (no space left on the disk); free some and run the same command again"
+            ) from error
+        raise
+
+
+def is_full(error: OSError) -> bool:
+    """Whether there was no room on the disk, or under a quota or limit, for what was written."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "requested and" in str(error)  # numpy: no errno
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:

@@ -179,8 +179,8 @@ def load_torch_file(path: str | Path) -> dict[str, Any]:
             f"{path} is not a readable PyTorch checkpoint: damaged, of another kind, or one that could run code; "
             "download it again"
         ) from error
-    except OSError:
-        raise
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror or error}); it may be damaged") from error
     except Exception as error:  # the reader of a damaged file can stumble anywhere
         raise CheckpointError(
             f"{path} is not a readable PyTorch checkpoint (truncated?): {_first_line(error)}"

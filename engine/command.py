@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeVar
 from engine import config
 
 T = TypeVar("T")
+LOCK = ".lock"
 
 
 def from_command_line(config_class: type[T], description: str | None) -> T:
@@ -27,6 +28,62 @@ def from_command_line(config_class: type[T], description: str | None) -> T:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. run.dir=runs/mine data.root=data/vox")
     arguments = parser.parse_intermixed_args()
     return config.load(config_class, arguments.config, arguments.overrides)
+
+
+class Busy(RuntimeError):
+    """Another process is at work where this one was to begin."""
+
+
+_held: set[int] = set()  # files that `only_one` holds
+
+
+def _let_go() -> None:
+    while _held:
+        os.close(_held.pop())
+
+
+if hasattr(os, "register_at_fork"):  # or forked workers would hold them, too, and longer than a process that is killed
+    os.register_at_fork(after_in_child=_let_go)
+
+
+@contextlib.contextmanager
+def only_one(path: Path, what: str) -> Iterator[None]:
+    """In the block this process alone holds a file: a second of the same command stops at once.
+
+    The lock ends with the process, however that ends. Where files cannot be locked, nothing is held.
+
+    Args:
+        path: a file that stays, or LOCK in a folder, which is made and goes again.
+        what: what is at work, for the message.
+
+    Raises:
+        Busy: another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT if path.name == LOCK else os.O_RDONLY, 0o666)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(file)
+            raise Busy(f"another {what} is at work here ({path}); wait until it ends, or name another") from error
+        except OSError:  # some network drives lock nothing, or only what is open for writing
+            break
+        if path.exists() and os.path.samestat(os.fstat(file), path.stat()):
+            break
+        os.close(file)  # who held it was about to remove it
+    _held.add(file)
+    try:
+        yield
+    finally:
+        if path.name == LOCK:
+            path.unlink(missing_ok=True)
+        _held.discard(file)
+        os.close(file)
 
 
 class Place(NamedTuple):
@@ -68,6 +125,9 @@ def clean_exit(*user_errors: type[Exception]) -> Iterator[None]:
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(141)
+    except Busy as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     except user_errors as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -79,7 +139,7 @@ def clean_exit(*user_errors: type[Exception]) -> Iterator[None]:
 def os_error_sentence(error: OSError) -> str:
     """What failed, on which file, and for a full disk what to do."""
     where = f" {error.filename!r}" if error.filename is not None else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"no space left on the disk while writing{where}; free some and run the same command again"
     return f"{error.strerror or error}{':' if where else ''}{where}"
 

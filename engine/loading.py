@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import cv2
+import torch
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data._utils.collate import default_collate
 
@@ -68,7 +69,10 @@ def in_order(dataset: Dataset, workers: int) -> Iterator[Any]:
         ValueError, OSError: what an item raised.
     """
     items = _ErrorsAsItems(dataset)
-    iterator: Any = iter(DataLoader(items, batch_size=None, num_workers=workers, worker_init_fn=_start_worker))
+    own = torch.Generator()  # or a number of torch's would be drawn, and what is random afterwards another
+    iterator: Any = iter(
+        DataLoader(items, batch_size=None, num_workers=workers, worker_init_fn=_start_worker, generator=own)
+    )
     try:
         for item in iterator:
             if isinstance(item, Exception):

@@ -40,7 +40,7 @@ from engine import config as configs
 from engine import device
 from engine.batch_norm import synchronise_batch_norm
 from engine.checkpoint import CheckpointError, Weights, atomic_path
-from engine.command import commit
+from engine.command import LOCK, commit, only_one
 from engine.loading import Batches, Order
 from engine.run_folder import Best, RunFolder, State
 
@@ -191,6 +191,7 @@ class Run:
         self._looked_at: tuple[int, float] | None = None  # step and time at which ranks last spoke of stopping
         self._look_at = 0  # step at which they do so next
         self._improved = False
+        self._alone = contextlib.ExitStack()
         self._old_handlers: dict[int, Any] = {}
         self._log_handlers: list[logging.Handler] = []
         self._board: Any = None
@@ -202,11 +203,13 @@ class Run:
     # ---- life
 
     def __enter__(self) -> "Run":
+        if self.is_main:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._alone.enter_context(only_one(self.folder / LOCK, "training"))
         for number in (signal.SIGINT, signal.SIGTERM):
             with contextlib.suppress(ValueError):  # not in the main thread: the caller owns the signals
                 self._old_handlers[number] = signal.signal(number, self._ask_to_stop)
         if self.is_main:
-            self.folder.mkdir(parents=True, exist_ok=True)
             self._start_log()
         return self
 
@@ -223,6 +226,7 @@ class Run:
             handler.close()
         if kind is None:
             self.accelerator.wait_for_everyone()
+        self._alone.close()
         # Leave the process group explicitly; gloo sometimes aborts when Python shuts down with it still open.
         self.accelerator.end_training()
 
@@ -309,6 +313,8 @@ class Run:
             self._load(newest)
         if self.is_main:
             self.kept.clear_leftovers()
+            if newest is not None:
+                self.kept.mend_links(self.step, self.best)
             with atomic_path(self.folder / "config.yaml") as temporary:
                 configs.save(self.config, temporary)
             self._open_logs()

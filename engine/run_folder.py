@@ -118,26 +118,40 @@ class RunFolder:
         shutil.rmtree(self.partial(step), ignore_errors=True)
 
     def complete(self, state: State, weights: Weights, improved: bool) -> None:
-        """Give `partial(state.step)` its name, point the links at it, write the weights, delete what is not kept.
+        """Write the weights, give `partial(state.step)` its name, point the links at it, delete what is not kept.
+
+        In this order: whatever is killed in between, the same command makes up for it (`mend_links`).
 
         `improved`: it is also the best so far.
         """
         partial, final = self.partial(state.step), self.final(state.step)
         (partial / "run.json").write_text(json.dumps({"format": FORMAT, **asdict(state)}, indent=1))
+        save_weights(self.path / "weights.safetensors", weights)
+        if improved:
+            save_weights(self.path / "best.safetensors", weights)
         if final.exists():
             shutil.rmtree(final)
         os.replace(partial, final)
         _link(final, "latest")
-        save_weights(self.path / "weights.safetensors", weights)
         if improved:
             _link(final, "best")
-            save_weights(self.path / "best.safetensors", weights)
         self._prune()
+
+    def mend_links(self, step: int, best: Best | None) -> None:
+        """Point `latest` at this step's checkpoint and `best` at that of the best, where a killed run did not."""
+        for name, its_step in {"latest": step, "best": best.step if best else -1}.items():
+            if self.final(its_step).is_dir():
+                _link(self.final(its_step), name)
 
     def clear_leftovers(self) -> None:
         """Remove what a run that was killed left half-done."""
         for leftover in self.folder.glob(".*"):
+            if leftover.is_symlink():
+                leftover.unlink()
             shutil.rmtree(leftover, ignore_errors=True)
+        for name in ("weights.safetensors", "best.safetensors", "config.yaml", "metrics.jsonl"):
+            for leftover in self.path.glob(f".{name}.*"):  # as `atomic_path` calls them
+                leftover.unlink(missing_ok=True)
 
     def _prune(self) -> None:
         links = (self.folder / name for name in ("latest", "best"))

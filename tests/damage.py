@@ -235,7 +235,7 @@ def _header(random: np.random.Generator, content: bytes, other: bytes) -> bytes:
             new = json.dumps(header).encode()
         else:
             new = _value(random, content[8 : 8 + length], other)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):  # damaged already
         return content
     return len(new).to_bytes(8, "little") + new + content[8 + length :]
 

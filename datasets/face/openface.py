@@ -18,6 +18,7 @@ from datasets.pose import BOX_SIZE, FOCAL_LENGTH
 
 COLUMNS = ("pose_Rx", "pose_Ry", "pose_Rz", "pose_Tx", "pose_Ty", "pose_Tz")
 MIN_CONFIDENCE = 0.7
+LARGEST_VALUE = 1e8  # frame numbers, seconds, mm or rad: beyond there is only damage; ours
 LONGEST_S = 86_400.0  # a day: no video is longer; ours
 
 
@@ -57,8 +58,8 @@ def read_csv(path: Path) -> OpenFaceTrack:
         value_NV = np.array([[float(row[name]) for name in wanted] for row in rows])
     except (TypeError, ValueError) as error:
         raise DataError(f"{path}: not a number: {error}; was OpenFace interrupted?") from error
-    if not np.isfinite(value_NV).all():
-        raise DataError(f"{path} holds values that are not finite numbers; was OpenFace interrupted?")
+    if not (np.abs(value_NV) <= LARGEST_VALUE).all():  # false of NaN, too
+        raise DataError(f"{path} holds values that are not finite or beyond all measure; was OpenFace interrupted?")
     time_s, confidence, success = value_NV[:, 1], value_NV[:, 2], value_NV[:, 3]
     if time_s.min() < 0 or time_s.max() > LONGEST_S:
         raise DataError(f"{path}: timestamps should be seconds from 0 to {LONGEST_S:.0f}")

@@ -62,6 +62,8 @@ def read_image(path: str | Path, background: str = "white") -> np.ndarray:
         if image_HW3 is None:
             raise DataError(f"{path} is not a picture that can be read; convert it to JPEG or PNG") from error
         return image_HW3
+    except MemoryError as error:
+        raise DataError(f"{path} needs more memory than there is; scale it down first, if it is not damaged") from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow raises inside damaged files
         raise DataError(f"{path} is damaged or cut off ({error}); copy or download it again") from error
 

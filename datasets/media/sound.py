@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from datasets.errors import DataError
+from datasets.errors import DataError, DiskFullError
 from datasets.files import written_beside
 from datasets.media.streams import SAMPLE_RATE, decoded_frames, open_media, require_whole
 
@@ -54,7 +54,13 @@ class PcmFile:
 
     def append(self, pcm: np.ndarray) -> None:
         self._file.seek(0, os.SEEK_END)
-        self._file.write(np.ascontiguousarray(pcm, dtype=np.int16).tobytes())
+        try:
+            self._file.write(np.ascontiguousarray(pcm, dtype=np.int16).tobytes())
+        except OSError as error:
+            raise DiskFullError(
+                f"the temporary folder {tempfile.gettempdir()} cannot hold the sound ({error.strerror}); free some "
+                "space, or name another folder in TMPDIR"
+            ) from error
         self._length += len(pcm)
 
     def __len__(self) -> int:

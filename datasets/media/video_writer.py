@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from datasets import provenance
-from datasets.errors import DataError
-from datasets.files import make_folder, written_beside
+from datasets.errors import DataError, DiskFullError
+from datasets.files import is_full, make_folder, written_beside
 from datasets.media.image import write_png
 from datasets.media.sound import Levels, is_mixable, resampled, sound_frames
 from datasets.media.streams import FPS, decoded_frames, ffmpeg_errors, open_media
@@ -133,7 +133,8 @@ class VideoWriter:
 
         if isinstance(error, (OSError, av.error.FFmpegError)):
             reason = error.strerror or error
-            return DataError(f"{self.path} cannot be written ({reason}); free some space or choose another folder")
+            kind = DiskFullError if isinstance(error, OSError) and is_full(error) else DataError
+            return kind(f"{self.path} cannot be written ({reason}); free some space or choose another folder")
         return error
 
     # the encoder's thread

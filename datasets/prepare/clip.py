@@ -15,7 +15,7 @@ import numpy as np
 
 from datasets.audio import PAPER, AudioFeatureConfig, features
 from datasets.clips import FEATURE_TAIL_SAMPLES, SAMPLES_PER_FRAME, ClipRow, existing_row, write_clip
-from datasets.errors import DataError
+from datasets.errors import DataError, DiskFullError
 from datasets.face.finder import find_faces
 from datasets.face.mesh import LandmarkFinder, available, eyes_of, mouth_of
 from datasets.face.openface import default_camera, read_csv, run_feature_extraction
@@ -84,7 +84,11 @@ class Outcome:
 
 
 def prepare_source(source: Source, root: Path, output: Path, options: Options) -> Outcome:
-    """Every clip of one file. Bad input becomes a rejection, never an exception."""
+    """Every clip of one file. Bad input becomes a rejection, never an exception.
+
+    Raises:
+        DiskFullError: there is no room for a clip, or for the sound while it is decoded.
+    """
     rows, rejected = [], []
     for stretch in source.stretches:
         if options.framing == "whole":
@@ -100,8 +104,12 @@ def prepare_source(source: Source, root: Path, output: Path, options: Options) -
                     rows.append(
                         row or _prepare_clip(source, stretch, root, output, options, id, start_s, end_s, square)
                     )
+                except DiskFullError:
+                    raise
                 except (DataError, OSError, cv2.error) as error:
                     rejected.append((id, _reason(error, source.path)))
+        except DiskFullError:
+            raise
         except (DataError, OSError, cv2.error) as error:
             rejected.append((stretch.id, _reason(error, source.path)))
     return Outcome(source.id, rows, rejected)

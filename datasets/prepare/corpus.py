@@ -87,6 +87,23 @@ def prepare(
     number, shards = shard
     make_folder(output / "clips")
     journals = make_folder(output / "journal")
+    journal_path = journals / f"{number:04d}-of-{shards:04d}.jsonl"
+    with _alone(output / ".running", shared=shards > 1), _alone(journal_path, shared=False):
+        _prepare(sources, root, output, options, workers, shard, journal_path)
+    with _locked(output):
+        _write_pose_range(output, fixed_range)
+
+
+def _prepare(
+    sources: list[Source],
+    root: Path,
+    output: Path,
+    options: Options,
+    workers: int,
+    shard: tuple[int, int],
+    journal_path: Path,
+) -> None:
+    number, shards = shard
     _check_settings(output, options)
     if shards == 1:  # no other process is at work, so hidden folders are half clips of a killed run
         for half in (output / "clips").glob(".*"):
@@ -94,7 +111,7 @@ def prepare(
     done = {outcome.source for outcome in read_journals(output)}
     todo = [source for source in sources[number::shards] if source.id not in done]
     kept = rejected = 0
-    with (journals / f"{number:04d}-of-{shards:04d}.jsonl").open("a", encoding="utf-8") as journal:
+    with journal_path.open("a", encoding="utf-8") as journal:
         progress = tqdm(outcomes(todo, root, output, options, workers), total=len(todo), unit="file", smoothing=0.05)
         for finished, outcome in enumerate(progress, start=1):
             journal.write("\n" + outcome.to_json())  # newline first: a line that a crash cut off spoils no other
@@ -105,8 +122,6 @@ def prepare(
             if finished % 100 == 0:
                 write_tables(output)
     write_tables(output)
-    with _locked(output):
-        _write_pose_range(output, fixed_range)
 
 
 def read_journals(output: Path) -> list[Outcome]:
@@ -153,6 +168,19 @@ def _check_settings(output: Path, options: Options) -> None:
                 "give the same options to continue it, or another --output"
             )
     write_atomically(path, (json.dumps(wanted, indent=1) + "\n").encode())
+
+
+@contextlib.contextmanager
+def _alone(path: Path, shared: bool) -> Iterator[None]:
+    """In the block no other process holds a file, or if `shared` only others that share it. Raises DataError."""
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DataError(
+                f"another preparation is at work on this ({path}); wait until it ends, or name another --output"
+            ) from error
+        yield
 
 
 @contextlib.contextmanager

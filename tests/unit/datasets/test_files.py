@@ -4,6 +4,8 @@ import hashlib
 import os
 import socket
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,10 @@ from datasets.files import (
     folder_written_beside,
     make_folder,
     output_file,
+    read_array,
+    read_json,
     read_npz,
+    read_table,
     write_atomically,
     written_beside,
 )
@@ -69,6 +74,97 @@ def test_others_may_read_what_is_written(tmp_path):
     finally:
         os.umask(old)
     assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("a.bin", "clip")] == [0o644, 0o755]
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+import numpy as np
+from datasets.clips import write_table
+from datasets.errors import DiskFullError
+from datasets.files import folder_written_beside, written_beside
+from datasets.media.image import write_png
+from evaluation.store import ClipResult, Store
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))  # writing more fails, as on a full disk
+folder, noise = Path(sys.argv[1]), np.random.default_rng(0).integers(0, 255, (99, 99, 3), np.uint8)
+def arrays(path):
+    with written_beside(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, noise=noise)
+def clip(path):
+    with folder_written_beside(path) as partial:
+        np.save(partial / "pose.npy", noise)
+ways = {
+    "manifest.csv": lambda path: write_table(path, ["id"], ({"id": "a" * 99} for _ in range(99))),
+    "motion.npz": arrays,
+    "frame.png": lambda path: write_png(path, noise),
+    "clips/r/a.json": lambda path: Store(folder).write("r", ClipResult("a", "i", 1, {}, {}, ["n" * 9999], {})),
+    "clip": clip,
+}
+for name, way in ways.items():
+    try:
+        way(folder / name)
+    except DiskFullError as error:
+        print(f"{name}: {error}")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")
+def test_on_a_full_disk_everything_is_as_it_was_and_the_sentence_says_so(tmp_path):
+    """The manifest, a motion, a frame, the results of an evaluation, a clip."""
+    (tmp_path / "manifest.csv").write_text("old")
+    root = Path(__file__).parents[3]
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, cwd=root)
+    said = done.stdout.splitlines()
+    assert len(said) == 5 and all("no space left" in line for line in said), done.stdout + done.stderr
+    assert (tmp_path / "manifest.csv").read_text() == "old"
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["manifest.csv"]
+
+
+def test_what_a_killed_process_left_is_written_over(tmp_path):
+    abandoned = tmp_path / ".a.part.bin"
+    abandoned.write_bytes(b"half of something longer")
+    with written_beside(tmp_path / "a.bin") as one:
+        assert one == abandoned and one.read_bytes() == b""
+        with written_beside(tmp_path / "a.bin") as other:  # a second writer at the same time has its own
+            assert other != one
+            other.write_bytes(b"second")
+        one.write_bytes(b"first")
+    assert names(tmp_path) == ["a.bin"] and (tmp_path / "a.bin").read_bytes() == b"first"
+
+
+def test_a_temporary_name_that_is_a_link_is_not_written_through(tmp_path):
+    (tmp_path / "precious").write_bytes(b"old")
+    (tmp_path / ".a.part.bin").symlink_to(tmp_path / "precious")
+    os.link(tmp_path / "precious", tmp_path / ".b.part.bin")
+    for name in ("a.bin", "b.bin"):
+        write_atomically(tmp_path / name, b"new")
+    assert (tmp_path / "precious").read_bytes() == b"old"
+
+
+def test_tables_json_and_arrays_refuse_damage_in_one_sentence(tmp_path):
+    contents = {
+        "a.csv": (b"a,b\n1,2,3\n", "line 2: more values"),
+        "b.csv": (b"a,a\n1,2\n", "column 'a' twice"),
+        "c.csv": (b"\xff\xfe\x00", "not a CSV file in UTF-8"),
+        "d.csv": (b"a,b\n1,2\0\n", "zero byte"),
+        "a.json": (b'{"a": 1', "not readable as JSON"),
+        "b.json": (b"[" * 100_000, "not readable as JSON"),
+        "c.json": (b"[1]", "holds a list"),
+        "a.npy": (b"\x93NUMPY", "not a readable .npy"),
+    }
+    read = {".csv": read_table, ".json": read_json, ".npy": read_array}
+    for name, (content, words) in contents.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=words):
+            read[Path(name).suffix](tmp_path / name, "test")
+    np.save(tmp_path / "huge.npy", np.zeros(3, np.float32))
+    header = (tmp_path / "huge.npy").read_bytes().replace(b"(3,), }", b"(99999999999,), }")
+    (tmp_path / "huge.npy").write_bytes(header)
+    np.save(tmp_path / "objects.npy", np.array([{}]))
+    for name in ("huge.npy", "objects.npy"):
+        with pytest.raises(DataError, match="not a readable"):
+            read_array(tmp_path / name, "test")
 
 
 def test_targets_that_cannot_be_written(tmp_path):

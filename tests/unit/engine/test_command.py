@@ -1,8 +1,17 @@
 """engine.command: how scripts start and end."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import pytest
 
-from engine.command import clean_exit, from_torchrun
+from engine.command import LOCK, Busy, clean_exit, from_torchrun, only_one
+
+ROOT = Path(__file__).parents[3]
 
 
 def test_a_process_knows_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,6 +38,55 @@ def test_mistakes_are_a_sentence_and_a_code(
     with pytest.raises(SystemExit) as ended, clean_exit(KeyError):
         raise error
     assert ended.value.code == code and said in capsys.readouterr().err
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from engine.command import only_one
+with only_one(Path(sys.argv[1]), "run"):
+    print("holding", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("name", [LOCK, "list.csv"])
+def test_a_second_process_is_told_that_the_first_is_at_work(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if name != LOCK:
+        path.write_text("image,audio,output\n")
+    command = [sys.executable, "-c", HOLD, str(path)]
+    first = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert first.stdout.readline() == "holding\n"
+    with pytest.raises(Busy, match="another run is at work"), only_one(path, "run"):
+        pass
+    first.kill()  # a lock does not outlive its process, however that ends
+    first.communicate()
+    with only_one(path, "run"):
+        assert path.exists()
+    assert path.exists() == (name != LOCK)
+
+
+def test_reading_a_held_list_and_forking_leave_the_lock_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("image,audio,output\n")
+    with only_one(path, "run"):
+        path.read_text()
+        child = os.fork()
+        if not child:  # outlives the block, as a worker outlives a process that is killed
+            time.sleep(20)
+            os._exit(0)
+        with pytest.raises(Busy):
+            hold_once(path)
+    hold_once(path)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def hold_once(path: Path) -> None:
+    """As another process would: a lock is of a file that is opened anew."""
+    with only_one(path, "run"):
+        pass
 
 
 def test_our_own_mistakes_stay_tracebacks() -> None:

@@ -1,5 +1,6 @@
 """engine.run_folder: which checkpoints are kept, and which may be gone on from."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -41,12 +42,45 @@ def test_latest_best_and_multiples_are_kept(tmp_path: Path) -> None:
     assert {path.name for path in kept.folder.iterdir()} == {"best", "latest", *(p.name for p in kept.checkpoints())}
 
 
+def test_links_are_mended_that_a_killed_run_left_behind(tmp_path: Path) -> None:
+    kept = RunFolder(tmp_path, keep_every=1)
+    for step in (1, 2, 3):
+        save(kept, step, improved=step == 1)
+    for name in ("latest", "best"):
+        (kept.folder / name).unlink()
+        (kept.folder / name).symlink_to("step-0000001")
+    kept.mend_links(3, Best(0.5, 2))
+    assert [(kept.folder / name).resolve().name[-1] for name in ("latest", "best")] == ["3", "2"]
+    kept.mend_links(3, Best(0.5, 9))  # gone
+    assert (kept.folder / "best").resolve() == kept.final(2)
+
+
 def test_what_was_begun_and_not_completed_is_no_checkpoint(tmp_path: Path) -> None:
     kept = RunFolder(tmp_path, keep_every=0)
     kept.begin(3)
     assert kept.newest() is None
+    (tmp_path / ".weights.safetensors.abcdefgh.safetensors").touch()
+    (kept.folder / ".latest").symlink_to("nowhere")
     kept.clear_leftovers()
-    assert not list(kept.folder.iterdir())
+    assert not list(kept.folder.iterdir()) and not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"format": 9}, "no checkpoint of this version"),
+        ({"step": "many"}, "run.json is damaged"),
+        ({"config": None}, "run.json is damaged"),
+        ({"best": [1]}, "run.json is damaged"),
+    ],
+)
+def test_a_damaged_state_is_one_sentence(tmp_path: Path, change: dict, words: str) -> None:
+    kept = RunFolder(tmp_path, keep_every=0)
+    save(kept, 3)
+    path = kept.final(3) / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(CheckpointError, match=words):
+        kept.read(kept.final(3), "toy", CONFIG, {"before": "abc"})
 
 
 def test_a_run_goes_on_from_its_own_checkpoints_only(tmp_path: Path) -> None:
