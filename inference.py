@@ -22,7 +22,7 @@ import torch
 from animation.generate import Animator, Job, Summary
 from animation.lists import Report, Result, Row, is_whole, log_of, read_pairs, rows_of_folder
 from animation.models import load_models
-from animation.options import AnimationOptions, OptionError, add_arguments, given
+from animation.options import AUTOCAST, AnimationOptions, OptionError, add_arguments, given
 from animation.progress import frame_bar
 from animation.weights import DEMO_WEIGHTS, NETWORKS
 from datasets.errors import DataError
@@ -112,7 +112,8 @@ def print_summary(summary: Summary, animator: Animator, wall_s: float) -> None:
     if animator.device.type == "cuda":
         memory += f" + {torch.cuda.max_memory_allocated(animator.device) / 2**20:.0f} MB on the GPU"
     print(f"{summary.frames} frames ({duration_s:.2f} s) in {wall_s:.1f} s: {summary.frames / wall_s:.1f} frames/s,")
-    print(f"{duration_s / wall_s:.2f} x real time; seconds by stage: {stages}; peak memory {memory}")
+    precision = next(name for name, dtype in AUTOCAST.items() if dtype == animator.dtype)
+    print(f"{duration_s / wall_s:.2f} x real time in {precision}; seconds by stage: {stages}; peak memory {memory}")
     print(summary.output)
 
 

@@ -32,7 +32,7 @@ class AnimationOptions:
     """Everything that decides how a video is made. Each field is a key of the YAML file and an argument."""
 
     device: str = option("auto", "auto (CUDA, then Apple's MPS, then the CPU), cpu, cuda, cuda:N or mps")
-    precision: Precision = option("auto", "of the convolutions; auto: bf16 on GPUs that have it, else fp32")
+    precision: Precision = option("auto", "of the rendering; auto: bf16 where the machine computes in it, else fp32")
     batch_size: int = option(
         0, "frames rendered at once; 0: 32 on a GPU, 1 on a CPU, where more brings nothing", least=0, most=4096
     )
@@ -118,13 +118,13 @@ class AnimationOptions:
         return device
 
     def chosen_dtype(self, device: torch.device) -> torch.dtype | None:
-        """Type of the convolutions under autocast, None for fp32; keypoints and warps are float32 in any case.
+        """Type of N_I's convolutions under autocast, None for fp32; keypoints and warps are float32 in any case.
 
         Raises:
             OptionError: fp16 on a CPU.
         """
         if self.precision == "auto":
-            return torch.bfloat16 if device.type == "cuda" and computes_bf16(device) else None
+            return torch.bfloat16 if computes_bf16(device) else None
         if self.precision == "fp16" and device.type == "cpu":
             raise OptionError("--precision fp16 is for GPUs; on the CPU choose bf16 or fp32")
         return AUTOCAST[self.precision]
