@@ -1,7 +1,7 @@
 """The whole path (Fig. 2): picture and speech in, video file out, streaming, with bounded memory."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from animation.full_size import FullSize, Geometry
 from animation.head_poses import given_head_poses, predict_head_poses, read_head_pose
+from animation.job import Job, Summary
 from animation.models import Models
 from animation.motion import at_rest, expressive, generate_keypoints, relative_to_source
 from animation.motion_file import MotionRecorder, Plan, saved_plan
@@ -35,35 +36,6 @@ from modules.keypoints import Keypoints
 ENDINGS = (".mp4", ".gif")
 REMARKED_S = 0.1  # lengths that differ by more are remarked on; ours
 WINDOWS_ON_GPU = 8  # windows of N_M computed at once
-
-
-@dataclass(frozen=True)
-class Job:
-    """The files of one video."""
-
-    image: Path
-    output: Path
-    audio: Path | None = None  # may be absent only with `motion`
-    motion: Path | None = None  # replaces the audio networks
-    head_pose: Path | None = None  # replaces N_H
-    frames_dir: Path | None = None
-    save_motion: Path | None = None
-
-    @property
-    def inputs(self) -> tuple[Path, ...]:
-        """The files that are read."""
-        return tuple(file for file in (self.image, self.audio, self.motion, self.head_pose) if file is not None)
-
-
-@dataclass
-class Summary:
-    """What was made and how long it took."""
-
-    output: Path
-    frames: int = 0
-    fps: float = FPS
-    seconds: dict[str, float] = field(default_factory=dict)  # by stage
-    notices: list[str] = field(default_factory=list)  # what the user should know about the input
 
 
 class Animator:

@@ -1,21 +1,25 @@
-"""How a video is generated, apart from which files: read from YAML (`--config`) and from the command line."""
+"""How a video is generated, apart from which files: read from YAML (`--config`) and from the command line.
+
+torch is imported where it is used, so that `--help` need not wait for it.
+"""
+
+from __future__ import annotations
 
 import argparse
 import re
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
-import torch
 import yaml
 
-from engine.device import computes_bf16, use
+if TYPE_CHECKING:
+    import torch
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 MOST_SCALE = 10.0  # of motion: far beyond what a face can do
 SMALLEST_SIZE = 32  # pixels
 # Options that a checkpoint may carry, since they depend on what it was trained on.
 CARRIED = ("keypoint_mode", "expression_scale", "head_motion_scale")
-AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class OptionError(ValueError):
@@ -97,6 +101,10 @@ class AnimationOptions:
         Raises:
             OptionError: it is not there.
         """
+        import torch
+
+        from engine.device import use
+
         name = self.device
         if name == "auto":
             name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -123,8 +131,10 @@ class AnimationOptions:
         Raises:
             OptionError: fp16 on a CPU.
         """
+        from engine.device import AUTOCAST, computes_bf16
+
         if self.precision == "auto":
-            return torch.bfloat16 if computes_bf16(device) else None
+            return AUTOCAST["bf16"] if computes_bf16(device) else None
         if self.precision == "fp16" and device.type == "cpu":
             raise OptionError("--precision fp16 is for GPUs; on the CPU choose bf16 or fp32")
         return AUTOCAST[self.precision]

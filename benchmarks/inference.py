@@ -30,7 +30,6 @@ from animation.generate import WINDOWS_ON_GPU  # noqa: E402
 from animation.head_poses import HeadPoses, predict_head_poses  # noqa: E402
 from animation.models import Models, load_models  # noqa: E402
 from animation.motion import generate_keypoints  # noqa: E402
-from animation.options import AUTOCAST  # noqa: E402
 from animation.render import Renderer  # noqa: E402
 from animation.weights import DEMO_WEIGHTS, NETWORKS, component_config  # noqa: E402
 from datasets import audio  # noqa: E402
@@ -38,6 +37,7 @@ from datasets.face.upright import Frame  # noqa: E402
 from datasets.media.image import write_png  # noqa: E402
 from datasets.pose import RELEASED_RANGE, render_boxes  # noqa: E402
 from engine.checkpoint import Weights, save_weights  # noqa: E402
+from engine.device import AUTOCAST  # noqa: E402
 from modules.fuse import fuse_for_inference  # noqa: E402
 from modules.keypoints import Keypoints  # noqa: E402
 

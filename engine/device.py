@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}  # a precision's type under autocast
+
 
 def place(module: nn.Module, device: torch.device, channels_last: bool) -> nn.Module:
     """A module on a device; with `channels_last` its 2-D and 3-D convolutions have their weights in that layout."""

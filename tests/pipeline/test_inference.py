@@ -209,6 +209,12 @@ def test_label_crop_and_precision_options_work(files, tmp_path):
     assert np.abs(crop[0].astype(int) - plain[0]).mean() > 5
 
 
+def test_help_does_not_wait_for_torch():
+    code = "import sys, inference; sys.argv = ['inference.py', '--help']; sys.modules['torch'] = None; inference.main()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "--head-motion-scale" in done.stdout, done.stderr
+
+
 # ---- the picture's own size
 
 
