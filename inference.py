@@ -4,6 +4,7 @@
     python inference.py --image FACE.jpg --audio SPEECH.wav --checkpoint audio2head.safetensors --output OUT.mp4
     python inference.py --pairs LIST.csv --checkpoint ...              # many; columns image,audio,output and options
     python inference.py --image FOLDER --audio SPEECH.wav --output FOLDER ...     # every picture (or every sound)
+    arecord -f S16_LE -r 16000 | python inference.py --image FACE.jpg --audio - --stream - | ffplay -i -     # live
     torchrun --nproc_per_node 4 inference.py --pairs LIST.csv ...      # the rows shared among four GPUs
 
 Every output is marked as synthetic; `python -m datasets.provenance OUT.mp4` shows how.
@@ -32,7 +33,12 @@ def parse_arguments() -> argparse.Namespace:
         type=Path,
         help="picture of a person: JPEG, PNG, HEIC, WebP ..., or a video's first, or a folder of them",
     )
-    files.add_argument("--audio", type=Path, help="speech: wav, mp3, flac, m4a, a video's sound track ..., or a folder")
+    files.add_argument(
+        "--audio",
+        type=Path,
+        help="speech: wav, mp3, flac, m4a, a video's sound track ..., or a folder; -: standard input, a wav or raw "
+        "16-bit little-endian samples, as they come (with --stream)",
+    )
     files.add_argument(
         "--checkpoint",
         type=Path,
@@ -43,6 +49,13 @@ def parse_arguments() -> argparse.Namespace:
     files.add_argument(
         "--output", type=Path, help="mp4 to write, or a short preview as gif (default: named after the inputs)"
     )
+    files.add_argument(
+        "--stream", type=Path, help="mp4 that plays while it grows, in place of --output; - for standard output"
+    )
+    files.add_argument(
+        "--audio-rate", type=int, default=16_000, help="of --audio - without a wav's header, Hz (default: 16000)"
+    )
+    files.add_argument("--audio-channels", type=int, default=1, help="of the same, 1 or 2 (default: 1)")
     files.add_argument(
         "--pairs", type=Path, help="CSV with the columns image,audio,output and, if wanted, options: one video a row"
     )

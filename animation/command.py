@@ -1,9 +1,11 @@
 """What `inference.py` does with its arguments: one video with a bar and a summary, or a list of them with a report."""
 
 import argparse
+import contextlib
 import itertools
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,20 +18,25 @@ from animation.lists import Report, Result, Row, is_whole, log_of, read_pairs, r
 from animation.models import load_models
 from animation.options import AnimationOptions, OptionError, given
 from animation.progress import frame_bar
+from animation.stream import Stream
 from animation.weights import DEMO_WEIGHTS, NETWORKS
 from datasets.errors import DataError
+from datasets.media.live_sound import LiveSound
+from datasets.media.streams import FPS
+from datasets.media.video_stream import StreamWriter
 from datasets.provenance import Signature
 from engine.checkpoint import CheckpointError
 from engine.command import clean_exit, from_torchrun, os_error_sentence, peak_memory_mb
 from engine.config import ConfigError, load
 from engine.device import AUTOCAST
 
+PIPE = Path("-")  # standard input or output
 USER_ERRORS = (DataError, OptionError, CheckpointError, ConfigError)
 
 
 def make(arguments: argparse.Namespace) -> None:
     """Make what the command line asks for; ends the process with its exit status where that is not 0."""
-    with clean_exit(*USER_ERRORS):
+    with clean_exit(*USER_ERRORS), words_beside_the_video(arguments):
         check_together(arguments)
         name_output(arguments)
         options = load(AnimationOptions, arguments.config, given(arguments))
@@ -43,7 +50,10 @@ def make(arguments: argparse.Namespace) -> None:
         if is_list(arguments):
             report = Report(arguments.report, place.rank)
             sys.exit(run_list(animator, rows, report, arguments.overwrite, place.rank))
-        run(animator, rows[0].job)
+        if arguments.stream is not None:
+            run_stream(animator, rows[0].job, arguments)
+        else:
+            run(animator, rows[0].job)
 
 
 def run(animator: Animator, job: Job) -> Summary:
@@ -53,6 +63,39 @@ def run(animator: Animator, job: Job) -> Summary:
         summary = animator.animate(job, progress)
     print_summary(summary, animator, time.perf_counter() - start)
     return summary
+
+
+def run_stream(animator: Animator, job: Job, arguments: argparse.Namespace) -> None:
+    """Write one video that plays while it grows: of a file, or of sound that is still coming."""
+    start = time.perf_counter()
+    target = None if arguments.stream != PIPE else arguments.standard_output
+    if job.audio != PIPE:
+        with frame_bar(job.output.name) as progress:
+            summary = animator.animate(job, progress, StreamWriter, target=target)
+        return print_summary(summary, animator, time.perf_counter() - start)
+    stream = Stream(animator, job.image, job.head_pose)
+    for notice in stream.summary.notices:
+        print(f"note: {notice}")
+    print(f"frames follow the sound by {stream.delay_s:.2f} s and what computing takes", flush=True)
+    sound = LiveSound(sys.stdin.buffer, arguments.audio_rate, arguments.audio_channels)
+    start, summary = time.perf_counter(), stream.summary
+    settings = {"label": animator.options.label, "crf": animator.options.crf}
+    with StreamWriter(job.output, target=target, sound=sound, **settings) as writer:
+        for frames_NHW3 in stream.frames(sound.blocks()):
+            writer.write(frames_NHW3)
+            summary.frames += len(frames_NHW3)
+    print(f"{summary.frames} frames ({summary.frames / FPS:.2f} s) in {time.perf_counter() - start:.1f} s")
+
+
+@contextlib.contextmanager
+def words_beside_the_video(arguments: argparse.Namespace) -> Iterator[None]:
+    """Where the video goes to standard output, what is said goes to standard error."""
+    if arguments.stream != PIPE:
+        yield
+        return
+    arguments.standard_output = sys.stdout.buffer
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
 
 
 def run_list(animator: Animator, rows: list[Row], report: Report, overwrite: bool, rank: int) -> int:
@@ -121,6 +164,8 @@ def read_rows(
     if arguments.pairs is not None:
         return read_pairs(arguments.pairs, arguments.config, given(arguments), carried)
     if is_list(arguments):
+        if arguments.stream is not None:
+            raise OptionError("--stream is of one video; leave it out, or name one picture and one sound")
         if any(getattr(arguments, name) for name in ("motion", "frames_dir", "save_motion")):
             raise OptionError("--motion, --frames-dir and --save-motion are of one video; with a folder, use --pairs")
         if arguments.output is None:
@@ -154,6 +199,8 @@ def protected(arguments: argparse.Namespace) -> tuple[Path, ...]:
 
 def name_output(arguments: argparse.Namespace) -> None:
     """Where a single video was not given a name, one from its inputs."""
+    if arguments.stream is not None:
+        arguments.output = arguments.stream
     if arguments.output is None and not is_list(arguments):
         arguments.output = unused_name(f"{arguments.image.stem}_{(arguments.audio or arguments.motion).stem}")
         print(f"note: no --output given: writing {arguments.output}")
@@ -169,6 +216,16 @@ def check_together(arguments: argparse.Namespace) -> None:
     """Raises OptionError where one of two options would be without effect."""
     if arguments.still and arguments.head_motion_scale is not None:
         raise OptionError("--still holds the head, so --head-motion-scale has no effect: leave one of them out")
+    if arguments.stream is not None:
+        without = {"--output": arguments.output, "--c2pa-cert": arguments.c2pa_cert}
+        if arguments.audio == PIPE:
+            without |= {f"--{n.replace('_', '-')}": getattr(arguments, n) for n in ("frames_dir", "save_motion")}
+        for name in (name for name, value in without.items() if value is not None):
+            raise OptionError(f"{name} does not go with --stream; leave it out")
+        if arguments.audio == PIPE and arguments.motion is not None:
+            raise OptionError("--motion takes its sound from a file; name one, or leave --motion out")
+    elif arguments.audio == PIPE:
+        raise OptionError("--audio - is sound that is still coming: write it with --stream OUT (or --stream -)")
     if arguments.view == "whole" and arguments.size == "native":
         raise OptionError("--size native gives the networks' own square frames; leave it out for --view whole")
 

@@ -71,6 +71,13 @@ class AnimationOptions:
         "absolute",
         "absolute: as the released program; relative: motion on the picture's own keypoints, keeps its shape",
     )
+    look_ahead: int = option(
+        0,
+        "frames of sound heard before a frame is made; fewer shorten a stream's delay and cost time and smoothness; "
+        "0: a quarter of the window of N_M, 16 for the paper's, which is the most",
+        least=0,
+        most=64,
+    )
     label: bool = option(False, 'burn in a small visible "synthetic" label')
     crf: int = option(18, "quality of the H.264 video, from 0 (lossless) to 51", least=0, most=51)
 

@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 
 from animation.full_size import FullSize, Geometry  # noqa: E402
 from animation.generate import WINDOWS_ON_GPU  # noqa: E402
-from animation.head_poses import HeadPoses, predict_head_poses  # noqa: E402
+from animation.head_poses import GivenHeadPoses, PredictedHeadPoses  # noqa: E402
 from animation.models import Models, load_models  # noqa: E402
 from animation.motion import generate_keypoints  # noqa: E402
 from animation.render import Renderer  # noqa: E402
@@ -40,6 +40,7 @@ from engine.checkpoint import Weights, save_weights  # noqa: E402
 from engine.device import AUTOCAST  # noqa: E402
 from modules.fuse import fuse_for_inference  # noqa: E402
 from modules.keypoints import Keypoints  # noqa: E402
+from modules.motion_field_generator import MotionFieldGenerator  # noqa: E402
 
 
 def seconds(function: Callable[[], object], device: torch.device, repeats: int = 3) -> float:
@@ -196,23 +197,26 @@ def bench_motion(models: Models, arguments: argparse.Namespace) -> None:
     image = torch.rand(1, 3, size, size, device=device)
     features = audio.features(pcm)
     frames = len(features)
-    poses = HeadPoses(RELEASED_RANGE.denormalise(np.zeros((frames, 6), np.float32)), np.float32(RELEASED_RANGE.minimum))
+    pose_TP = RELEASED_RANGE.denormalise(np.zeros((frames, 6), np.float32))
     print(f"\nBefore rendering, {frames} frames (10 s)")
     print(f"| stage | ms/frame | reference mode ms/frame |\n|{'---|' * 3}")
     rows = [("audio features", lambda: audio.features(pcm), None)]
-    rows.append(("head poses (N_H)", lambda: predict_head_poses(models, image, features), None))
-    rows.append(
-        ("pose boxes", lambda: render_boxes(poses.frames_TP), lambda: render_boxes(np.repeat(poses.frames_TP, 2, 0)))
-    )
+    rows.append(("head poses (N_H)", lambda: PredictedHeadPoses(models, image).follow(features), None))
+    rows.append(("pose boxes", lambda: render_boxes(pose_TP), lambda: render_boxes(np.repeat(pose_TP, 2, 0))))
     windows = WINDOWS_ON_GPU if device.type == "cuda" else 1
     plain, fused = models.motion_field_generator, fuse_for_inference(models.motion_field_generator)
     with torch.inference_mode():
         source = models.keypoint_detector(image).keypoints
+
+    def keypoints(generator: MotionFieldGenerator, windows: int) -> Iterator[Keypoints]:
+        poses = GivenHeadPoses(pose_TP)
+        return generate_keypoints(models, generator, image, [features], poses, 0, windows, source)
+
     rows.append(
         (
             "motion field (N_M), fp32 in every mode",
-            lambda: _drain(generate_keypoints(models, fused, image, features, poses, windows, source)),
-            lambda: _drain(generate_keypoints(models, plain, image, features, poses, 1, source)),
+            lambda: _drain(keypoints(fused, windows)),
+            lambda: _drain(keypoints(plain, 1)),
         )
     )
     rows.append(("source keypoints (N_D), once", lambda: models.keypoint_detector(image), None))
