@@ -2,8 +2,8 @@
 
 What a stream cannot know of the sound to come:
 
-- Its loudest sample, by which everything is scaled. A stream goes by the loudest so far, and by `QUIETEST_PEAK` as long
-  as that is louder; where the level is known beforehand (`Level`, a file), it is used from the start.
+- Its mean and its loudest sample, by which everything is scaled. A stream goes by those so far, and by `QUIETEST_PEAK`
+  as long as nothing louder came; where the level is known beforehand (`Level`, a file), it is used from the start.
 - The next voiced row, towards which F0 is drawn through unvoiced ones. A stream holds the last voiced F0 where the next
   is further away than it has heard.
 
@@ -97,6 +97,7 @@ class _Sound:
     def __init__(self, blocks: Iterator[np.ndarray], level: Level | None) -> None:
         self.blocks, self.known = blocks, level
         self.level = level or Level(0.0, QUIETEST_PEAK)
+        self.measured, self.total = 0, 0  # samples that the level was taken from so far, and their sum
         self.held_N, self.first = np.zeros(0, np.int16), 0  # samples from number `first` on
         self.ended = False
 
@@ -119,8 +120,10 @@ class _Sound:
             taken.append(np.zeros(SHORTEST - count, np.int16))
         self.held_N = np.concatenate(taken)
         if self.known is None:  # no further than asked for: blocks may be of any size
-            heard_N = self.held_N[: max(0, sample - self.first)].astype(np.int32)
-            self.level = Level(0.0, max(self.level.peak, int(np.abs(heard_N).max(initial=0))))
+            new_N = self.held_N[max(0, self.measured - self.first) : max(0, sample - self.first)].astype(np.int64)
+            self.measured, self.total = self.measured + len(new_N), self.total + int(new_N.sum())
+            mean = self.total / max(1, self.measured)
+            self.level = Level(mean, max(self.level.peak, float(np.abs(new_N - mean).max(initial=0))))
 
     def needed(self, rows: int) -> int:
         """Number of samples there, but for more than these rows see."""
