@@ -69,6 +69,8 @@ class Config:
     variants: VariantPaths = VariantPaths()  # checkpoints of the ablations
     animation: FramedOptions = FramedOptions()  # how videos are generated, as for inference.py
     networks: NetworkPaths = NetworkPaths()  # files of published networks that measure
+    # Folder with the words of clips, SPEAKER/STEM.align as of GRID: whether lips close at p, b and m.
+    alignments: str = ""
     landmarks: bool = True  # look for faces in all videos, if `make pose-tools` has been run
     bootstrap: BootstrapConfig = BootstrapConfig()
     synthetic: SyntheticConfig | None = None  # draw this corpus if --data holds none
@@ -113,7 +115,7 @@ def generated(arguments: argparse.Namespace, config: Config, place: Place) -> Su
     """Videos to be generated from a prepared corpus."""
     draw_or_wait(arguments.data, config.synthetic, place)
     clips = load_manifest(arguments.data, config.split)
-    items: list[Item] = [PreparedItem(clip) for clip in spread(clips, config.max_clips)]
+    items: list[Item] = [PreparedItem(clip, config.alignments) for clip in spread(clips, config.max_clips)]
     rows, missing_rows = choose_rows(config.rows, items, config.variants)
     videos = Generated(rows, arguments.checkpoint, config.variants, config.animation, place.local_rank)
     data = f"split {config.split} of {arguments.data}, {videos.size}x{videos.size}"

@@ -41,6 +41,7 @@ class WeightConfig:
     ssim: float = 1.0
     adversarial: float = 1.0
     discriminator: float = 1.0
+    motion_size: float = 0.0  # ours: heads that move as far and as fast as people's; for trainings on few people
     l1: float = 0.0  # the ablation "with L1" (Sec. 5.4): ssim 0, l1 1
 
 
@@ -118,6 +119,9 @@ class PredictorLosses(nn.Module):
         if weights.ssim:
             ssim = losses.pose_ssim_loss(predicted_BTP, wanted_BTP, **vars(self.ssim), valid_BT=valid_BT)
             terms["ssim"] = weights.ssim * ssim
+        if weights.motion_size:
+            size = losses.motion_size_loss(predicted_BTP, wanted_BTP, valid_BT)
+            terms["motion_size"] = weights.motion_size * size
         if weights.l1:
             terms["l1"] = weights.l1 * losses.masked_l1(predicted_BTP, wanted_BTP, valid_BT)
         if weights.adversarial:
@@ -267,7 +271,11 @@ def main(config: Config) -> None:
         networks = {"head_motion_predictor": predictor}
         if config.initial_weights:
             read_weights([Path(config.initial_weights)]).load_into(networks, config.initial_weights)
-        settings = {"head_motion_predictor": network_config, "pose_range": data.pose_range}
+        settings = {
+            "head_motion_predictor": network_config,
+            "pose_range": data.pose_range,
+            "audio_features": data.audio_features,
+        }
         run.export(networks, {name: to_dict(value) for name, value in settings.items()})
         first_row = config.head_motion_predictor.first_pose_row
         predictor_losses = run.place(PredictorLosses(predictor, config.weights, config.ssim, first_row))

@@ -18,7 +18,7 @@ import logging
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ from datasets.errors import DataError
 from datasets.media.video_writer import VideoWriter
 from datasets.motionfield import Item, MotionFieldBatch, MotionFieldData, MotionFieldDataConfig, Windows
 from datasets.synthetic import SyntheticConfig, make_if_absent
-from datasets.targets import Targets, TargetStore, decode_heatmap, encode_heatmap
+from datasets.targets import NO_HEATMAPS, Targets, TargetStore, decode_heatmap, encode_heatmap
 from engine import command, pictures
 from engine.checkpoint import CheckpointError
 from engine.config import ConfigError, to_dict
@@ -67,6 +67,8 @@ class TargetConfig:
 
     dir: str = ""  # empty: `targets/` inside data.root, shared by all runs with this detector
     batch_size: int = 32  # frames
+    # bf16: keypoints some 0.001 off (of [-1, 1]) in half the time, on machines that compute in it
+    precision: Literal["fp32", "bf16"] = "fp32"
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class KeypointPhaseConfig:
     position: float = 10.0
     jacobian: float = 10.0
     lips: float = 0.0  # ours: the mouth's motion as a whole; for a stage one that was trained with weights.lips
+    lip_size: float = 0.0  # ours: how far and how fast the mouth moves, whenever it does; beside `lips`
     # "decays to zero after a certain time": ours. At batch 4 this is some 5 and 10 hours of the paper's week.
     heatmap_hold_steps: int = 10_000
     heatmap_decay_steps: int = 10_000
@@ -95,6 +98,7 @@ class PixelPhaseConfig(ReconstructionWeights):
 
     position: float = 100.0
     lips: float = 0.0  # ours, as in the first phase
+    lip_size: float = 0.0
     equivariance_position: float = 10.0
     equivariance_jacobian: float = 10.0
     # Frames of each window that are rendered in a step. Eq. 7 sums over all T = 64, which at batch 4 would be 256
@@ -134,7 +138,7 @@ class Config:
     keypoints: KeypointPhaseConfig | None = None  # first phase (Eq. 5)
     pixels: PixelPhaseConfig | None = None  # second phase (Eqs. 6-7)
     data: MotionFieldDataConfig = MotionFieldDataConfig()
-    # num_keypoints and image_size are taken from stage one.
+    # num_keypoints and image_size are taken from stage one, num_features from the corpus.
     motion_field_generator: MotionFieldGeneratorConfig = MotionFieldGeneratorConfig()
     targets: TargetConfig = TargetConfig()
     optim: OptimMotionField = OptimMotionField()
@@ -172,15 +176,13 @@ class StageOne(NamedTuple):
 class KeypointLosses(nn.Module):
     """N_M with the losses of Eq. 5."""
 
-    def __init__(self, field_generator: MotionFieldGenerator, config: KeypointPhaseConfig, stage_one: StageOne) -> None:
+    def __init__(self, field_generator: MotionFieldGenerator, config: KeypointPhaseConfig, jacobians: bool) -> None:
         super().__init__()
-        self.field_generator, self.config = field_generator, config
-        self.frozen = (stage_one,)  # in a tuple: not trained, so not part of the state
+        self.field_generator, self.config, self.jacobians = field_generator, config, jacobians
 
     def forward(self, item: Item, heatmap_weight: float) -> dict[str, Tensor]:
         window, config = item.window, self.config
-        relative = self.field_generator.relative_head is not None
-        source = self.frozen[0].keypoints(window.reference_CHW) if relative else None
+        source = Keypoints(item.reference_position_K2, item.reference_jacobian_K22 if self.jacobians else None)
         field: MotionField = predict(self.field_generator, window, source)
         terms = {}
         if heatmap_weight and field.heatmap_BTKHW is not None:
@@ -243,6 +245,9 @@ def position_losses(
     terms = {"position": config.position * losses.masked_l1(field.position_BTK2, wanted, valid)}
     if config.lips:
         terms["lips"] = config.lips * losses.lip_motion_loss(field.position_BTK2, wanted, valid)
+    if config.lip_size:
+        lips = losses.lip_motion(field.position_BTK2), losses.lip_motion(wanted)
+        terms["lip_size"] = config.lip_size * losses.motion_size_loss(*lips, valid)
     return terms
 
 
@@ -262,7 +267,7 @@ class KeypointPhase:
         return self.config.heatmap_hold_steps + self.config.heatmap_decay_steps
 
     def losses(self, generator: MotionFieldGenerator, stage_one: StageOne, run: Run) -> nn.Module:
-        return KeypointLosses(generator, self.config, stage_one)
+        return KeypointLosses(generator, self.config, jacobians=stage_one.detector.jacobian is not None)
 
     def at(self, run: Run, item: Item) -> float:
         """What the losses take beside the item: the weight of the heatmaps at this step."""
@@ -325,33 +330,35 @@ def check_heatmap_size(network: MotionFieldGeneratorConfig, detector: KeypointDe
         )
 
 
-def detector_key(detector: KeypointDetector, image_size: int) -> str:
-    """Short hash of the detector's weights and the size of its pictures."""
-    digest = hashlib.sha256(f"1 {image_size}".encode())
+def detector_key(detector: KeypointDetector, image_size: int, precision: str) -> str:
+    """Short hash of the detector's weights, the size of its pictures, and its precision."""
+    digest = hashlib.sha256(f"1 {image_size}{'' if precision == 'fp32' else f' {precision}'}".encode())
     for name, value in sorted(detector.state_dict().items()):
         digest.update(name.encode() + value.contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
 def fill_targets(
-    run: Run, store: TargetStore, clips: list[Clip], stage_one: StageOne, batch_size: int, heatmaps: bool
+    run: Run, store: TargetStore, clips: list[Clip], stage_one: StageOne, config: TargetConfig, heatmaps: bool
 ) -> None:
     """Have the targets of all clips in the store, with or without heatmaps; ranks share the clips."""
+    bf16 = torch.autocast(run.device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
     @torch.inference_mode()
     def detect(frames_NHWC: np.ndarray | Tensor) -> Targets:
-        frames = torch.as_tensor(frames_NHWC).to(run.device)
-        keypoints = stage_one.detector(rearrange(frames, "n h w c -> n c h w").float() / 255)
+        frames = rearrange(torch.as_tensor(frames_NHWC).to(run.device), "n h w c -> n c h w").float() / 255
+        with bf16:
+            keypoints = stage_one.detector(frames)
         jacobian = keypoints.jacobian_BK22
         if jacobian is None:  # of a stage one without Jacobians: N_I moves each keypoint's surroundings by a shift
             jacobian = torch.eye(2).expand(*keypoints.position_BK2.shape, 2)
-        heatmap = encode_heatmap(keypoints.heatmap_BKHW) if heatmaps else torch.zeros(0, 0, 0, 0)
-        return Targets(*(part.cpu().numpy() for part in (keypoints.position_BK2, jacobian, heatmap)))
+        heatmap = encode_heatmap(keypoints.heatmap_BKHW.float()).cpu().numpy() if heatmaps else NO_HEATMAPS
+        return Targets(keypoints.position_BK2.float().cpu().numpy(), jacobian.float().cpu().numpy(), heatmap)
 
     mine = clips[run.accelerator.process_index :: run.accelerator.num_processes]
     bar = partial(tqdm, desc="targets", disable=None if run.is_main else True)
     load = partial(in_order, workers=run.settings.workers)
-    count = store.fill(mine, detect, stage_one.image_size, batch_size, heatmaps, load, bar)
+    count = store.fill(mine, detect, stage_one.image_size, config.batch_size, heatmaps, load, bar)
     if count:
         logger.info("targets of %d clips computed, kept in %s", count, store.folder)
     run.accelerator.wait_for_everyone()
@@ -475,7 +482,7 @@ def write_video(path: Path, frames_NCHW: Tensor, clip: Clip) -> None:
 def main(config: Config) -> None:
     models = load_models([Path(config.fomm.checkpoint)], torch.device("cpu"), STAGE_ONE)
     image_size = models.image_config.image_size
-    key = detector_key(models.keypoint_detector, image_size)
+    key = detector_key(models.keypoint_detector, image_size, config.targets.precision)
     network_config = replace(
         config.motion_field_generator, image_size=image_size, num_keypoints=models.image_config.num_keypoints
     )
@@ -495,11 +502,12 @@ def main(config: Config) -> None:
             audio_padding=network_config.audio_padding,
             pictures=phase.rendered_frames,
         )
+        network_config = replace(network_config, num_features=windows.audio_features.count)
         heatmaps_until = phase.heatmap_steps(network_config) * config.optim.batch_size
         data = Windows(windows, store, heatmaps_until)
         held_out_windows = held_out(config, stage_one, store)
         for clips, heatmaps in ((data.data.clips, heatmaps_until > 0), (held_out_windows.data.clips, False)):
-            fill_targets(run, store, clips, stage_one, config.targets.batch_size, heatmaps)
+            fill_targets(run, store, clips, stage_one, config.targets, heatmaps)
         items = [held_out_windows[n] for n in range(min(config.validation.clips, len(held_out_windows)))]
         validation = HeldOut(held_out_windows, items, stage_one)
 
@@ -507,7 +515,8 @@ def main(config: Config) -> None:
         networks = {"motion_field_generator": generator}
         if config.initial_weights:
             read_weights([Path(config.initial_weights)]).load_into(networks, config.initial_weights)
-        run.export(networks, {"motion_field_generator": to_dict(network_config)})
+        stored = {"motion_field_generator": network_config, "audio_features": windows.audio_features}
+        run.export(networks, {name: to_dict(value) for name, value in stored.items()})
         generator_losses = run.place(phase.losses(generator, stage_one, run))
         optim = run.optimizer(generator_losses, config.optim)
         run.resume({"keypoint_detector": key})

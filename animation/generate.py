@@ -1,6 +1,7 @@
 """The whole path (Fig. 2): picture and speech in, video file out, streaming, with bounded memory."""
 
 import contextlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from animation.blinks import LIDS, Blinker, blinking
 from animation.full_size import FullSize, Geometry
 from animation.head_poses import (
     GivenHeadPoses,
@@ -29,6 +31,7 @@ from animation.options import AnimationOptions, OptionError
 from animation.progress import Clock
 from animation.render import Renderer
 from datasets import audio
+from datasets.audio import LOG_ENERGY
 from datasets.audio_stream import feature_pieces
 from datasets.errors import DataError
 from datasets.face.upright import Frame, choose_frame, cut
@@ -70,7 +73,7 @@ class Animator:
         self.motion_generator = None
         if models.motion_field_generator is not None:
             self.motion_generator = fuse_for_inference(models.motion_field_generator)
-        torch.manual_seed(options.seed)
+        self.blink_rate = options.blink_rate(lids=models.detector_config.lid_keypoints == LIDS)
 
     def animate(
         self,
@@ -173,7 +176,7 @@ class Animator:
                 if job.head_pose is not None:
                     head_pose_TP = read_head_pose(job.head_pose)
                     summary.notices += remarks_on_poses(job.head_pose, len(head_pose_TP), frames)
-            pieces = clock.each("sound", feature_pieces(pcm, piece_sizes(self.look_ahead)))
+            pieces = clock.each("sound", feature_pieces(pcm, piece_sizes(self.look_ahead), self.models.audio_features))
             plan = self.motion_of(image, source, pieces, silent, head_pose_TP)
             yield replace(plan, frames=frames, chunks=clock.each("motion field", plan.chunks))
 
@@ -202,15 +205,26 @@ class Animator:
         kept: list[np.ndarray] = []
         if keep_poses:
             poses = KeptHeadPoses(poses, kept)
+        closures: deque[float] = deque()  # of the eyes, in the frames to come
+        if self.blink_rate:
+            sound = _blinked_to(sound, Blinker(self.blink_rate, self.options.seed), closures)
         if silent:
-            return Plan(FPS, 0, (source.repeated(len(poses.follow(piece_TAF))) for piece_TAF in sound), kept)
+            chunks = (source.repeated(len(poses.follow(piece_TAF))) for piece_TAF in sound)
+        else:
+            chunks = self._spoken(image_BCHW, source, sound, poses)
+        if self.blink_rate:
+            chunks = blinking(chunks, iter(closures.popleft, None))
+        return Plan(FPS, 0, chunks, kept)
+
+    def _spoken(
+        self, image_BCHW: Tensor, source: Keypoints, sound: Iterable[np.ndarray], poses: HeadPoses
+    ) -> Iterator[Keypoints]:
         windows = WINDOWS_ON_GPU if self.device.type == "cuda" else 1
         chunks = generate_keypoints(
             self.models, self.motion_generator, image_BCHW, sound, poses, self.look_ahead, windows, source
         )
-        if self.options.expression_scale != 1.0:
-            chunks = expressive(chunks, self.options.expression_scale)
-        return Plan(FPS, 0, chunks, kept)
+        scale = self.options.expression_scale
+        return chunks if scale == 1.0 else expressive(chunks, scale)
 
     @property
     def look_ahead(self) -> int:
@@ -238,6 +252,13 @@ class Animator:
             compile_network=self.options.compile,
             full_size=full_size,
         )
+
+
+def _blinked_to(sound: Iterable[np.ndarray], blinker: Blinker, closures: deque[float]) -> Iterator[np.ndarray]:
+    """The sound, unchanged; how far the eyes close to it is put into `closures`."""
+    for piece_TAF in sound:
+        closures.extend(blinker.closures(piece_TAF[..., LOG_ENERGY].mean(axis=1)))
+        yield piece_TAF
 
 
 def judge_outputs(job: Job, protected: tuple[Path, ...] = ()) -> None:

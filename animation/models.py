@@ -8,6 +8,7 @@ import torch
 
 from animation.options import CARRIED, AnimationOptions
 from animation.weights import NETWORKS, TRAINED_BY, build_networks, component_config, read_weights
+from datasets.audio import AudioFeatureConfig
 from datasets.pose import RELEASED_RANGE, PoseRange
 from engine.checkpoint import CheckpointError, Weights
 from engine.config import ConfigError, from_dict
@@ -25,10 +26,12 @@ class Models:
     image_generator: ImageGenerator
     head_motion_predictor: HeadMotionPredictor | None
     motion_field_generator: MotionFieldGenerator | None
+    detector_config: KeypointDetectorConfig
     image_config: ImageGeneratorConfig
     head_motion_config: HeadMotionPredictorConfig
     motion_field_config: MotionFieldGeneratorConfig
     pose_range: PoseRange
+    audio_features: AudioFeatureConfig
     animation: dict[str, Any]  # animation options that suit these weights; what the user asks for goes before
     device: torch.device
 
@@ -59,12 +62,14 @@ def load_models(paths: list[Path], device: torch.device, needed: tuple[str, ...]
         image_generator=networks["image_generator"],
         head_motion_predictor=networks.get("head_motion_predictor"),
         motion_field_generator=networks.get("motion_field_generator"),
+        detector_config=component_config(weights, "keypoint_detector", KeypointDetectorConfig),
         image_config=component_config(weights, "image_generator", ImageGeneratorConfig),
         head_motion_config=component_config(weights, "head_motion_predictor", HeadMotionPredictorConfig),
         motion_field_config=component_config(weights, "motion_field_generator", MotionFieldGeneratorConfig),
         pose_range=from_dict(PoseRange, weights.configs["pose_range"])
         if "pose_range" in weights.configs
         else RELEASED_RANGE,
+        audio_features=from_dict(AudioFeatureConfig, weights.configs.get("audio_features", {})),
         animation=weights.configs.get("animation", {}),
         device=device,
     )
@@ -86,12 +91,20 @@ def check_carried(animation: dict[str, Any], source: str) -> None:
 
 def _check_fit(models: Models, weights: Weights, source: str) -> None:
     """Networks of different trainings can be combined only if they speak of the same keypoints and picture size."""
-    detector = component_config(weights, "keypoint_detector", KeypointDetectorConfig)
-    counts = {"keypoint_detector": detector.num_keypoints, "image_generator": models.image_config.num_keypoints}
+    counts = {
+        "keypoint_detector": models.detector_config.num_keypoints,
+        "image_generator": models.image_config.num_keypoints,
+    }
     sizes = {"image_generator": models.image_config.image_size}
     if models.motion_field_generator is not None:
         counts["motion_field_generator"] = models.motion_field_config.num_keypoints
         sizes["motion_field_generator"] = models.motion_field_config.image_size
+        if models.motion_field_config.num_features != models.audio_features.count:
+            raise CheckpointError(
+                f"{source}: motion_field_generator takes {models.motion_field_config.num_features} features of sound,"
+                f" but is stored with the setting {models.audio_features} of {models.audio_features.count};"
+                " train it again"
+            )
     if models.head_motion_predictor is not None and models.head_motion_config.image_size:
         sizes["head_motion_predictor"] = models.head_motion_config.image_size
     for what, values in (("keypoints", counts), ("image size", sizes)):

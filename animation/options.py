@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import torch
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+WORDS = ("auto", "off")  # of blink
+MOST_BLINKS = 100  # a minute
 MOST_SCALE = 10.0  # of motion: far beyond what a face can do
 SMALLEST_SIZE = 32  # pixels
 # Options that a checkpoint may carry, since they depend on what it was trained on.
@@ -41,12 +43,7 @@ class AnimationOptions:
         0, "frames rendered at once; 0: 32 on a GPU, 1 on a CPU, where more brings nothing", least=0, most=4096
     )
     compile: bool = option(False, "torch.compile the renderer: pays on long sound; needs a C++ compiler on a CPU")
-    seed: int = option(
-        0,
-        "of torch; the networks use no randomness, so equal input gives equal frames whatever it is",
-        least=0,
-        most=2**63 - 1,
-    )
+    seed: int = option(0, "of the blinks; equal input and seed give equal frames", least=0, most=2**63 - 1)
     crop: str = option(
         "auto", "auto: find the face and frame it as in training; none: the whole picture; X,Y,W,H: this part, pixels"
     )
@@ -78,12 +75,19 @@ class AnimationOptions:
         least=0,
         most=64,
     )
+    blink: str | float | bool = option(
+        "auto",
+        "auto (as people in conversation, if the model has keypoints of lids), off, or blinks a minute",
+    )
     label: bool = option(False, 'burn in a small visible "synthetic" label')
     crf: int = option(18, "quality of the H.264 video, from 0 (lossless) to 51", least=0, most=51)
 
     def __post_init__(self) -> None:
+        number = not isinstance(self.blink, str | bool)
+        if (number and not 0 < self.blink <= MOST_BLINKS) or (isinstance(self.blink, str) and self.blink not in WORDS):
+            raise ValueError(f"blink must be auto, off or 1 to {MOST_BLINKS} blinks a minute, found {self.blink}")
         for each in fields(self):
-            least, most = each.metadata["least"], each.metadata["most"]
+            least, most = each.metadata.get("least"), each.metadata.get("most")
             value = getattr(self, each.name)
             if least is not None and not least <= value <= most:  # false for NaN, too
                 raise ValueError(f"{each.name} must be from {least} to {most}, found {value}")
@@ -145,6 +149,21 @@ class AnimationOptions:
         if self.precision == "fp16" and device.type == "cpu":
             raise OptionError("--precision fp16 is for GPUs; on the CPU choose bf16 or fp32")
         return AUTOCAST[self.precision]
+
+    def blink_rate(self, lids: bool) -> float:
+        """Blinks a minute, 0 for none. `lids`: whether the model has keypoints of lids.
+
+        Raises:
+            OptionError: a rate is asked for that the model cannot give.
+        """
+        if isinstance(self.blink, str | bool):
+            wanted = self.blink in ("auto", True)  # YAML reads off as false and on as true
+            from animation.blinks import RATE
+
+            return RATE if wanted and lids else 0.0
+        if not lids:
+            raise OptionError(f"--blink {self.blink}: the model has no keypoints of lids; leave --blink out")
+        return self.blink
 
     def chosen_batch_size(self, device: torch.device) -> int:
         """`batch_size`, or what suits the device."""

@@ -64,7 +64,9 @@ class Stream:
         Args:
             blocks: consecutive sound, int16 [n] each, 16 kHz mono, n of any size.
         """
-        sound = streamed_features(blocks, piece_sizes(self.animator.look_ahead), self.level)
+        sound = streamed_features(
+            blocks, piece_sizes(self.animator.look_ahead), self.animator.models.audio_features, self.level
+        )
         plan = self.animator.motion_of(
             self.image_BCHW, self.source, sound, head_pose_TP=self.head_pose_TP, keep_poses=False
         )

@@ -6,8 +6,9 @@ from typing import Any
 from torch import nn
 
 from animation.released import read_released
+from datasets.audio import AudioFeatureConfig
 from engine.checkpoint import CheckpointError, Weights, file_kind, load_strict, load_weights
-from engine.config import from_dict
+from engine.config import from_dict, to_dict
 from modules.head_motion_predictor import HeadMotionPredictor, HeadMotionPredictorConfig
 from modules.image_generator import ImageGenerator, ImageGeneratorConfig
 from modules.keypoint_detector import KeypointDetector, KeypointDetectorConfig
@@ -25,15 +26,23 @@ TRAINED_BY = {
     "head_motion_predictor": "train_headpose.py",
     "motion_field_generator": "train_motionfield.py",
 }
+LISTENERS = {"head_motion_predictor", "motion_field_generator"}  # networks that hear features of sound
 RUN_WEIGHTS = "weights.safetensors"
 DEMO_WEIGHTS = Path(__file__).resolve().parents[1] / "assets" / "demo.safetensors"  # docs/MODEL_CARD.md
 
 
 def read_weights(paths: list[Path]) -> Weights:
-    """Merge checkpoints; a component found twice is taken from the later path. Raises CheckpointError."""
+    """Merge checkpoints; a component found twice is taken from the later path.
+
+    Raises:
+        CheckpointError: a file cannot be read, or N_H and N_M have learned from different features of sound.
+    """
     merged = Weights()
+    heard: dict[str, AudioFeatureConfig] = {}
     for path in paths:
         weights = _read_one(Path(path))
+        setting = from_dict(AudioFeatureConfig, weights.configs.get("audio_features", {}), f"audio_features of {path}")
+        heard |= {component: setting for component in LISTENERS & weights.states.keys()}
         merged.states.update(weights.states)
         extra = {"pose_range"} if "head_motion_predictor" in weights.states else set()
         if "motion_field_generator" in weights.states:  # which motion is too small depends on it
@@ -42,6 +51,11 @@ def read_weights(paths: list[Path]) -> Weights:
         merged.configs.update(
             {key: weights.configs[key] for key in weights.configs.keys() & (weights.states.keys() | extra)}
         )
+    if len(set(heard.values())) > 1:
+        found = ", ".join(f"{component}: {setting}" for component, setting in sorted(heard.items()))
+        raise CheckpointError(f"the networks hear different features of sound ({found}); take stages of one training")
+    if heard:
+        merged.configs["audio_features"] = to_dict(next(iter(heard.values())))
     return merged
 
 

@@ -195,12 +195,12 @@ def bench_motion(models: Models, arguments: argparse.Namespace) -> None:
     pcm = (8000 * rng.standard_normal(16_000 * 10) * np.sin(np.arange(160_000) / 4000) ** 2).astype(np.int16)
     size = models.image_config.image_size
     image = torch.rand(1, 3, size, size, device=device)
-    features = audio.features(pcm)
+    features = audio.features(pcm, models.audio_features)
     frames = len(features)
     pose_TP = RELEASED_RANGE.denormalise(np.zeros((frames, 6), np.float32))
     print(f"\nBefore rendering, {frames} frames (10 s)")
     print(f"| stage | ms/frame | reference mode ms/frame |\n|{'---|' * 3}")
-    rows = [("audio features", lambda: audio.features(pcm), None)]
+    rows = [("audio features", lambda: audio.features(pcm, models.audio_features), None)]
     rows.append(("head poses (N_H)", lambda: PredictedHeadPoses(models, image).follow(features), None))
     rows.append(("pose boxes", lambda: render_boxes(pose_TP), lambda: render_boxes(np.repeat(pose_TP, 2, 0))))
     windows = WINDOWS_ON_GPU if device.type == "cuda" else 1

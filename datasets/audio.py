@@ -5,6 +5,7 @@ F features (41).
 
 Columns of a row: 0-12 MFCC, 13-38 log mel filterbank, 39 F0 in Hz (unvoiced rows filled in), 40 voiced flag
 (1 = voiced).
+`AudioFeatureConfig` says what else a model of ours may hear.
 
 Memory does not grow with the length, apart from the feature array: samples of a long file lie in a temporary file
 (`datasets.media.sound`), the spectrum is computed piece by piece, and F0 beyond `WHOLE_F0_S` in overlapping pieces.
@@ -12,9 +13,11 @@ Memory does not grow with the length, apart from the feature array: samples of a
 
 from __future__ import annotations
 
+import argparse
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple, get_args, get_type_hints
 
 import numpy as np
 
@@ -26,8 +29,10 @@ HOP = 160  # samples: 10 ms, one feature row
 WINDOW = 400  # samples: 25 ms
 ROWS_PER_FRAME = 4
 SHORTEST = WINDOW + (ROWS_PER_FRAME - 1) * HOP  # samples of one video frame; less sound is continued with silence
-FEATURES = 41
+FEATURES = 41  # of the paper
+EMBEDDING_FEATURES = 24  # more, where a speech embedding (96 values a frame) is laid over the four rows
 MFCC, FILTERBANK, PITCH, VOICED = slice(0, 13), slice(13, 39), 39, 40  # columns
+LOG_ENERGY = 0  # the first MFCC is replaced by it
 
 SILENCE_PEAK = 3  # 16-bit steps about the mean (-81 dB): below it there is only rounding noise, no speech; ours
 SPECTRUM_ROWS = 6_000  # rows (1 minute) of spectrum at a time: about 40 MB
@@ -35,6 +40,48 @@ WHOLE_F0_S = 60  # F0 of up to a minute is found in one go, exactly as the relea
 PIECE_F0_S = 5  # longer sound: pieces of this length ...
 MARGIN_F0_S = 0.5  # ... with this much more on both sides, found but not kept
 F0_WORKERS = 12  # pieces at a time: no more than a minute of sound, so that no length needs more memory than a minute
+
+
+@dataclass(frozen=True)
+class AudioFeatureConfig:
+    """How sound becomes features. The defaults are the paper's and the released model's; the rest is ours.
+
+    A corpus is prepared with one setting (`datasets.clips.load_audio_features`), networks trained on it are stored with
+    it, and inference computes what they have learned from.
+    """
+
+    f0: Literal["harvest", "dio"] = "harvest"  # dio: WORLD's DIO, refined by StoneMask; some 50 times as fast
+    # removed: each MFCC, filterbank band and the F0 of voiced rows less its mean over the whole sound, so that neither
+    # voice, microphone nor loudness is in them. A stream can only take off a running mean.
+    mean: Literal["kept", "removed"] = "kept"
+    # speech: 96 values a frame of a pretrained network (`datasets.speech_embedding`), 24 more columns of its four rows
+    embedding: Literal["none", "speech"] = "none"
+
+    @property
+    def count(self) -> int:
+        """Number of features F of a row."""
+        return FEATURES + (EMBEDDING_FEATURES if self.embedding == "speech" else 0)
+
+    def __str__(self) -> str:
+        return f"f0={self.f0} mean={self.mean} embedding={self.embedding}"
+
+
+PAPER = AudioFeatureConfig()
+
+
+def add_setting(parser: argparse.ArgumentParser) -> None:
+    """The options that `setting_of` reads: one for each field of the setting."""
+    for name, kind in get_type_hints(AudioFeatureConfig).items():
+        parser.add_argument(
+            f"--{name}",
+            choices=get_args(kind),
+            default=getattr(PAPER, name),
+            help=f"sound features: {name} (default {getattr(PAPER, name)}, the paper's; datasets/audio.py)",
+        )
+
+
+def setting_of(arguments: argparse.Namespace) -> AudioFeatureConfig:
+    return AudioFeatureConfig(**{name: getattr(arguments, name) for name in asdict(PAPER)})
 
 
 # ---- features
@@ -45,8 +92,8 @@ def frame_count(samples: int) -> int:
     return max(1, _row_count(samples) // ROWS_PER_FRAME)
 
 
-def features(pcm: Samples) -> np.ndarray:
-    """Features of each video frame, float32 [T, A=4, F=41].
+def features(pcm: Samples, config: AudioFeatureConfig = PAPER) -> np.ndarray:
+    """Features of each video frame, float32 [T, A=4, F]: F is 41, or what `config` makes it.
 
     Sound too short for one video frame (under 721 samples, 45 ms) is continued with silence to exactly one frame.
     Silent sound (`is_silent`) gives the features of digital silence: finite, unvoiced, F0 zero.
@@ -56,12 +103,23 @@ def features(pcm: Samples) -> np.ndarray:
     """
     if len(pcm) and _row_count(len(pcm)) < ROWS_PER_FRAME:
         pcm = np.pad(pcm[:], (0, SHORTEST - len(pcm)))
-    rows_RF = feature_rows(pcm)
+    rows_RF = feature_rows(pcm, config)
     frames = len(rows_RF) // ROWS_PER_FRAME
-    return rows_RF[: frames * ROWS_PER_FRAME].reshape(frames, ROWS_PER_FRAME, FEATURES)
+    features_TAF = rows_RF[: frames * ROWS_PER_FRAME].reshape(frames, ROWS_PER_FRAME, FEATURES)
+    if config.embedding == "none":
+        return features_TAF
+    return np.concatenate([features_TAF, speech_embedding(pcm, level_of(pcm), frames)], axis=2)
 
 
-def feature_rows(pcm: Samples) -> np.ndarray:
+def speech_embedding(pcm: Samples, level: Level, frames: int, first_frame: int = 0) -> np.ndarray:
+    """The speech embedding of frames `first_frame` to `frames` - 1, laid over their rows, [T, A=4, 24]."""
+    from datasets.speech_embedding import frame_embeddings  # brings torch
+
+    embedding_TE = frame_embeddings(pcm, max(level.peak, SILENCE_PEAK), frames, first_frame)
+    return embedding_TE.reshape(frames - first_frame, ROWS_PER_FRAME, -1)
+
+
+def feature_rows(pcm: Samples, config: AudioFeatureConfig = PAPER) -> np.ndarray:
     """One row of features each 10 ms, float32 [R, F=41], before grouping by four (R = 1 for up to 400 samples).
 
     Raises:
@@ -81,11 +139,22 @@ def feature_rows(pcm: Samples) -> np.ndarray:
     for first in range(0, len(rows_RF), SPECTRUM_ROWS):
         last = min(first + SPECTRUM_ROWS, len(rows_RF))
         rows_RF[first:last, : FILTERBANK.stop] = spectral_rows(wave, first, last, len(pcm))
-    f0_R = np.zeros(len(pcm) // HOP + 1) if silent else _f0(wave, len(pcm))
+    f0_R = np.zeros(len(pcm) // HOP + 1) if silent else _f0(wave, len(pcm), config.f0)
     filled_R, voiced_R = fill_unvoiced(f0_R)
     rows_RF[:, PITCH] = filled_R[: len(rows_RF)]
     rows_RF[:, VOICED] = voiced_R[: len(rows_RF)]
+    if config.mean == "removed":
+        _remove_mean(rows_RF)
     return rows_RF
+
+
+def _remove_mean(rows_RF: np.ndarray) -> None:
+    """Take the mean over all rows off MFCC and filterbank, that over the voiced rows off F0; in place."""
+    spectrum_RF = rows_RF[:, : FILTERBANK.stop]
+    spectrum_RF -= spectrum_RF.mean(axis=0, dtype=np.float64).astype(np.float32)
+    voiced_R = rows_RF[:, VOICED] > 0
+    if voiced_R.any():
+        rows_RF[:, PITCH] -= rows_RF[voiced_R, PITCH].mean(dtype=np.float64).astype(np.float32)
 
 
 def is_silent(pcm: Samples) -> bool:
@@ -142,23 +211,25 @@ def spectral_rows(wave: Any, first: int, last: int, samples: int) -> np.ndarray:
     return np.concatenate([mfcc_RF, log_energies_RF], axis=1)
 
 
-def estimate_f0(wave_N: np.ndarray) -> np.ndarray:
-    """F0 in Hz each 10 ms, 0 where unvoiced, float64 [N // 160 + 1]."""
+def estimate_f0(wave_N: np.ndarray, estimator: str) -> np.ndarray:
+    """F0 in Hz each 10 ms, 0 where unvoiced, float64 [N // 160 + 1] (WORLD Harvest, Morise 2017; or DIO, 2009)."""
     import pyworld
 
-    return pyworld.harvest(wave_N, SAMPLE_RATE, frame_period=1000 * HOP / SAMPLE_RATE)[0]
+    period_ms = 1000 * HOP / SAMPLE_RATE
+    if estimator == "harvest":
+        return pyworld.harvest(wave_N, SAMPLE_RATE, frame_period=period_ms)[0]
+    return pyworld.stonemask(wave_N, *pyworld.dio(wave_N, SAMPLE_RATE, frame_period=period_ms), SAMPLE_RATE)
 
 
-def _f0(wave: Any, samples: int) -> np.ndarray:
-    """F0 in Hz each 10 ms, 0 where unvoiced, float64 [samples // 160 + 1] (WORLD Harvest, Morise 2017).
+def _f0(wave: Any, samples: int, estimator: str) -> np.ndarray:
+    """F0 of a whole sound, float64 [samples // 160 + 1].
 
-    Beyond `WHOLE_F0_S`, pieces with margins are found on all cores (Harvest runs without Python's lock). Harvest halves
+    Beyond `WHOLE_F0_S`, pieces with margins are found on all cores (WORLD runs without Python's lock). Harvest halves
     the rate on a grid that depends on whether the length is odd; pieces keep the whole's parity, or every fifth row
     would move.
     """
-
     if samples <= WHOLE_F0_S * SAMPLE_RATE:
-        return estimate_f0(wave(0, samples))
+        return estimate_f0(wave(0, samples), estimator)
 
     f0_R = np.zeros(samples // HOP + 1)
     piece, margin = PIECE_F0_S * SAMPLE_RATE, int(MARGIN_F0_S * SAMPLE_RATE)
@@ -169,7 +240,7 @@ def _f0(wave: Any, samples: int) -> np.ndarray:
         stop -= (stop - first - samples) % 2
         rows = min(piece // HOP, len(f0_R) - start // HOP)
         skip = (start - first) // HOP
-        f0_R[start // HOP : start // HOP + rows] = estimate_f0(wave(first, stop))[skip : skip + rows]
+        f0_R[start // HOP : start // HOP + rows] = estimate_f0(wave(first, stop), estimator)[skip : skip + rows]
 
     with ThreadPoolExecutor(min(F0_WORKERS, os.cpu_count() or 1)) as pool:
         list(pool.map(find, range(0, samples, piece)))

@@ -3,11 +3,13 @@
     PREPARED/manifest.csv        one row a clip (the fields of `ClipRow`), sorted by id
     PREPARED/rejected.csv        what was left out, and why
     PREPARED/pose_range.json     limits that scale a pose to [-1, 1] for this corpus
+    PREPARED/settings.json       how it was prepared; `audio`: the setting of its features (absent: the paper's)
     PREPARED/clips/ID/frames.zip     000000.jpg ... at 25 fps, stored (not compressed again)
     PREPARED/clips/ID/audio.wav      16 kHz mono s16, in sync with the frames
-    PREPARED/clips/ID/features.npy   [T, 4, 41] float32, `datasets.audio.features` of audio.wav
+    PREPARED/clips/ID/features.npy   [T, 4, F] float32, `datasets.audio.features` of audio.wav; F is 41 in the paper
     PREPARED/clips/ID/pose.npy       [T, 6] float32, rad and mm in the camera of `datasets.pose`
     PREPARED/clips/ID/mouth.npy      [T, 4] float32, mouth centre x, y, width and opening in pixels of a 256x256 frame
+    PREPARED/clips/ID/eyes.npy       [T, 2, 4] float32, the same of both eyes, the left one in the picture first
     PREPARED/clips/ID/clip.json      this clip's row of the manifest
 
 A clip's folder is written beside its place and renamed, so that a folder under `clips/` is always whole.
@@ -26,11 +28,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import cv2
 import numpy as np
 
+from datasets.audio import PAPER, VOICED, AudioFeatureConfig
 from datasets.errors import DataError
 from datasets.files import file_digest, folder_written_beside, write_atomically
 from datasets.media.image import resized
@@ -40,7 +43,7 @@ from datasets.pose import RELEASED_RANGE, PoseRange
 SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
 SPLITS = ("train", "val", "test")
 JPEG_QUALITY = 95
-MANIFEST, REJECTED, POSE_RANGE = "manifest.csv", "rejected.csv", "pose_range.json"
+MANIFEST, REJECTED, POSE_RANGE, SETTINGS = "manifest.csv", "rejected.csv", "pose_range.json", "settings.json"
 CHECKED = ("frames.zip", "audio.wav", "features.npy", "pose.npy")  # files whose digest the manifest holds ...
 DIGEST = 16  # ... this many hexadecimal digits of it
 DATA_DESCRIPTOR = 0x08  # flag of a zip entry that is followed by more than the next one's header
@@ -106,8 +109,8 @@ class Clip:
         return np.stack(frames)
 
     def features(self) -> np.ndarray:
-        """Audio features [T, 4, 41] float32."""
-        return self._array("features.npy", (self.frames, 4, 41))
+        """Audio features [T, 4, F] float32; F follows the corpus's setting (`load_audio_features`)."""
+        return self._array("features.npy", (self.frames, 4, None))
 
     def pose(self) -> np.ndarray:
         """Head pose [T, 6] float32: rad, mm."""
@@ -120,18 +123,27 @@ class Clip:
         """
         return self._array("mouth.npy", (self.frames, 4))
 
+    def eyes(self) -> np.ndarray:
+        """Centre x, y, width and opening of both eyes [T, 2, 4] float32, the left one in the picture first, as `mouth`.
+
+        All NaN in a corpus that was prepared before eyes were measured.
+        """
+        if not (self.folder / "eyes.npy").is_file():
+            return np.full((self.frames, 2, 4), np.nan, np.float32)
+        return self._array("eyes.npy", (self.frames, 2, 4))
+
     def pcm(self) -> np.ndarray:
         """Sound, int16 mono 16 kHz; as long as the frames plus FEATURE_TAIL_SAMPLES."""
         with wave.open(str(self.folder / "audio.wav")) as file:
             return np.frombuffer(file.readframes(file.getnframes()), np.int16)
 
-    def _array(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    def _array(self, name: str, shape: tuple[int | None, ...]) -> np.ndarray:
         path = self.folder / name
         try:
             array = np.load(path)
         except (OSError, ValueError, EOFError) as error:
             raise DataError(f"{path}: cannot be read: {error}; prepare the clip again") from error
-        if array.shape != shape:
+        if array.ndim != len(shape) or any(n not in (None, m) for n, m in zip(shape, array.shape, strict=True)):
             raise DataError(f"{path}: shape {array.shape}, the manifest says {shape}; prepare the clip again")
         return array
 
@@ -155,14 +167,14 @@ def _frame_places(path: Path) -> np.ndarray:
 
 
 def mouth_boxes(mouth_N4: np.ndarray) -> np.ndarray:
-    """Mouth centre, width and opening (pixels of 256) -> box (left, top, right, bottom) in [-1, 1]; 0 if unknown.
+    """Centre, width and opening [..., 4] (pixels of 256) -> box (left, top, right, bottom) in [-1, 1]; 0 if unknown.
 
-    The box is 1.5 mouths wide and as high as one mouth's width plus the opening: lips and some chin.
+    The box is 1.5 mouths wide and as high as one mouth's width plus the opening: lips and some chin. Eyes likewise.
     """
-    x, y, width, opening = mouth_N4.T
+    x, y, width, opening = np.moveaxis(mouth_N4, -1, 0)
     half_width, half_height = 0.75 * width, (width + opening) / 2
-    box = np.stack([x - half_width, y - half_height, x + half_width, y + half_height], axis=1)
-    return np.nan_to_num((box + 0.5) / 128 - 1, nan=0.0) * np.isfinite(mouth_N4).all(axis=1, keepdims=True)
+    box = np.stack([x - half_width, y - half_height, x + half_width, y + half_height], axis=-1)
+    return np.nan_to_num((box + 0.5) / 128 - 1, nan=0.0) * np.isfinite(mouth_N4).all(axis=-1, keepdims=True)
 
 
 def load_manifest(root: str | Path, split: str | None = None) -> list[Clip]:
@@ -193,6 +205,25 @@ def load_pose_range(root: str | Path) -> PoseRange:
         return RELEASED_RANGE
     stored = json.loads(path.read_text())
     return PoseRange(tuple(stored["minimum"]), tuple(stored["maximum"]))
+
+
+def load_audio_features(root: str | Path) -> AudioFeatureConfig:
+    """The setting that a prepared corpus's features were computed with: the paper's where none is stored.
+
+    Raises:
+        DataError: an unknown setting, or features that are being recomputed or were left half-way.
+    """
+    path = Path(root) / SETTINGS
+    stored = json.loads(path.read_text()) if path.is_file() else {}
+    if stored.get("recomputing"):
+        raise DataError(f"{root}: its features are only partly recomputed; run python -m datasets.features again")
+    setting = stored.get("audio", asdict(PAPER))
+    known = get_type_hints(AudioFeatureConfig)
+    if set(setting) != set(known) or any(setting[name] not in get_args(kind) for name, kind in known.items()):
+        raise DataError(
+            f"{path}: audio {setting} is no setting of features that this version knows; prepare the corpus again"
+        )
+    return AudioFeatureConfig(**setting)
 
 
 def save_pose_range(root: Path, pose_range: PoseRange, source: str) -> None:
@@ -266,6 +297,7 @@ def write_clip(
     offset_s: float = 0.0,
     pose_source: str,
     pose_success: float = 1.0,
+    eyes_T24: np.ndarray | None = None,
     extra: dict[str, np.ndarray] | None = None,
 ) -> ClipRow:
     """Write one clip's folder, whole or not at all.
@@ -274,6 +306,7 @@ def write_clip(
         frames: square uint8 RGB pictures [H, W, 3] of one size, T of them.
         pcm: int16 [>= T * 640], the sound from frame 0 on.
         features_TAF, pose_TP, mouth_T4: T rows each.
+        eyes_T24: T rows, too; None: not measured.
         extra: further arrays, saved together as truth.npz.
 
     Returns: the clip's row of the manifest. A folder that is already there stays and its row is returned.
@@ -292,6 +325,8 @@ def write_clip(
         np.save(partial / "features.npy", features_TAF.astype(np.float32))
         np.save(partial / "pose.npy", pose_TP.astype(np.float32))
         np.save(partial / "mouth.npy", mouth_T4.astype(np.float32))
+        if eyes_T24 is not None:
+            np.save(partial / "eyes.npy", eyes_T24.astype(np.float32))
         if extra:
             np.savez(partial / "truth.npz", **extra)  # type: ignore[arg-type]  # numpy keeps the name allow_pickle
         row = ClipRow(
@@ -306,8 +341,8 @@ def write_clip(
             offset_s=round(float(offset_s), 4),
             pose_source=pose_source,
             pose_success=round(float(pose_success), 4),
-            voiced=round(float(features_TAF[:, :, 40].mean()), 4),
-            sha256=" ".join(file_digest(partial / name)[:DIGEST] for name in CHECKED),
+            voiced=voiced_share(features_TAF),
+            sha256=digests(partial),
         )
         (partial / "clip.json").write_text(json.dumps(asdict(row)))
     return row
@@ -328,6 +363,16 @@ def _write_frames(path: Path, frames: Iterable[np.ndarray], length: int) -> int:
     height, width = sizes.pop()
     assert height == width, (height, width)
     return height
+
+
+def voiced_share(features_TAF: np.ndarray) -> float:
+    """Share of audio windows with pitch, as `Row.voiced` has it."""
+    return round(float(features_TAF[:, :, VOICED].mean()), 4)
+
+
+def digests(folder: Path) -> str:
+    """A clip's checksums, as `Row.sha256` has them."""
+    return " ".join(file_digest(folder / name)[:DIGEST] for name in CHECKED)
 
 
 def verify(clip: Clip) -> Iterator[str]:

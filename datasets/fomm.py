@@ -30,24 +30,30 @@ class FommDataConfig:
     # Draw this many frames and take the two whose mouths differ most (ours; FOMM takes any two). Mouths are closed most
     # of the time, and a generator that mostly sees closed ones learns open ones late.
     drawn: int = 2
+    by_eyes: float = 0.0  # share of the pairs whose eyes differ most instead (ours)
 
     def __post_init__(self) -> None:
         if self.repeats < 1:
             raise ValueError(f"repeats is {self.repeats}, wanted at least 1")
         if self.drawn < 2:
             raise ValueError(f"drawn is {self.drawn}, wanted at least 2, of which a pair can be made")
+        if not 0 <= self.by_eyes <= 1:
+            raise ValueError(f"by_eyes is {self.by_eyes}, wanted a share from 0 to 1")
 
 
 class FommBatch(NamedTuple):
     """One pair. Pictures are RGB uint8, a quarter of what float32 would be to copy; `floats` makes them [0, 1].
 
     The box of a mouth is (left, top, right, bottom) in [-1, 1], turned by `turn` about its centre; all 0 if unknown.
+    Boxes of eyes likewise, that of the left one in the picture first.
     """
 
     source_CHW: Tensor
     driving_CHW: Tensor
     source_mouth_4: Tensor
     driving_mouth_4: Tensor
+    source_eyes_24: Tensor
+    driving_eyes_24: Tensor
     turn: np.float32  # radians, clockwise
     clip: int  # row in the manifest
     index: int  # type: ignore[assignment]  # the item's number n; hides tuple.index
@@ -76,20 +82,28 @@ class FommData(Dataset):
         random = choices(self.seed, n)
         group = self.groups[shuffled(self.seed, n, len(self)) % len(self.groups)]
         clip = group[random.integers(len(group))]
-        mouth_T4 = clip.mouth()
+        mouth_T4, eyes_T24 = clip.mouth(), clip.eyes()
         drawn = random.integers(clip.frames, size=self.config.drawn)  # with replacement, as FOMM
-        drawn = drawn[np.argsort(np.nan_to_num(mouth_T4[drawn, 3]), kind="stable")]  # an unknown mouth counts as closed
+        by_eyes = self.config.by_eyes and random.random() < self.config.by_eyes
+        opening_T = eyes_T24[..., 3].sum(1) if by_eyes else mouth_T4[:, 3]
+        drawn = drawn[np.argsort(np.nan_to_num(opening_T[drawn]), kind="stable")]  # an unknown one counts as closed
         pair = np.sort(drawn[[0, -1]])  # in order: as FOMM
         pictures_NHWC = clip.read_frames(pair, self.size)
-        mouths_N4, turn = mouth_boxes(mouth_T4[pair]), 0.0
+        parts_N34 = np.concatenate([mouth_T4[pair, None], eyes_T24[pair]], axis=1)  # the mouth and both eyes
+        boxes_N34, turn = mouth_boxes(parts_N34), 0.0
         if self.config.augment:
             if random.random() < 0.5:
-                pictures_NHWC, mouths_N4 = pictures_NHWC[::-1], mouths_N4[::-1]
+                pictures_NHWC, boxes_N34 = pictures_NHWC[::-1], boxes_N34[::-1]
             elif random.random() < 0.5:
-                pictures_NHWC, mouths_N4 = pictures_NHWC[:, :, ::-1], mouths_N4[:, [2, 1, 0, 3]] * [-1, 1, -1, 1]
+                pictures_NHWC = pictures_NHWC[:, :, ::-1]
+                boxes_N34 = boxes_N34[:, [0, 2, 1]][..., [2, 1, 0, 3]] * [-1, 1, -1, 1]
             pictures_NHWC = self.config.jitter(pictures_NHWC, random)
-            pictures_NHWC, mouths_N4, turn = self.config.placement(pictures_NHWC, mouths_N4, random)
+            pictures_NHWC, boxes_M4, turn = self.config.placement(pictures_NHWC, boxes_N34.reshape(-1, 4), random)
+            boxes_N34 = boxes_M4.reshape(boxes_N34.shape)
         pictures_NCHW = np.ascontiguousarray(pictures_NHWC.transpose(0, 3, 1, 2))
         source_CHW, driving_CHW = torch.from_numpy(pictures_NCHW)
-        source_4, driving_4 = torch.from_numpy(np.ascontiguousarray(mouths_N4, np.float32))
-        return FommBatch(source_CHW, driving_CHW, source_4, driving_4, np.float32(turn), clip.index, n)
+        boxes = torch.from_numpy(np.ascontiguousarray(boxes_N34, np.float32))
+        (source_4, driving_4), (source_24, driving_24) = boxes[:, 0], boxes[:, 1:]
+        return FommBatch(
+            source_CHW, driving_CHW, source_4, driving_4, source_24, driving_24, np.float32(turn), clip.index, n
+        )

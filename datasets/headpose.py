@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datasets.augment import ColorJitter, jitter_voice
-from datasets.clips import load_manifest, load_pose_range
+from datasets.clips import load_audio_features, load_manifest, load_pose_range
 from datasets.media.image import to_float
 from datasets.sampling import choices, clamped, grouped, padded, shuffled
 
@@ -64,6 +64,7 @@ class HeadPoseData(Dataset):
         self.clips = load_manifest(config.root, config.split)
         self.groups = grouped(self.clips, config.identity_sampling)
         self.pose_range = load_pose_range(config.root)
+        self.audio_features = load_audio_features(config.root)
         self.jitter = ColorJitter()
 
     def __len__(self) -> int:

@@ -115,7 +115,8 @@ def _sound_strip(clip: Clip, width: int) -> np.ndarray:
     for x, samples in enumerate(columns):
         low, high = ((1 - np.array([samples.min(), samples.max()])) * STRIP / 2).astype(int)
         cv2.line(strip, (x, low), (x, high), GREY, 1)
-    rows = clip.features().reshape(-1, 41)
+    features_TAF = clip.features()
+    rows = features_TAF.reshape(-1, features_TAF.shape[2])
     for row, (pitch, voiced) in enumerate(rows[:, 39:41]):
         if voiced:
             y = STRIP - 1 - int(np.clip(np.log2(pitch / 60) / np.log2(500 / 60), 0, 1) * (STRIP - 2))

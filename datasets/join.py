@@ -3,28 +3,48 @@
     python -m datasets.join --output data/all data/grid data/vox
 
 The clips are not copied: `OUTPUT/clips/ID` are links to their folders, so the parts must stay where they are. Splits
-are those of the parts. Poses are scaled by the limits of the joined training clips (`pose_range.json`).
+are those of the parts, and so is the setting of their sound features, which must be one. Poses are scaled by the limits
+of the joined training clips (`pose_range.json`).
 """
 
 import argparse
+import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 from datasets import command
-from datasets.clips import MANIFEST, Clip, load_manifest, measure_pose_range, save_pose_range, write_rows
+from datasets.clips import (
+    MANIFEST,
+    SETTINGS,
+    Clip,
+    load_audio_features,
+    load_manifest,
+    measure_pose_range,
+    save_pose_range,
+    write_rows,
+)
 from datasets.errors import DataError
+from datasets.files import write_atomically
 
 
 def join(parts: list[Path], output: Path) -> list[Clip]:
     """Write the joined corpus; an earlier one at the same place is brought up to date.
 
     Raises:
-        DataError: two clips of one name, a speaker in two splits, or an output folder that is no joined corpus.
+        DataError: two clips of one name, a speaker in two splits, parts with different settings of sound features, or
+            an output folder that is no joined corpus.
     """
     if output.resolve() in [part.resolve() for part in parts]:
         raise DataError(f"{output} is one of the corpora to be joined; give another --output")
     clips: dict[str, Clip] = {}
     split_of: dict[str, str] = {}
+    settings = {part: load_audio_features(part) for part in parts}
+    if other := next((part for part in parts if settings[part] != settings[parts[0]]), None):
+        raise DataError(
+            f"{parts[0]} has the sound features {settings[parts[0]]}, {other} {settings[other]}; "
+            "bring them in line with python -m datasets.features"
+        )
     for part in parts:
         for clip in load_manifest(part):
             row = clip.row
@@ -43,6 +63,8 @@ def join(parts: list[Path], output: Path) -> list[Clip]:
         os.symlink(clip.folder.resolve(), folder / id, target_is_directory=True)
     train = [clip for clip in clips.values() if clip.row.split == "train"] or list(clips.values())
     save_pose_range(output, measure_pose_range(train), f"percentiles 0.5-99.5 of {len(train)} training clips, widened")
+    settings_json = json.dumps({"audio": asdict(settings[parts[0]])}, indent=1) + "\n"
+    write_atomically(output / SETTINGS, settings_json.encode())
     write_rows(output / MANIFEST, (clip.row for clip in clips.values()))
     return load_manifest(output)
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datasets.augment import ColorJitter, jitter_voice
-from datasets.clips import load_manifest, mouth_boxes
+from datasets.clips import load_audio_features, load_manifest, mouth_boxes
 from datasets.media.image import to_float
 from datasets.pose import render_boxes
-from datasets.sampling import choices, clamped, grouped, padded, shuffled
+from datasets.sampling import at_most, choices, clamped, grouped, padded, shuffled
 from datasets.targets import TargetStore
 
 
@@ -28,6 +28,7 @@ class MotionFieldDataConfig:
     random_start: bool = True  # window and reference anywhere in the clip; else (validation) both at its first frame
     identity_sampling: bool = False  # an item is a speaker and then one of its clips; else a clip
     repeats: int = 1  # how often each item comes in an epoch
+    most_clips: int = 0  # of one speaker, spread evenly over the manifest (0: all): targets of many alike take long
     # Jitter the reference picture's colours and the voice's pitch and level (ours; off in the paper's settings, meant
     # for few speakers).
     augment: bool = False
@@ -35,6 +36,8 @@ class MotionFieldDataConfig:
     def __post_init__(self) -> None:
         if self.repeats < 1:
             raise ValueError(f"repeats is {self.repeats}, wanted at least 1")
+        if self.most_clips < 0:
+            raise ValueError(f"most_clips is {self.most_clips}, wanted 0 (all) or more")
 
 
 class MotionFieldBatch(NamedTuple):
@@ -54,7 +57,8 @@ class MotionFieldBatch(NamedTuple):
     valid_T: Tensor  # True for real frames
     clip: int  # row in the manifest
     index: int  # type: ignore[assignment]  # the item's number n; hides tuple.index
-    start: int  # number of the window's first frame
+    start: int  # number of the window's first frame ...
+    reference: int  # ... and of the reference, in the clip
 
 
 class MotionFieldData(Dataset):
@@ -82,8 +86,9 @@ class MotionFieldData(Dataset):
         assert window >= 1, window
         self.config, self.seed, self.size = config, seed, size
         self.window, self.audio_padding, self.pictures = window, audio_padding, pictures
-        self.clips = load_manifest(config.root, config.split)
+        self.clips = at_most(load_manifest(config.root, config.split), config.most_clips)
         self.groups = grouped(self.clips, config.identity_sampling)
+        self.audio_features = load_audio_features(config.root)
         self.jitter = ColorJitter()
 
     def __len__(self) -> int:
@@ -123,6 +128,7 @@ class MotionFieldData(Dataset):
             clip=clip.index,
             index=n,
             start=start,
+            reference=reference,
         )
 
 
@@ -132,6 +138,8 @@ class Item(NamedTuple):
     window: MotionFieldBatch
     position_TK2: Tensor
     jacobian_TK22: Tensor
+    reference_position_K2: Tensor
+    reference_jacobian_K22: Tensor
     heatmap_TKHW: Tensor  # as it is stored, see `decode_heatmap`; empty where heatmaps count no more
     clip: int
     index: int  # type: ignore[assignment]  # the item's number n; hides tuple.index
@@ -151,6 +159,16 @@ class Windows(Dataset):
     def __getitem__(self, n: int) -> Item:
         window = self.data[n]
         rows = np.minimum(window.start + np.arange(len(window.valid_T)), self.last[window.clip])
-        targets = self.store.read(self.names[window.clip], rows.tolist(), heatmaps=n < self.heatmaps_until)
-        position_TK2, jacobian_TK22, heatmap_TKHW = map(torch.from_numpy, targets)
-        return Item(window, position_TK2, jacobian_TK22, heatmap_TKHW, clip=window.clip, index=n)
+        name = self.names[window.clip]
+        targets = self.store.read(name, rows.tolist(), heatmaps=n < self.heatmaps_until)
+        reference = self.store.read(name, [window.reference], heatmaps=False)
+        return Item(
+            window,
+            position_TK2=torch.from_numpy(targets.position_TK2),
+            jacobian_TK22=torch.from_numpy(targets.jacobian_TK22),
+            reference_position_K2=torch.from_numpy(reference.position_TK2[0]),
+            reference_jacobian_K22=torch.from_numpy(reference.jacobian_TK22[0]),
+            heatmap_TKHW=torch.from_numpy(targets.heatmap_TKHW),
+            clip=window.clip,
+            index=n,
+        )

@@ -41,6 +41,15 @@ def grouped(clips: Sequence[Clip], by_identity: bool) -> list[list[Clip]]:
     return list(groups.values())
 
 
+def at_most(clips: Sequence[Clip], most: int) -> list[Clip]:
+    """At most `most` clips of each speaker, spread evenly over those there are, in the order given; 0: all."""
+    kept: set[str] = set()
+    for group in grouped(clips, by_identity=True):
+        count = min(most or len(group), len(group))
+        kept |= {group[place * len(group) // count].row.id for place in range(count)}
+    return [clip for clip in clips if clip.row.id in kept]
+
+
 def clamped(start: int, length: int, frames: int) -> np.ndarray:
     """Numbers start ... start+length-1 of a clip; past its end the last frame again."""
     return np.minimum(np.arange(start, start + length), frames - 1)

@@ -1,7 +1,7 @@
 """The keypoints of every frame of a clip, from the frozen detector: the targets of N_M (Eq. 5), computed once and kept.
 
     DIR/KEY/CLIP.npz    position [F, K, 2] and jacobian [F, K, 2, 2], float32;
-                        heatmap_0, heatmap_1 ... uint8 [<= 32, K, H, W]
+                        heatmap_0, heatmap_1 ... uint8 [<= 32, K, H, W], which our relative head does without
 
 KEY names the detector's weights and the pictures' size, so that targets of two detectors never mix. A heatmap is 134 kB
 in float32 (10 x 58 x 58), too much for a large corpus; it is kept as round(255 sqrt(h)) and deflated, in blocks of 32
@@ -26,6 +26,7 @@ from datasets.errors import DataError
 from datasets.files import written_beside
 
 BLOCK = 32  # frames
+NO_HEATMAPS = np.zeros((0, 0, 0, 0), np.uint8)
 
 
 class Targets(NamedTuple):
@@ -75,14 +76,11 @@ class TargetStore:
         return self.folder / f"{clip_id}.npz"
 
     def has(self, clip_id: str, heatmaps: bool) -> bool:
-        """Whether a clip's targets are here, and its heatmaps too where they are wanted."""
-        path = self.path(clip_id)
-        if not (heatmaps and path.is_file()):
-            return path.is_file()
+        """Whether a clip's targets are kept, with heatmaps where they are wanted; a damaged file counts as none."""
         try:
-            with np.load(path) as file:
-                return "heatmap_0" in file
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+            with zipfile.ZipFile(self.path(clip_id)) as file:
+                return not heatmaps or "heatmap_0.npy" in file.namelist()
+        except (OSError, zipfile.BadZipFile):
             return False
 
     def fill(
@@ -91,7 +89,7 @@ class TargetStore:
         detect: Callable[[np.ndarray], Targets],
         image_size: int,
         batch_size: int,
-        heatmaps: bool = True,
+        heatmaps: bool,
         load: Callable[[Dataset], Iterable[np.ndarray]] = iter,
         progress: Callable[[list[Clip]], Iterable[Clip]] = iter,
     ) -> int:
@@ -103,7 +101,7 @@ class TargetStore:
             detect: uint8 frames_NHWC of a clip -> their targets, heatmaps encoded.
             image_size: of the frames, pixels.
             batch_size: frames that `detect` is given at a time.
-            heatmaps: whether they are wanted too.
+            heatmaps: whether `detect` gives them; targets that were kept without are then not enough.
             load: hands the items of a dataset over in order; with several processes decoding is no bottleneck.
             progress: hands the clips on and shows how many are done (tqdm).
         """
@@ -140,7 +138,7 @@ class TargetStore:
         rows = np.asarray(frames)
         try:
             with np.load(self.path(clip_id)) as file:
-                heatmap = np.zeros((0, 0, 0, 0), np.uint8)
+                heatmap = NO_HEATMAPS
                 if heatmaps:
                     blocks = {block: file[f"heatmap_{block}"] for block in np.unique(rows // BLOCK)}
                     heatmap = np.stack([blocks[row // BLOCK][row % BLOCK] for row in rows])

@@ -40,7 +40,7 @@ def load(
     """
     data: dict[str, Any] = dict(below or {})
     if path is not None:
-        data = _merged(data, _read_yaml(Path(path)))
+        data = _merged(data, read_yaml(Path(path)))
     for override in overrides:
         _apply_override(data, override)
     return from_dict(config_class, data, source=str(path or "command line"))
@@ -81,7 +81,7 @@ def _check_finite(value: Any, source: str, prefix: str) -> None:
         raise ConfigError(f"{source}: {prefix.rstrip('.')} must be a finite number, found {value}")
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
@@ -100,7 +100,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ConfigError(f"{path} must hold `key: value` pairs, found {type(data).__name__}")
     base = data.pop("base", None)
-    return data if base is None else _merged(_read_yaml(path.parent / str(base)), data)
+    return data if base is None else _merged(read_yaml(path.parent / str(base)), data)
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

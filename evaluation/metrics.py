@@ -18,7 +18,8 @@ class Metric:
     table: Literal["Pictures", "Motion", "Sound"]  # of results.md
     name: str  # key in results.json
     title: str  # head of its column
-    better: Literal["higher", "lower", "truth", "zero"]  # "truth": nearer to the row of the true videos; "zero": to 0
+    # "truth": nearer to the row of the true videos; "one", "zero": nearer to 1, to 0
+    better: Literal["higher", "lower", "truth", "one", "zero"]
     digits: int  # after the point, in the tables
     about: str  # one line for the reader
     of: tuple[Part, ...]  # the parts of a video that decide it
@@ -27,7 +28,7 @@ class Metric:
     over: Literal["clip", "set"] = "clip"  # one number a clip and their mean, or one number of all clips
 
 
-ARROWS = {"higher": "↑", "lower": "↓", "truth": "→ truth", "zero": "→ 0"}
+ARROWS = {"higher": "↑", "lower": "↓", "truth": "→ truth", "one": "→ 1", "zero": "→ 0"}
 
 FRAMES: tuple[Part, ...] = ("frames",)
 FACE: tuple[Part, ...] = ("face",)
@@ -55,10 +56,15 @@ _METRICS = (
     motion("diversity", "Head turns °", "truth", 2, "deviation of head angles over a clip, degrees", POSES),
     motion("jitter", "Jitter px", "truth", 3, "tremble of the face mesh, pixels of 256", FACE),
     motion("blink_rate", "Blinks/s", "truth", 2, "blinks a second", FACE),
+    motion("lowest_lids", "Lowest lids", "truth", 2, "lowest eye aspect ratio of a clip by its median", FACE),
     sound("lse_c", "LSE-C", "higher", 3, "SyncNet: median less minimum distance over shifts", LIPS, False, "syncnet"),
     sound("lse_d", "LSE-D", "lower", 3, "SyncNet distance at the best shift", LIPS, False, "syncnet"),
     sound("av_offset", "Offset", "zero", 2, "frames by which lips are late, by SyncNet", LIPS, False, "syncnet"),
     sound("opening_truth", "Mouth/truth", "higher", 3, "correlation with the true mouth's opening", FACE, True),
+    sound("opening_deviation", "Opening dev.", "one", 2, "deviation of the mouth's opening by the truth's", FACE, True),
+    sound("opening_mean", "Opening mean", "one", 2, "mean of the mouth's opening by the truth's", FACE, True),
+    sound("lips_shut", "P, b, m shut", "higher", 2, "of these sounds with true lips shut, those shut here", FACE, True),
+    sound("lips_open", "Open", "higher", 2, "of the frames with true lips apart, those with lips apart", FACE, True),
     sound("opening_loudness", "Mouth/loudness", "higher", 3, "correlation of opening and level in dB", LIPS),
     sound("beat_alignment", "Beats", "truth", 3, "nearness of head pauses to beats of the sound", ("poses", "sound")),
 )

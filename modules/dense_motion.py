@@ -9,6 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from modules.blocks import side_by_side
 from modules.hourglass import Hourglass2d
 from modules.keypoints import (
     Keypoints,
@@ -98,11 +99,12 @@ class DenseMotionNetwork(nn.Module):
         )
         deformed = rearrange(deformed, "(b n) c h w -> b n c h w", n=count)
         inputs = rearrange(torch.cat([heatmaps[:, :, None], deformed], dim=2), "b n c h w -> b (n c) h w")
-        features = self.hourglass(inputs)
-        logits = self.mask(features).float()
+        if self.mask.weight.is_contiguous(memory_format=torch.channels_last):
+            inputs = inputs.contiguous(memory_format=torch.channels_last)  # once, not before each convolution
+        logits, occlusion = side_by_side(self.hourglass(inputs), self.mask, self.occlusion)
+        logits, occlusion = logits.float(), occlusion.float().sigmoid()
         if self.prior:
             logits = logits + self.prior * keypoint_prior(driving.position_BK2, height, width)
         mask = logits.softmax(dim=1)
         deformation = (mask[..., None] * motions).sum(1)
-        occlusion = self.occlusion(features).float().sigmoid()
         return DenseMotion(deformation, occlusion, mask, deformed)

@@ -12,7 +12,15 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from modules.blocks import AntiAliasDownsample, DownBlock, ResidualBlock, SameBlock, UpBlock, downsampling_kernels
+from modules.blocks import (
+    AntiAliasDownsample,
+    DownBlock,
+    ResidualBlock,
+    SameBlock,
+    UpBlock,
+    downsampling_kernels,
+    side_by_side,
+)
 from modules.dense_motion import DenseMotion, DenseMotionNetwork
 from modules.keypoints import Keypoints, gaussian_heatmaps, warp
 
@@ -146,6 +154,9 @@ class ImageGenerator(nn.Module):
         """Pictures for B driving frames; `encoding` and `source` are batches of B, or of one that serves all."""
         motion = self.dense_motion_network(encoding.small_BCHW, driving, source)
         features = encoding.features_BCHW
+        if features.requires_grad and features.is_contiguous(memory_format=torch.channels_last):
+            # grid_sample's gradient comes in another layout, in which everything before it is slow on CPUs
+            features.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))
         x = self._warp(features, motion.deformation_BHW2)
         x = x * _resize(motion.occlusion_B1HW, features, self.align_corners)
         if self.keypoint_maps is not None:
@@ -153,10 +164,11 @@ class ImageGenerator(nn.Module):
         x = self.bottleneck(x)
         for block in self.up_blocks:
             x = block(x)
-        image = self.final(x).float().sigmoid()
         if self.skip is None:
+            image = self.final(x).float().sigmoid()
             return Rendering(image, image, motion, None)
-        mask = self.skip(x).float().sigmoid()
+        image, mask = side_by_side(x, self.final, self.skip)
+        image, mask = image.float().sigmoid(), mask.float().sigmoid()
         mixed = mask * image + (1 - mask) * self.warp_source(encoding, motion)
         return Rendering(mixed, image, motion, mask)
 

@@ -84,6 +84,7 @@ def region_weight(box_B4: Tensor, height: int, width: int, extra: float) -> Tens
 
 
 LIPS = 4  # keypoints that can be tied to the mouth: its left and right corner in the picture, upper and lower lip
+LIDS = 4  # before those, that can be tied to the eyes: upper and lower lid of the left one in the picture, of the right
 
 
 def lip_points(box_B4: Tensor, turn_B: Tensor, gain: float = 1.0) -> Tensor:
@@ -92,7 +93,7 @@ def lip_points(box_B4: Tensor, turn_B: Tensor, gain: float = 1.0) -> Tensor:
     The box (of `datasets.clips.mouth_boxes`) is rotated by `turn_B` (radians, clockwise in the picture), 1.5 mouths
     wide, and as high as the mouth is wide plus its opening. An eighth of the mouth's width is taken for half the
     thickness of both lips, so that the points of a closed mouth do not coincide. `gain`: how much further apart the lip
-    points are than the lips.
+    points are than the lips. From the box of an eye come its corners and the middles of its lids.
     """
     centre_B2 = (box_B4[:, :2] + box_B4[:, 2:]) / 2
     width_B = (box_B4[:, 2] - box_B4[:, 0]) / 1.5
@@ -105,29 +106,65 @@ def lip_points(box_B4: Tensor, turn_B: Tensor, gain: float = 1.0) -> Tensor:
     return centre_B2[:, None] + turned_B42
 
 
-def lip_l1(position_BK2: Tensor, points_B42: Tensor, known_B: Tensor) -> Tensor:
-    """How far the last four keypoints are from the corners of the mouth and its lips (ours; FOMM leaves them free).
+def lid_points(box_B24: Tensor, turn_B: Tensor, gain: float = 1.0) -> Tensor:
+    """The middles of the lids in the order of LIDS, [B, 4, 2] in [-1, 1], from both eyes' boxes (`lip_points`)."""
+    return torch.cat([lip_points(box_B24[:, eye], turn_B, gain)[:, 2:] for eye in (0, 1)], dim=1)
 
-    Mean over the batch, to which a mouth whose place is not known adds 0.
+
+def place_l1(position_B42: Tensor, points_B42: Tensor, known_B: Tensor) -> Tensor:
+    """How far four keypoints are from the lips or lids that they are tied to (ours; FOMM leaves them free).
+
+    Mean over the batch, to which a mouth or eyes whose place is not known add 0.
     """
-    return ((position_BK2[:, -LIPS:] - points_B42).abs().mean((1, 2)) * known_B).mean()
+    return ((position_B42 - points_B42).abs().mean((1, 2)) * known_B).mean()
 
 
 def lip_shape_l1(position_BK2: Tensor, points_B42: Tensor, known_B: Tensor) -> Tensor:
     """How far opening and width of the mouth are from the wanted ones, in units of 0.05 (ours).
 
-    A mouth opens by a few hundredths of the picture, less than the error of position that `lip_l1` leaves. Trained with
-    `lip_l1` alone, the keypoints open half as far as the lips.
+    A mouth opens by a few hundredths of the picture, less than the error of position that `place_l1` leaves. Trained
+    with `place_l1` alone, the keypoints open half as far as the lips.
     """
     difference_B2 = (lip_motion(position_BK2) - lip_motion(points_B42)).abs()
     return (difference_B2.mean(1) * known_B).mean()
+
+
+def lid_shape_l1(position_BK2: Tensor, points_B42: Tensor, known_B: Tensor) -> Tensor:
+    """How far the openings of both eyes are from the wanted ones, in units of 0.05; as `lip_shape_l1` (ours)."""
+    difference_B2 = (lid_motion(position_BK2[:, -LIPS - LIDS : -LIPS]) - lid_motion(points_B42)).abs()
+    return (difference_B2.mean(1) * known_B).mean()
+
+
+def lid_motion(position_42: Tensor) -> Tensor:
+    """How far the lids of each eye are apart, in units of 0.05: [..., 4, 2] -> [..., 2]."""
+    apart = position_42[..., 1::2, :] - position_42[..., ::2, :]
+    return (apart.square().sum(-1) + 1e-12).sqrt() / LIP_UNIT
+
+
+def with_openings(position_BK2: Tensor, lips_B42: Tensor, lids_B42: Tensor, chosen_B: Tensor) -> Tensor:
+    """Keypoints whose lips and lids are as far apart as given ones, about the middles that they have (ours).
+
+    Corners of the mouth, and what all other keypoints say, stay.
+
+    Args:
+        position_BK2: the last keypoints are tied to lids (4) and lips (4).
+        lips_B42, lids_B42: of `lip_points` and `lid_points`.
+        chosen_B: 1 where it is done, 0 where nothing changes.
+    """
+    first = position_BK2.shape[1] - LIPS - LIDS
+    both = [*range(first, first + LIDS), first + LIDS + 2, first + LIDS + 3]  # upper and lower, three times
+    pairs_B322 = position_BK2[:, both].unflatten(1, (3, 2))
+    wanted_B322 = torch.cat([lids_B42, lips_B42[:, 2:]], dim=1).unflatten(1, (3, 2))
+    moved_B322 = pairs_B322.mean(2, keepdim=True) + wanted_B322 - wanted_B322.mean(2, keepdim=True)
+    moved_B322 = torch.where(chosen_B[:, None, None, None] > 0, moved_B322, pairs_B322)
+    return position_BK2.index_copy(1, torch.tensor(both, device=position_BK2.device), moved_B322.flatten(1, 2))
 
 
 LIP_UNIT = 0.05  # in [-1, 1]; about three deviations of the opening in speech, where a face fills the picture
 
 
 def lip_motion(position_K2: Tensor) -> Tensor:
-    """How far lips and corners that `lip_l1` has tied are apart, in units of 0.05: [..., K, 2] -> [..., 2].
+    """How far lips and corners that `place_l1` has tied are apart, in units of 0.05: [..., K, 2] -> [..., 2].
 
     Width is the corners' distance, opening the lips' distance at right angles to it, so a tilted head changes neither.
     """
@@ -200,6 +237,31 @@ def pose_ssim_loss(
     variance_x, variance_y = mean((x_BPT - mean_x) ** 2), mean((y_BPT - mean_y) ** 2)
     covariance = mean((x_BPT - mean_x) * (y_BPT - mean_y))
     return 1 - _ssim(mean_x, mean_y, variance_x, variance_y, covariance, c1, c2).mean()
+
+
+SMALLEST_MOTION = 0.003  # of normalised poses and mouths, below which a deviation is noise of the measurement
+
+
+def motion_size_loss(pose_BTP: Tensor, wanted_BTP: Tensor, valid_BT: Tensor) -> Tensor:
+    """How far deviation over time and speed of each axis are from the true ones, as |log of the ratio| (ours).
+
+    For head poses, and for mouths as `lip_motion` has them. Where sound tells little of a motion, Eq. 3 is best for one
+    that hardly moves: without covariance, variance only costs.
+    """
+    (deviation, speed), (wanted_deviation, wanted_speed) = (_motion_size(p, valid_BT) for p in (pose_BTP, wanted_BTP))
+    ratios = torch.stack([deviation.log() - wanted_deviation.log(), speed.log() - wanted_speed.log()])
+    return ratios.abs().mean()
+
+
+def _motion_size(pose_BTP: Tensor, valid_BT: Tensor) -> tuple[Tensor, Tensor]:
+    """Standard deviation over time and mean absolute change from frame to frame of each axis, [B, P] each."""
+    mask_BT1 = valid_BT[..., None].to(pose_BTP)
+    count = mask_BT1.sum(1).clamp(min=1)
+    mean = (pose_BTP * mask_BT1).sum(1) / count
+    variance = ((pose_BTP - mean[:, None]).square() * mask_BT1).sum(1) / count
+    both_BT1 = mask_BT1[:, 1:] * mask_BT1[:, :-1]
+    speed = (pose_BTP.diff(dim=1).abs() * both_BT1).sum(1) / both_BT1.sum(1).clamp(min=1)
+    return (variance + SMALLEST_MOTION**2).sqrt(), speed + SMALLEST_MOTION / 10
 
 
 def masked_l1(value: Tensor, wanted: Tensor, valid_BT: Tensor | None = None) -> Tensor:

@@ -28,7 +28,6 @@ from modules.keypoints import (
 )
 
 BOX_SIZE = 256  # pixels; head pose boxes are always drawn at this size
-NUM_FEATURES = 41  # a window of sound (Sec. 3.2)
 AUDIO_MAP_SIZE = 32  # side of E_A's map before it is enlarged to M
 
 
@@ -38,6 +37,7 @@ class MotionFieldGeneratorConfig:
 
     image_size: int = 256  # pixels, square (Sec. 4.1)
     num_keypoints: int = 10
+    num_features: int = 41  # F, of a window of sound (Sec. 3.2); other settings of sound features have more
     window: int = 64  # T; 32 for LRW (Sec. 4.2)
     map_size: int = 64  # W = H
     jacobians: bool = True  # False: the paper's ablation "w/o Jacobians" (Sec. 5.4)
@@ -52,6 +52,9 @@ class MotionFieldGeneratorConfig:
     # features of Hourglass-3D around each, instead of finding them by heatmaps. Before training nothing moves.
     # Hourglass-3D then also sees the head pose box of the reference.
     relative_head: bool = False
+    # Ours: False leaves Hourglass-3D out. Temporal convolutions over sound, boxes and the reference's keypoints are
+    # then all of N_M, a hundredth of its work; only with relative_head.
+    hourglass: bool = True
     # Ours, off in the paper: scale each audio feature to mean 0 and deviation 1 (running statistics) before E_A, whose
     # inputs otherwise range from 0.1 (voicing) to 800 (F0 in Hz).
     normalise_audio: bool = False
@@ -62,6 +65,10 @@ class MotionFieldGeneratorConfig:
             raise ValueError(
                 f"window {self.window} and map_size {self.map_size} must be multiples of 2^num_blocks = {step}"
             )
+        if not (self.hourglass or self.relative_head):
+            raise ValueError("hourglass: false needs relative_head: true, which goes on from the reference's keypoints")
+        if self.num_features < 33 or self.num_features % 2 == 0:
+            raise ValueError(f"num_features must be odd and 33 or more, found {self.num_features}")
         if self.map_size % AUDIO_MAP_SIZE or BOX_SIZE % self.map_size or self.image_size % self.map_size:
             raise ValueError(
                 f"map_size {self.map_size} must be 32, 64, 128 or 256 and divide image_size {self.image_size}"
@@ -155,11 +162,53 @@ class RelativeHead(nn.Module):
         heard = self.temporal(torch.cat([heard, moved.to(heard)], dim=1))
         direct = self.change(torch.cat([heard, moved.to(heard)], dim=1)).float()
         change = change + rearrange(direct, "b (k v) t -> b t k v", v=self.values)
-        position = reference.position_BK2[:, None] + change[..., :2]
-        if self.values == 2 or reference.jacobian_BK22 is None:
-            return MotionField(position, None, None)
-        turn = rearrange(change[..., 2:], "b t k (r c) -> b t k r c", r=2)
-        return MotionField(position, reference.jacobian_BK22[:, None] + turn, None)
+        return moved_keypoints(reference, change)
+
+
+class TemporalHead(nn.Module):
+    """Ours: how each of the reference's keypoints moves, without Hourglass-3D; zero before training.
+
+    Temporal convolutions (16 frames to each side) hear the features themselves, and are told how the head's box moves
+    and how the reference's keypoints lie: whether its mouth is open, how large it is.
+    """
+
+    NOISE = 0.3  # on features of deviation 1, in training: few voices are otherwise learned by heart
+
+    def __init__(self, num_features: int, num_keypoints: int, jacobians: bool, width: int = 160):
+        super().__init__()
+        self.values = 6 if jacobians else 2  # x, y; then the 2x2 Jacobian, row-major
+        self.listen = nn.Linear(4 * num_features, width)
+        self.look = nn.Linear(2 * num_keypoints, width)
+        layers: list[nn.Module] = []
+        for n, dilation in enumerate((1, 2, 4, 1)):
+            inputs = width + 5 if n == 0 else width
+            conv = nn.Conv1d(inputs, width, 5, padding=2 * dilation, dilation=dilation)
+            layers += [conv, nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(0.1)]
+        self.temporal = nn.Sequential(*layers)
+        self.change = nn.Conv1d(width + 5, num_keypoints * self.values, 1)
+        nn.init.zeros_(self.change.weight)
+        nn.init.zeros_(self.change.bias)
+
+    def forward(self, audio_BTAF: Tensor, pose_BTMM: Tensor, pose_B1MM: Tensor, reference: Keypoints) -> MotionField:
+        """Args: features (normalised), boxes of the frames and of the reference, the reference's keypoints."""
+        sound = audio_BTAF.flatten(2)
+        if self.training:
+            sound = sound + self.NOISE * torch.randn_like(sound)
+        place_BK2 = reference.position_BK2 - reference.position_BK2.mean(1, keepdim=True)
+        heard = self.listen(sound) + self.look(place_BK2.flatten(1) / 0.3)[:, None]
+        moved = rearrange(box_moments(pose_BTMM) - box_moments(pose_B1MM), "b t m -> b m t").to(heard) * 10
+        heard = self.temporal(torch.cat([rearrange(heard, "b t e -> b e t"), moved], dim=1))
+        change = self.change(torch.cat([heard, moved], dim=1)).float()
+        return moved_keypoints(reference, rearrange(change, "b (k v) t -> b t k v", v=self.values))
+
+
+def moved_keypoints(reference: Keypoints, change_BTKV: Tensor) -> MotionField:
+    """The reference's keypoints with changes of x, y and, where there are Jacobians, of their four entries."""
+    position = reference.position_BK2[:, None] + change_BTKV[..., :2]
+    if change_BTKV.shape[-1] == 2 or reference.jacobian_BK22 is None:
+        return MotionField(position, None, None)
+    turn = rearrange(change_BTKV[..., 2:], "b t k (r c) -> b t k r c", r=2)
+    return MotionField(position, reference.jacobian_BK22[:, None] + turn, None)
 
 
 class MotionFieldGenerator(nn.Module):
@@ -170,10 +219,17 @@ class MotionFieldGenerator(nn.Module):
         self.temperature = config.temperature
         self.map_size = config.map_size
         self.box_value = config.box_value
+        self.hourglass = config.hourglass
+        self.audio_norm = nn.BatchNorm1d(config.num_features, affine=False) if config.normalise_audio else None
+        self.relative_head = self.kp = self.jacobian = None
+        if not config.hourglass:
+            self.relative_head = TemporalHead(config.num_features, config.num_keypoints, config.jacobians)
+            return
         self.down_id = AntiAliasDownsample(3, config.map_size / config.image_size)
         self.down_pose = AntiAliasDownsample(config.window, config.map_size / BOX_SIZE)
+        surplus = config.num_features + 13 - AUDIO_MAP_SIZE  # columns that the transposed convolution leaves over
         self.embedding = nn.Sequential(  # the audio encoder of Fig. 4: [4, 41] -> [32, 32]
-            nn.ConvTranspose2d(1, 8, (29, 14), padding=(0, 11)),
+            nn.ConvTranspose2d(1, 8, (29, 14), padding=(0, surplus // 2)),
             nn.BatchNorm2d(8),
             nn.ReLU(),
             nn.Conv2d(8, 2, 13, padding=6),
@@ -182,8 +238,6 @@ class MotionFieldGenerator(nn.Module):
             7 if config.relative_head else 6, config.block_expansion, config.max_features, config.num_blocks
         )
         channels = self.predictor.out_channels
-        self.audio_norm = nn.BatchNorm1d(NUM_FEATURES, affine=False) if config.normalise_audio else None
-        self.relative_head = self.kp = self.jacobian = None
         if config.relative_head:
             self.down_reference_pose = AntiAliasDownsample(1, config.map_size / BOX_SIZE)
             self.relative_head = RelativeHead(channels, config.num_keypoints, config.jacobians)
@@ -195,17 +249,21 @@ class MotionFieldGenerator(nn.Module):
 
     def image_map(self, image_BCHW: Tensor) -> Tensor:
         """One frame of V_I: the reference image [0, 1] at the maps' size -> [B, 3, M, M]."""
-        return self.down_id(image_BCHW)
+        return self.down_id(image_BCHW) if self.hourglass else image_BCHW[..., :1, :1]  # not looked at
 
     def pose_map(self, box_BTHW: Tensor) -> Tensor:
         """V_S: boxes [B, T, 256, 256] of 0 and 255 (uint8 or float) -> [B, T, M, M] of 0 to `box_value`."""
+        if not self.hourglass:
+            return F.avg_pool2d(box_BTHW.float(), BOX_SIZE // self.map_size) * (self.box_value / 255.0)
         return self.down_pose(box_BTHW) * (self.box_value / 255.0)
 
     def audio_map(self, audio_BTAF: Tensor) -> Tensor:
-        """V_A before enlargement: [B, T, 4, 41] -> [B, T, 2, 32, 32]."""
+        """V_A before enlargement: [B, T, 4, F] -> [B, T, 2, 32, 32]; without Hourglass-3D the (normalised) features."""
         if self.audio_norm is not None:
             flat = self.audio_norm(rearrange(audio_BTAF, "b t a f -> (b t a) f"))
             audio_BTAF = flat.view_as(audio_BTAF)
+        if not self.hourglass:
+            return audio_BTAF
         frames = self.embedding(rearrange(audio_BTAF, "b t a f -> (b t) 1 a f"))
         return rearrange(frames, "(b t) c h w -> b t c h w", b=len(audio_BTAF))
 
@@ -213,6 +271,10 @@ class MotionFieldGenerator(nn.Module):
         self, image_B3MM: Tensor, audio_BT2HW: Tensor, pose_BTMM: Tensor, reference: Reference | None = None
     ) -> MotionField:
         """Hourglass-3D and its head on the maps of a window; only the relative head needs `reference`."""
+        if not self.hourglass:
+            return self.relative_head(
+                audio_BT2HW, pose_BTMM, self.pose_map(reference.box_BHW[:, None]), reference.keypoints
+            )
         frames, enlarge = audio_BT2HW.shape[1], self.map_size // audio_BT2HW.shape[-1]
         audio = rearrange(audio_BT2HW, "b t c h w -> b c t h w")
         audio = F.interpolate(audio, scale_factor=(1, enlarge, enlarge), mode="nearest")

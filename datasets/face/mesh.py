@@ -16,6 +16,10 @@ import numpy as np
 ENVIRONMENT = Path(__file__).parents[2] / ".venv-pose"
 POINTS, MAX_FACES = 468, 8
 LIP_LEFT, LIP_RIGHT, LIP_TOP, LIP_BOTTOM, INNER_TOP, INNER_BOTTOM = 61, 291, 0, 17, 13, 14
+# Of the eye on the left of the picture, then of the one on the right: its two corners, three points of each lid.
+EYE_CORNERS = ((33, 133), (362, 263))
+UPPER_LIDS = ((160, 159, 158), (385, 386, 387))
+LOWER_LIDS = ((144, 145, 153), (380, 374, 373))
 
 
 class EstimatorError(RuntimeError):
@@ -89,4 +93,17 @@ def mouth_of(mesh_N3: np.ndarray) -> np.ndarray:
     ) / 4
     width = np.linalg.norm(point[..., LIP_LEFT, :] - point[..., LIP_RIGHT, :], axis=-1)
     opening = np.linalg.norm(point[..., INNER_TOP, :] - point[..., INNER_BOTTOM, :], axis=-1)
+    return np.concatenate([centre, width[..., None], opening[..., None]], axis=-1)
+
+
+def eyes_of(mesh_N3: np.ndarray) -> np.ndarray:
+    """Centre x, y, width and opening of both eyes, the left one in the picture first.
+
+    Meshes [..., 468, 3] -> [..., 2, 4], same pixels. Opening by width is the eye aspect ratio (Soukupova, Cech 2016).
+    """
+    point = mesh_N3[..., :2]
+    corner, upper, lower = (point[..., np.array(which), :] for which in (EYE_CORNERS, UPPER_LIDS, LOWER_LIDS))
+    centre = (corner.mean(-2) + (upper.mean(-2) + lower.mean(-2)) / 2) / 2
+    width = np.linalg.norm(corner[..., 0, :] - corner[..., 1, :], axis=-1)
+    opening = np.linalg.norm(upper - lower, axis=-1).mean(-1)
     return np.concatenate([centre, width[..., None], opening[..., None]], axis=-1)

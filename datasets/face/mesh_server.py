@@ -12,7 +12,7 @@ from typing import Any
 import mediapipe
 import numpy as np
 
-MAX_FACES = 8
+MAX_FACES, POINTS = 8, 468
 
 
 def boxes(detector: Any, picture_HW3: np.ndarray) -> np.ndarray:
@@ -29,8 +29,10 @@ def mesh(detector: Any, picture_HW3: np.ndarray) -> np.ndarray:
     height, width = picture_HW3.shape[:2]
     faces = detector.process(picture_HW3).multi_face_landmarks
     if not faces:
-        return np.full((468, 3), np.nan, np.float32)
-    points = [(point.x * width, point.y * height, point.z * width) for point in faces[0].landmark]
+        return np.full((POINTS, 3), np.nan, np.float32)
+    points = [
+        (point.x * width, point.y * height, point.z * width) for point in faces[0].landmark[:POINTS]
+    ]  # then irises
     return np.array(points, np.float32)
 
 
@@ -50,7 +52,7 @@ def main() -> None:
                     detector.close()
                 detector = None
             if words[0] == "mesh":
-                measure, detector = mesh, solutions.face_mesh.FaceMesh(max_num_faces=1)
+                measure, detector = mesh, solutions.face_mesh.FaceMesh(max_num_faces=1, refine_landmarks=True)
             elif detector is None:
                 measure = boxes
                 detector = solutions.face_detection.FaceDetection(model_selection=1, min_detection_confidence=0.5)

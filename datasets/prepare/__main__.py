@@ -21,10 +21,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from datasets import command
+from datasets.audio import add_setting, setting_of
 from datasets.clips import REJECTED
 from datasets.errors import DataError
 from datasets.face.mesh import EstimatorError, available
-from datasets.prepare.clip import Options
+from datasets.prepare.clip import FRAMINGS, Options
 from datasets.prepare.corpora import grid, lrw, videos, voxceleb
 from datasets.prepare.corpus import prepare, read_journals
 from datasets.prepare.sources import Corpus, Source
@@ -111,6 +112,12 @@ def _add_arguments(parser: argparse.ArgumentParser, corpus: Corpus) -> None:
         help="lowest face in the source, pixels (default 64)",
     )
     add(
+        "--framing",
+        choices=FRAMINGS,
+        default=Options.framing,
+        help="whole: the clips are cropped to the face already, and kept as they are (default: as the corpus wants)",
+    )
+    add(
         "--pose",
         choices=("landmarks", "openface-csv", "openface"),
         default="landmarks",
@@ -118,6 +125,7 @@ def _add_arguments(parser: argparse.ArgumentParser, corpus: Corpus) -> None:
     )
     add("--openface-csv", default="", help="folder of OpenFace CSV files, named like the videos")
     add("--openface-program", default=Options.openface_program, help="OpenFace's FeatureExtraction")
+    add_setting(parser)
     add("--val-identities", default="", help="comma-separated; overrides the corpus's own split")
     add("--test-identities", default="", help="comma-separated; overrides the corpus's own split")
     add("--workers", type=command.positive, default=os.cpu_count(), help="processes (default: the cores)")
@@ -144,9 +152,11 @@ def main(arguments: list[str] | None = None) -> None:
         min_frames=args.min_frames,
         max_frames=args.max_frames,
         min_face=args.min_face,
+        framing=args.framing,
         pose=args.pose,
         openface_csv=args.openface_csv,
         openface_program=args.openface_program,
+        audio=setting_of(args),
     )
     sources = _sources(args)
     shard = _shard(args.shard)

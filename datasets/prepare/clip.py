@@ -6,17 +6,18 @@ Letters: T video frame (25 fps), N mesh point, P pose value.
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from datasets.audio import PAPER, AudioFeatureConfig, features
 from datasets.clips import FEATURE_TAIL_SAMPLES, SAMPLES_PER_FRAME, ClipRow, existing_row, write_clip
 from datasets.errors import DataError
 from datasets.face.finder import find_faces
-from datasets.face.mesh import LandmarkFinder, available, mouth_of
+from datasets.face.mesh import LandmarkFinder, available, eyes_of, mouth_of
 from datasets.face.openface import default_camera, read_csv, run_feature_extraction
 from datasets.face.rigid_pose import fill_gaps, pose_of, smooth, to_other_camera
 from datasets.media.image import resized
@@ -41,6 +42,7 @@ SILENT_PEAK = 64  # of 32767: a clip in which nothing is louder is silent
 # Up to so many frames (about half a second) without a measured pose are interpolated; a longer gap cuts the clip.
 MAX_POSE_GAP = 12
 MIN_POSE_SUCCESS = 0.7
+FRAMINGS = ("corpus", "whole")
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,11 @@ class Options:
     min_frames: int = 64  # shortest ...
     max_frames: int = 1024  # ... and longest clip
     min_face: int = 64  # lowest face in the source, pixels
+    framing: str = "corpus"  # one of FRAMINGS; whole: clips are cropped already and kept as they are
     pose: str = "landmarks"  # landmarks, openface-csv or openface
     openface_csv: str = ""  # folder of CSV files named like the videos, for openface-csv
     openface_program: str = "FeatureExtraction"  # for openface
+    audio: AudioFeatureConfig = PAPER  # how sound becomes features
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,8 @@ def prepare_source(source: Source, root: Path, output: Path, options: Options) -
     """Every clip of one file. Bad input becomes a rejection, never an exception."""
     rows, rejected = [], []
     for stretch in source.stretches:
+        if options.framing == "whole":
+            stretch = replace(stretch, framing=WholePicture())
         if not isinstance(stretch.framing, FaceTracks) and (row := existing_row(output, stretch.id)):
             rows.append(row)
             continue
@@ -158,7 +164,7 @@ def _prepare_clip(
     if len(frames) < options.min_frames:
         raise DataError(f"too short: {len(frames)} frames with sound, wanted at least {options.min_frames}")
 
-    pose_TP, mouth_T4 = _pose(source.path, frames, start_s, square, options)
+    pose_TP, mouth_T4, eyes_T24 = _pose(source.path, frames, start_s, square, options)
     measured_T = np.isfinite(pose_TP).all(axis=1)
     first, last = _usable(measured_T)
     if last - first < options.min_frames or measured_T[first:last].mean() < MIN_POSE_SUCCESS:
@@ -175,8 +181,6 @@ def _prepare_clip(
         raise DataError("silent: no sample is louder than -54 dB")
     sound = np.pad(sound, (0, length * SAMPLES_PER_FRAME + FEATURE_TAIL_SAMPLES - len(sound)))
 
-    from datasets.audio import features
-
     return write_clip(
         output,
         id=id,
@@ -184,9 +188,10 @@ def _prepare_clip(
         split=source.split,
         frames=[resized(frame, options.size, options.size) for frame in frames[keep]],
         pcm=sound,
-        features_TAF=features(sound),
+        features_TAF=features(sound, options.audio),
         pose_TP=smooth(fill_gaps(pose_TP[keep])),
         mouth_T4=mouth_T4[keep],
+        eyes_T24=eyes_T24[keep],
         source=source.path.relative_to(root).as_posix(),
         start_s=start_s,
         crop=f"{square.x} {square.y} {square.side}",
@@ -198,23 +203,23 @@ def _prepare_clip(
 
 def _pose(
     path: Path, frames: list[np.ndarray], start_s: float, square: Square, options: Options
-) -> tuple[np.ndarray, np.ndarray]:
-    """Head poses [T, 6] and mouths [T, 4] of a clip's square frames, NaN where not found."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Head poses [T, 6], mouths [T, 4] and eyes [T, 2, 4] of a clip's square frames, NaN where not found."""
     scale = BOX_SIZE / frames[0].shape[0]
     mesh_TN3 = _finder().meshes(frames) * np.float32(scale) if available() else np.full((len(frames), 468, 3), np.nan)
-    mouth_T4 = mouth_of(mesh_TN3)
+    mouth_T4, eyes_T24 = mouth_of(mesh_TN3), eyes_of(mesh_TN3)
     if options.pose == "openface":
-        return run_feature_extraction(options.openface_program, frames), mouth_T4
+        return run_feature_extraction(options.openface_program, frames), mouth_T4, eyes_T24
     if options.pose == "openface-csv":
         track = read_csv(_csv_of(path, Path(options.openface_csv)))
         focal, centre = default_camera(*_picture_size(path))
         pose_TP = track.at(start_s + np.arange(len(frames)) / FPS)
-        return to_other_camera(pose_TP, focal, centre, square[:2], BOX_SIZE / square.side), mouth_T4
+        return to_other_camera(pose_TP, focal, centre, square[:2], BOX_SIZE / square.side), mouth_T4, eyes_T24
     pose_TP = np.full((len(frames), 6), np.nan)
     measured_T = np.isfinite(mesh_TN3).all(axis=(1, 2))
     if measured_T.any():
         pose_TP[measured_T] = pose_of(mesh_TN3[measured_T])
-    return pose_TP, mouth_T4
+    return pose_TP, mouth_T4, eyes_T24
 
 
 def _csv_of(path: Path, folder: Path) -> Path:

@@ -23,6 +23,7 @@ from datasets.clips import (
     MANIFEST,
     POSE_RANGE,
     REJECTED,
+    SETTINGS,
     load_manifest,
     measure_pose_range,
     save_pose_range,
@@ -141,11 +142,11 @@ def _write_pose_range(output: Path, fixed_range: bool) -> None:
 
 
 def _check_settings(output: Path, options: Options) -> None:
-    path = output / "settings.json"
-    wanted = asdict(options)
+    path = output / SETTINGS
+    wanted, standard = asdict(options), asdict(Options())  # an option may be newer than the corpus
     if path.is_file():
         stored = json.loads(path.read_text())
-        if different := sorted(name for name in wanted if stored.get(name) != wanted[name]):
+        if different := sorted(name for name in wanted if stored.get(name, standard[name]) != wanted[name]):
             name = different[0]
             raise DataError(
                 f"{output} was begun with {name} = {stored.get(name)!r}, not {wanted[name]!r}; "

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from datasets.clips import SAMPLES_PER_FRAME
+from datasets.face.mesh import mouth_of
 from datasets.pose import PoseRange
 from evaluation.metrics import METRICS, Part
 from evaluation.rows import Row
-from evaluation.scores import liveliness, sync
+from evaluation.scores import closed_lips, liveliness, sync
 from evaluation.scores.fidelity import picture_scores
 from evaluation.scores.identity import csim
 from evaluation.scores.motion_error import head_pose_error, keypoint_error
@@ -99,11 +100,16 @@ def _score_faces(scores: Scores, candidate: Candidate, truth: Truth, networks: N
     scores.add("background", steady.ratio, "the head fills the picture, or the true background stands entirely still")
     points_TD = (faces_TN3[..., :2] * footage.to_256).reshape(len(footage), -1)
     scores.add("jitter", liveliness.jitter(points_TD), "fewer than four frames")
-    rate = liveliness.blink_rate(liveliness.eye_aspect_ratio(footage.mesh_TN3))
-    scores.add("blink_rate", rate, "less than a second of a face")
+    eyes_T = liveliness.eye_aspect_ratio(footage.mesh_TN3)
+    scores.add("blink_rate", liveliness.blink_rate(eyes_T), "less than a second of a face")
+    scores.add("lowest_lids", liveliness.least_open(eyes_T), NO_FACE)
     opening_T, true_T = (liveliness.mouth_opening(mesh_TN3)[1:] for mesh_TN3 in (faces_TN3, true_TN3))
     level_T = liveliness.loudness(candidate.pcm, len(footage))[1:]
     scores.add("opening_truth", liveliness.correlation(opening_T, true_T), "a mouth does not move")
+    amount = liveliness.amount(opening_T, true_T)
+    scores.add("opening_deviation", amount.deviation, "the true mouth does not move")
+    scores.add("opening_mean", amount.mean, "the true mouth does not move")
+    _score_closures(scores, faces_TN3, true_TN3, truth)
     scores.add("opening_loudness", liveliness.correlation(opening_T, level_T), "mouth or loudness does not change")
     if networks.arcface is not None:
         source = truth.footage.frames_THWC[0], true_TN3[0]
@@ -118,6 +124,16 @@ def _score_faces(scores: Scores, candidate: Candidate, truth: Truth, networks: N
         lips = sync.lip_sync(networks.syncnet, crops_THWC, _heard(candidate))
         for name, value in (("lse_c", lips.confidence), ("lse_d", lips.distance), ("av_offset", lips.offset)):
             scores.add(name, value, "fewer than 8 frames")
+
+
+def _score_closures(scores: Scores, faces_TN3: np.ndarray, true_TN3: np.ndarray, truth: Truth) -> None:
+    """Whether the lips close and part where the true ones do."""
+    mouth_T4, true_T4 = mouth_of(faces_TN3), mouth_of(true_TN3)
+    moments = closed_lips.shut_moments(truth.words or [], len(truth))
+    found = closed_lips.closure(mouth_T4[:, 3] / mouth_T4[:, 2], true_T4[:, 3] / true_T4[:, 2], moments)
+    no_words = "needs `alignments` with the clip's words" if truth.words is None else "no p, b or m with lips shut"
+    scores.add("lips_shut", found.shut, no_words)
+    scores.add("lips_open", found.open, "the true lips are never plainly apart")
 
 
 def mesh_boxes(mesh_TN3: np.ndarray) -> np.ndarray:

@@ -103,7 +103,8 @@ class Generated:
         """As `inference.py` does: the first frame moved by a sound, with N_H's head poses or the true ones."""
         animator = self.variants.get(row.name, self.base)
         image_BCHW, source = self._source(truth)
-        features_TAF, silent = heard.features()[: len(truth)], is_silent(heard.pcm)
+        features_TAF = heard.features(animator.models.audio_features)[: len(truth)]
+        silent = is_silent(heard.pcm)
         pose_TP = truth.pose_TP if row.poses == "true" else None
         with torch.inference_mode():
             plan = animator.motion_of(image_BCHW, source, [features_TAF], silent, pose_TP)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets import audio
-from datasets.clips import FEATURE_TAIL_SAMPLES, SAMPLES_PER_FRAME, Clip
+from datasets.clips import FEATURE_TAIL_SAMPLES, SAMPLES_PER_FRAME, Clip, load_audio_features
 from datasets.errors import DataError
 from datasets.face.mesh import LandmarkFinder, mouth_of
 from datasets.face.rigid_pose import fill_gaps, pose_of, smooth
@@ -19,6 +19,7 @@ from datasets.media.image import resized
 from datasets.media.sound import sound_of
 from datasets.media.video_reader import frames_of
 from datasets.pose import BOX_SIZE, FOCAL_LENGTH
+from evaluation.videos.words import Word, words_of
 from modules.keypoints import Keypoints
 
 MIN_FOUND = 0.7  # share of frames in which a face must be found, else nothing is said about it; as in datasets.prepare
@@ -83,13 +84,16 @@ class Truth:
     mouth_T4: np.ndarray  # mouth centre x, y, width, opening in pixels of a picture 256 wide; NaN where unknown
     clip: Clip | None = None  # the prepared clip that it is, if it is one
     keypoints: Keypoints | None = None  # N_D's of every frame, on the CPU, once it has looked
+    words: list[Word] | None = None  # what is said and when, if somebody has aligned it
 
     def __len__(self) -> int:
         return len(self.footage)
 
-    def features(self) -> np.ndarray:
-        """[T, A=4, F=41] as inference computes them: for a prepared clip, those stored with it."""
-        return self.clip.features() if self.clip is not None else audio.features(self.pcm)
+    def features(self, setting: audio.AudioFeatureConfig) -> np.ndarray:
+        """[T, A=4, F] as inference computes them: those stored with a prepared clip, if they are of this setting."""
+        if self.clip is not None and load_audio_features(self.clip.folder.parents[1]) == setting:
+            return self.clip.features()
+        return audio.features(self.pcm, setting)
 
 
 def shortened(truth: Truth, frames: int) -> Truth:
@@ -110,6 +114,7 @@ class PreparedItem:
     """A clip of a prepared corpus, not yet read."""
 
     clip: Clip
+    alignments: str = ""  # the folder of its words (`words_of`)
 
     @property
     def id(self) -> str:
@@ -121,7 +126,8 @@ class PreparedItem:
 
     @property
     def digest(self) -> str:
-        return self.clip.row.sha256
+        words = words_of(self.clip, self.alignments)
+        return self.clip.row.sha256 if words is None else f"{self.clip.row.sha256} {words}"
 
     def read(self, size: int | None, finder: LandmarkFinder | None) -> Truth:
         """Frames of `size` pixels (None: as prepared). Raises DataError."""
@@ -135,6 +141,7 @@ class PreparedItem:
             pose_TP=self.clip.pose(),
             mouth_T4=self.clip.mouth(),
             clip=self.clip,
+            words=words_of(self.clip, self.alignments),
         )
 
 

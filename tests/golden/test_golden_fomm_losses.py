@@ -116,13 +116,13 @@ class Case:
         self.discriminator_losses = DiscriminatorLosses(self.discriminator, weights)
         for module in (self.generator_losses, self.discriminator_losses):
             module.train(mode == "train").to(dtype)
-        for module in self.generator_losses.frozen:
+        for module in filter(None, self.generator_losses.frozen):
             module.to(dtype)
         self.adversarial, self.dtype = adversarial, dtype
 
     def forward(self) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         source, driving = frames(self.dtype)
-        batch = FommBatch(source, driving, None, None, None, clip=0, index=0)
+        batch = FommBatch(source, driving, None, None, None, None, turn=None, clip=0, index=0)
         with only_judging(self.discriminator):
             redrawn = self.generator_losses(batch, warp(self.dtype), self.discriminator)
         judged = self.discriminator_losses(driving, redrawn.image_BCHW, redrawn.position_BK2)

@@ -1,6 +1,7 @@
 """datasets.prepare as a user runs it, on small videos made here. Poses come from CSV files: no estimator is needed."""
 
 import csv
+import itertools
 import os
 import shutil
 import signal
@@ -398,3 +399,34 @@ def test_any_video_is_cut_into_spans_with_one_face(tmp_path):
     assert [clip.row.id for clip in clips] == ["talk_000000", "talk_000075"]
     assert all(70 <= clip.frames <= 76 for clip in clips) and clips[1].row.start_s == 3.0
     assert len({clip.row.crop for clip in clips}) == 2
+
+
+@pytest.mark.skipif(not (GRID.is_dir() and available()), reason="needs optional clips of GRID and `make pose-tools`")
+def test_clips_that_are_cropped_already_stay_as_they_are(tmp_path):
+    """Two seconds, in which the face is as high as three quarters of the picture: searched for, it is rejected."""
+    raw = tmp_path / "raw" / "somebody"
+    raw.mkdir(parents=True)
+    with av.open(str(raw / "tight.mkv"), "w") as file:
+        video, audio = file.add_stream("libx264", rate=25), file.add_stream("pcm_s16le", rate=16000, layout="mono")
+        video.width, video.height, video.pix_fmt = 176, 176, "yuv420p"
+        for picture in itertools.islice(frames_of(GRID / "s1/bbaf2n.mp4"), 50):
+            tight = np.ascontiguousarray(picture[60:236, 92:268])
+            file.mux(video.encode(av.VideoFrame.from_ndarray(tight, format="rgb24")))
+        file.mux(video.encode())
+        noise = np.random.default_rng(0).normal(0, 3000, (1, 2 * 16000)).astype(np.int16)
+        block = av.AudioFrame.from_ndarray(noise, format="s16", layout="mono")
+        block.sample_rate = 16000
+        file.mux(audio.encode(block))
+    line = [sys.executable, "-m", "datasets.prepare", "videos", "--input", str(raw.parent), "--size", "128"]
+    searched, whole = str(tmp_path / "searched"), str(tmp_path / "whole")
+    subprocess.run([*line, "--output", searched], cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
+    assert "no 64 frames" in (tmp_path / "searched" / "rejected.csv").read_text()
+    kept = [*line, "--output", whole, "--framing", "whole", "--min-frames", "48"]
+    subprocess.run(kept, cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
+    (clip,) = load_manifest(whole)
+    assert (clip.row.id, clip.frames, clip.row.crop, clip.row.size) == ("somebody_tight", 50, "0 0 176", 128)
+    assert clip.eyes().shape == (50, 2, 4)
+    left, right = np.nanmedian(clip.eyes(), axis=0)
+    assert left[0] < right[0] and 0.1 < left[3] / left[2] < 0.5 and 0.1 < right[3] / right[2] < 0.5
+    refused = subprocess.run([*line, "--output", whole, "--min-frames", "48"], cwd=ROOT, capture_output=True, text=True)
+    assert refused.returncode == 2 and "was begun with framing" in refused.stderr

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import train_motionfield
-from datasets.targets import Targets, TargetStore, decode_heatmap
+from datasets.targets import NO_HEATMAPS, Targets, TargetStore, decode_heatmap
 from engine.checkpoint import save_weights
 from engine.config import ConfigError, load
 from modules.keypoint_detector import KeypointDetector, KeypointDetectorConfig
@@ -66,10 +66,19 @@ def test_targets_are_computed_once_and_for_every_frame(tmp_path: Path) -> None:
 
     clips = [Clip(frames=count, row=SimpleNamespace(id=f"clip{count}")) for count in (5, 2)]
     store, seen = TargetStore(tmp_path, "key"), []
-    assert store.fill(clips, detect, image_size=64, batch_size=4) == 2
+    assert store.fill(clips, detect, image_size=64, batch_size=4, heatmaps=True) == 2
     assert seen == [4, 1, 2]
     assert store.read("clip5", range(5), heatmaps=True).position_TK2[:, 0, 0].tolist() == [0, 1, 2, 3, 4]
-    assert store.fill(clips, detect, image_size=64, batch_size=4) == 0
+    assert store.fill(clips, detect, image_size=64, batch_size=4, heatmaps=True) == 0
+
+    def without(frames: np.ndarray) -> Targets:
+        return detect(frames)._replace(heatmap_TKHW=NO_HEATMAPS)
+
+    other = TargetStore(tmp_path, "other")
+    assert other.fill(clips, without, image_size=64, batch_size=4, heatmaps=False) == 2
+    assert other.read("clip5", [4, 1], heatmaps=False).position_TK2[:, 0, 0].tolist() == [4, 1]
+    assert other.fill(clips, without, image_size=64, batch_size=4, heatmaps=False) == 0
+    assert other.fill(clips, detect, image_size=64, batch_size=4, heatmaps=True) == 2  # those are wanted now
 
 
 def test_heatmaps_are_kept_where_they_are_looked_at(tmp_path: Path) -> None:
@@ -89,8 +98,9 @@ def test_heatmaps_are_kept_where_they_are_looked_at(tmp_path: Path) -> None:
     clips, stage_one = [Clip(frames=5, row=SimpleNamespace(id="a"))], train_motionfield.StageOne(Detector(), None, 8)
     store = TargetStore(tmp_path, "key")
     without, with_them = tmp_path / "key" / "a.npz", []
+    config = train_motionfield.TargetConfig(batch_size=2)
     for heatmaps in (False, True, False):
-        train_motionfield.fill_targets(Here(), store, clips, stage_one, batch_size=2, heatmaps=heatmaps)
+        train_motionfield.fill_targets(Here(), store, clips, stage_one, config, heatmaps)
         with np.load(without) as file:
             with_them.append("heatmap_0" in file)
     assert with_them == [False, True, True]  # what is there already is not thrown away

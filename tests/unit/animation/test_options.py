@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from animation.options import AnimationOptions, add_arguments, given
+from animation.options import AnimationOptions, OptionError, add_arguments, given
 from engine.config import ConfigError, load
 
 
@@ -21,10 +21,10 @@ def test_every_field_is_an_argument_with_a_text():
 
 
 def test_only_what_is_given_goes_before_the_file(tmp_path):
-    (tmp_path / "o.yaml").write_text("crf: 30\nstill: true\nexpression_scale: 2.0\n")
+    (tmp_path / "o.yaml").write_text("crf: 30\ncompile: true\nexpression_scale: 2.0\n")
     arguments = parsed("--crf", "20", "--head-motion-scale", "0.5", "--keypoint-mode", "relative", "--label")
     options = load(AnimationOptions, tmp_path / "o.yaml", given(arguments))
-    changes = {"crf": 20, "still": True, "expression_scale": 2.0, "head_motion_scale": 0.5, "label": True}
+    changes = {"crf": 20, "compile": True, "expression_scale": 2.0, "head_motion_scale": 0.5, "label": True}
     assert options == replace(AnimationOptions(), **changes, keypoint_mode="relative")
 
 
@@ -32,7 +32,22 @@ def test_texts_that_look_like_other_types_stay_texts():
     assert load(AnimationOptions, None, given(parsed("--device", "1"))).device == "1"
 
 
-@pytest.mark.parametrize("option", [("--crf", "52"), ("--batch-size", "-1")])
+@pytest.mark.parametrize("option", [("--crf", "52"), ("--batch-size", "-1"), ("--blink", "0"), ("--blink", "often")])
 def test_values_out_of_range_are_refused(option):
     with pytest.raises(ConfigError, match=f"{option[0][2:].replace('-', '_')} must be"):
         load(AnimationOptions, None, given(parsed(*option)))
+
+
+@pytest.mark.parametrize(
+    ("given_blink", "in_file", "rate"), [("auto", "auto", 26), ("off", "off", 0), ("12", "12", 12), ("7.5", "7.5", 7.5)]
+)
+def test_blinks_are_a_word_or_a_rate_on_the_command_line_as_in_the_file(tmp_path, given_blink, in_file, rate):
+    (tmp_path / "o.yaml").write_text(f"blink: {in_file}\n")
+    options = load(AnimationOptions, None, given(parsed("--blink", given_blink)))
+    assert options.blink_rate(lids=True) == rate == load(AnimationOptions, tmp_path / "o.yaml").blink_rate(lids=True)
+
+
+def test_a_model_without_lids_does_not_blink():
+    assert AnimationOptions().blink_rate(lids=False) == 0 == AnimationOptions(blink="off").blink_rate(lids=False)
+    with pytest.raises(OptionError, match="no keypoints of lids; leave --blink out"):
+        AnimationOptions(blink=20.0).blink_rate(lids=False)

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import pyworld
 
 from datasets import audio
 from datasets.audio_stream import AHEAD, QUIETEST_PEAK, feature_pieces, streamed_features
 from datasets.media.sound import load_pcm
 
 RATE = 16_000
+DIO = audio.AudioFeatureConfig(f0="dio")
 SPEECH = Path(__file__).resolve().parents[3] / "assets" / "speech.wav"
 
 
@@ -19,9 +19,9 @@ def blocks(pcm: np.ndarray, size: int):
     return (pcm[start : start + size] for start in range(0, len(pcm), size))
 
 
-def streamed(pcm: np.ndarray, block: int, sizes=(64, 32), level=None) -> np.ndarray:
+def streamed(pcm: np.ndarray, block: int, sizes=(64, 32), level=None, config=DIO) -> np.ndarray:
     endless = itertools.chain(sizes, itertools.repeat(sizes[-1]))
-    return np.concatenate(list(streamed_features(blocks(pcm, block), endless, level)))
+    return np.concatenate(list(streamed_features(blocks(pcm, block), endless, config, level)))
 
 
 @pytest.fixture(scope="module")
@@ -29,20 +29,9 @@ def speech() -> np.ndarray:
     return load_pcm(SPEECH)[: 4 * RATE + 77]
 
 
-@pytest.fixture
-def dio(monkeypatch):
-    """An estimator of F0 that looks no further around than a stream does."""
-
-    def estimate_f0(wave_N: np.ndarray) -> np.ndarray:
-        return pyworld.stonemask(wave_N, *pyworld.dio(wave_N, RATE, frame_period=10), RATE)
-
-    monkeypatch.setattr("datasets.audio.estimate_f0", estimate_f0)
-    monkeypatch.setattr("datasets.audio_stream.estimate_f0", estimate_f0)
-
-
-def test_features_are_those_of_the_whole(speech, dio):
+def test_features_are_those_of_the_whole(speech):
     """But for F0 in pauses longer than what is heard, which the whole draws towards the next voice."""
-    whole_TAF = audio.features(speech)
+    whole_TAF = audio.features(speech, DIO)
     found_TAF = streamed(speech, 1000, level=audio.level_of(speech))
     assert found_TAF.shape == whole_TAF.shape and found_TAF.dtype == np.float32
     np.testing.assert_allclose(found_TAF[..., :39], whole_TAF[..., :39], rtol=1e-5, atol=1e-5)
@@ -54,7 +43,7 @@ def test_features_are_those_of_the_whole(speech, dio):
 
 def test_harvest_looks_further_around_and_finds_nearly_the_same(speech):
     whole_TAF = audio.features(speech)
-    found_TAF = streamed(speech, 1000, level=audio.level_of(speech))
+    found_TAF = streamed(speech, 1000, level=audio.level_of(speech), config=audio.PAPER)
     assert found_TAF.shape == whole_TAF.shape and found_TAF.dtype == np.float32
     np.testing.assert_allclose(found_TAF[..., :39], whole_TAF[..., :39], rtol=1e-5, atol=1e-5)
     assert (found_TAF[..., audio.VOICED] == whole_TAF[..., audio.VOICED]).mean() > 0.95
@@ -62,12 +51,29 @@ def test_harvest_looks_further_around_and_finds_nearly_the_same(speech):
     assert (np.abs(found_TAF - whole_TAF)[..., audio.PITCH][voiced] < 1).mean() > 0.95  # Hz
 
 
-def test_how_the_sound_is_cut_changes_nothing(speech, dio):
+def test_the_speech_embedding_is_that_of_the_whole(speech):
+    pytest.importorskip("pyopen_wakeword", reason="no pyopen-wakeword: pip install -r requirements.txt")
+    config, pcm = audio.AudioFeatureConfig(f0="dio", embedding="speech"), speech[: 2 * RATE]
+    whole_TAF = audio.features(pcm, config)
+    found_TAF = streamed(pcm, 500, (8,), audio.level_of(pcm), config)
+    assert found_TAF.shape == whole_TAF.shape == (49, 4, config.count)
+    np.testing.assert_allclose(found_TAF[..., audio.FEATURES :], whole_TAF[..., audio.FEATURES :], atol=1e-4)
+
+
+def test_means_so_far_are_taken_off(speech):
+    config = audio.AudioFeatureConfig(f0="dio", mean="removed")
+    found_TAF, kept_TAF = streamed(speech, 500, (16,), config=config), streamed(speech, 500, (16,))
+    np.testing.assert_allclose(found_TAF[:16, :, :39].mean(axis=(0, 1)), 0, atol=1e-4)
+    last = (kept_TAF - found_TAF)[-1, 0, :39]
+    np.testing.assert_allclose(last, kept_TAF[..., :39].mean(axis=(0, 1)), rtol=1e-3, atol=1e-3)
+
+
+def test_how_the_sound_is_cut_changes_nothing(speech):
     pcm = speech[: 2 * RATE]
     assert np.array_equal(streamed(pcm, 1, (8, 4)), streamed(pcm, len(pcm), (8, 4)))
 
 
-def test_features_come_as_soon_as_they_can_be_known(speech, dio):
+def test_features_come_as_soon_as_they_can_be_known(speech):
     heard = 0
 
     def microphone():
@@ -76,13 +82,13 @@ def test_features_come_as_soon_as_they_can_be_known(speech, dio):
             heard += len(block_N)
             yield block_N
 
-    pieces = streamed_features(microphone(), itertools.repeat(5))
+    pieces = streamed_features(microphone(), itertools.repeat(5), DIO)
     for end in (5, 10, 15):
         assert len(next(pieces)) == 5
         assert heard == end * 640 + AHEAD
 
 
-def test_a_stream_is_scaled_by_the_loudest_so_far(speech, dio):
+def test_a_stream_is_scaled_by_the_loudest_so_far(speech):
     """Before the loudest sample the log spectrum is higher by what is missing to the whole's peak, and nothing else."""
     quiet = (speech * (5000 / np.abs(speech).max())).astype(np.int16)
     loud = np.concatenate([quiet[: 2 * RATE], 4 * quiet[2 * RATE :]])
@@ -96,20 +102,19 @@ def test_a_stream_is_scaled_by_the_loudest_so_far(speech, dio):
 
 
 @pytest.mark.parametrize("samples", [1, 400, 879, 880, 1600])
-def test_short_sound_has_at_least_one_frame(samples, speech, dio):
+def test_short_sound_has_at_least_one_frame(samples, speech):
     pcm = speech[RATE : RATE + samples]
-    assert streamed(pcm, 77).shape == audio.features(pcm).shape and np.isfinite(streamed(pcm, 77)).all()
+    assert streamed(pcm, 77).shape == audio.features(pcm, DIO).shape and np.isfinite(streamed(pcm, 77)).all()
 
 
 def test_no_sound_has_no_frame():
     assert list(streamed_features([], itertools.repeat(4))) == []
 
 
-def test_a_long_file_comes_in_pieces(speech, monkeypatch, dio):
-    monkeypatch.setattr("datasets.audio_stream.WHOLE_F0_S", 1)
-    pieces = list(feature_pieces(speech, itertools.chain([64], itertools.repeat(32))))
+def test_a_file_comes_in_pieces(speech):
+    pieces = list(feature_pieces(speech, itertools.chain([64], itertools.repeat(32)), DIO))
     assert [len(piece) for piece in pieces] == [64, 32, 3]
-    whole_TAF = audio.features(speech)
+    whole_TAF = audio.features(speech, DIO)
     np.testing.assert_allclose(np.concatenate(pieces)[..., :39], whole_TAF[..., :39], rtol=1e-5, atol=1e-5)
 
 
@@ -122,5 +127,5 @@ def test_memory_does_not_grow():
     for frame in range(32, 15_000, 32):
         sound.hear_until(frame * 640)
         most = max(most, len(sound.held_N))
-        sound.forget(frame * 640 - RATE // 2)
+        sound.forget(frame * 640 - 60 * 160)
     assert most < 10 * RATE

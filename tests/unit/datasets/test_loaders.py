@@ -5,6 +5,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from datasets.fomm import FommData, FommDataConfig
 from datasets.headpose import HeadPoseData, HeadPoseDataConfig
 from datasets.motionfield import MotionFieldData, MotionFieldDataConfig
 from datasets.pose import render_boxes
-from datasets.sampling import choices, shuffled
+from datasets.sampling import at_most, choices, shuffled
 from datasets.synthetic import make_corpus
 from modules.losses import lip_points
 
@@ -173,6 +174,51 @@ def test_mirrored_pairs_mirror_the_mouth(corpus):
     assert 5 < flipped < 30  # about a quarter
 
 
+def with_eyes(corpus, folder):
+    """A copy of a corpus whose left eyes in the picture open with the frame number; right ones stay half open."""
+    shutil.copytree(corpus, folder)
+    for clip in load_manifest(folder):
+        opening_T = np.arange(clip.frames) / clip.frames * 10
+        left = np.stack(
+            [np.full_like(opening_T, 90), np.full_like(opening_T, 100), np.full_like(opening_T, 30), opening_T]
+        )
+        right = left.copy()
+        right[0], right[3] = 170, 5
+        np.save(clip.folder / "eyes.npy", np.stack([left.T, right.T], axis=1).astype(np.float32))
+    return folder
+
+
+def test_a_corpus_without_eyes_has_unknown_ones(corpus, tmp_path):
+    assert np.isnan(load_manifest(corpus)[0].eyes()).all()
+    assert (FommData(FommDataConfig(str(corpus)), 0, 64)[0].source_eyes_24 == 0).all()
+    clip = load_manifest(with_eyes(corpus, tmp_path / "eyes"))[0]
+    assert clip.eyes().shape == (clip.frames, 2, 4) and np.isfinite(clip.eyes()).all()
+
+
+def test_pairs_by_eyes_set_closed_ones_against_open_ones(corpus, tmp_path):
+    folder = str(with_eyes(corpus, tmp_path / "eyes"))
+
+    def differences(by_eyes: float) -> float:
+        data = FommData(FommDataConfig(folder, augment=False, repeats=40, drawn=5, by_eyes=by_eyes), 0, 64)
+        boxes_P24 = np.stack([[data[n].source_eyes_24[0], data[n].driving_eyes_24[0]] for n in range(60)])
+        return np.abs(np.diff(boxes_P24[..., 3] - boxes_P24[..., 1])).mean()
+
+    assert differences(1.0) > 1.3 * differences(0.0)
+
+
+def test_mirrored_pairs_exchange_the_eyes(corpus, tmp_path):
+    folder = str(with_eyes(corpus, tmp_path / "eyes"))
+    data = FommData(FommDataConfig(folder, repeats=40), 0, 64)
+    plain = FommData(FommDataConfig(folder, repeats=40, augment=False), 0, 64)
+    mirror = torch.tensor([-1, 1, -1, 1.0])
+    flipped = sum(
+        torch.allclose(data[n].source_eyes_24, plain[n].source_eyes_24[[1, 0]][:, [2, 1, 0, 3]] * mirror, atol=1e-6)
+        for n in range(60)
+    )
+    assert 5 < flipped < 30  # about a quarter, as mouths
+    assert all(data[n].source_eyes_24[0, 0] < data[n].source_eyes_24[1, 0] for n in range(60))  # left stays left
+
+
 def test_jitter_treats_a_pair_alike_and_keeps_its_bounds():
     grey = np.full((2, 8, 8, 3), 100, np.uint8)
     random = np.random.default_rng(0)
@@ -281,3 +327,10 @@ def test_training_needs_none_of_the_preparing_libraries():
     code = f"{block}; import datasets.fomm, datasets.headpose, datasets.motionfield"
     done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_at_most_so_many_clips_of_a_speaker_are_kept_spread_evenly() -> None:
+    nine = [SimpleNamespace(row=SimpleNamespace(id=f"{who}{n}", identity=who)) for n in range(5) for who in "ab"][:9]
+    ids = [clip.row.id for clip in at_most(nine, 2)]
+    assert ids == ["a0", "b0", "a2", "b2"]
+    assert at_most(nine, 0) == nine and at_most(nine, 9) == nine

@@ -11,7 +11,7 @@ from modules import losses, measures
 from modules.keypoints import Keypoints, gaussian_heatmaps, soft_argmax
 from modules.perceptual import ImagePyramid
 from modules.random_warp import RandomWarp, RandomWarpConfig, random_warp
-from modules.reconstruction import ReconstructionWeights, reconstruction_losses
+from modules.reconstruction import ReconstructionWeights, pixel_weight, reconstruction_losses
 
 C1, C2 = 0.01**2, 0.03**2
 
@@ -45,6 +45,27 @@ def test_pose_ssim_costs_more_mirrored_than_still_even_far_from_the_middle(stati
     pose = sway() * 0.3 + 0.6
     assert ssim(-pose, pose, statistics) > 1
     assert ssim(-pose, pose, statistics) > ssim(pose.mean(1, keepdim=True).expand_as(pose), pose, statistics)
+
+
+def test_motion_size_asks_for_people_s_motion_and_not_for_their_own() -> None:
+    """Another motion of the same size costs nothing, half of it and a faster one do; mean and padding do not count."""
+    pose = sway(frames=200)
+    other = pose.flip(1) + 0.3
+    valid = torch.ones(3, 200, dtype=torch.bool)
+    assert losses.motion_size_loss(other, pose, valid).item() == pytest.approx(0, abs=1e-3)
+    assert losses.motion_size_loss(other / 2, pose, valid).item() == pytest.approx(math.log(2), rel=0.05)
+    assert losses.motion_size_loss(pose[:, ::2], pose[:, :100], valid[:, :100]).item() > 0.2
+    padded = torch.cat([other, torch.full((3, 50, 6), 9.0)], dim=1)
+    longer = torch.cat([pose, pose[:, -1:].expand(-1, 50, -1)], dim=1)
+    known = torch.arange(250).expand(3, -1) < 200
+    assert losses.motion_size_loss(padded, longer, known).item() == pytest.approx(0, abs=1e-3)
+
+
+def test_motion_size_of_a_still_head_has_a_gradient() -> None:
+    still = torch.zeros(3, 64, 6) + 0.01 * torch.randn(3, 64, 6, generator=torch.Generator().manual_seed(0))
+    still.requires_grad_()
+    losses.motion_size_loss(still, sway(), torch.ones(3, 64, dtype=torch.bool)).backward()
+    assert still.grad.isfinite().all() and still.grad.abs().max() > 1e-4
 
 
 def test_pose_ssim_of_the_whole_map_is_the_letter_of_equation_3() -> None:
@@ -205,10 +226,40 @@ def test_lip_points_open_with_the_mouth_and_unknown_mouths_do_not_count() -> Non
     assert ((wider[:, 3] - wider[:, 2])[:2, 1] * 128).tolist() == pytest.approx([12, 12 + 3 * 16], abs=1e-3)
     known = torch.tensor([1.0, 1, 0])
     keypoints = torch.cat([torch.rand(3, 6, 2), points], dim=1)
-    assert losses.lip_l1(keypoints, points, known) == 0 and losses.lip_shape_l1(keypoints, points, known) == 0
+    lips = keypoints[:, -losses.LIPS :]
+    assert losses.place_l1(lips, points, known) == 0 and losses.lip_shape_l1(keypoints, points, known) == 0
     keypoints[:, -1, 1] += 0.4  # of the last lip alone
-    assert losses.lip_l1(keypoints, points, known) == pytest.approx(2 / 3 * 0.4 / 8)
+    assert losses.place_l1(lips, points, known) == pytest.approx(2 / 3 * 0.4 / 8)
     assert losses.lip_shape_l1(keypoints, points, known) == pytest.approx(2 / 3 * 0.4 / losses.LIP_UNIT / 2)
+
+
+def test_lid_points_and_their_distances() -> None:
+    eyes = np.array([[[90.0, 110, 28, 8], [166, 110, 28, 0]]])  # the right one in the picture is closed
+    box = torch.from_numpy(mouth_boxes(eyes)).float()
+    points = losses.lid_points(box, torch.zeros(1), gain=2.0)
+    assert (points[0, :, 0] * 128).tolist() == pytest.approx([-37.5, -37.5, 38.5, 38.5], abs=1e-3)
+    apart = points[:, 1::2] - points[:, ::2]
+    assert (apart[0, :, 1] * 128).tolist() == pytest.approx([7 + 2 * 8, 7], abs=1e-3)  # a quarter of the width always
+    tilted = losses.lid_motion(losses.lid_points(box, torch.full((1,), 0.4), gain=2.0))
+    assert torch.allclose(tilted, losses.lid_motion(points), atol=1e-5)
+    keypoints = torch.cat([torch.rand(1, 6, 2), points, torch.rand(1, 4, 2)], dim=1)
+    assert losses.lid_shape_l1(keypoints, points, torch.ones(1)) == 0
+    keypoints[:, 7, 1] += 0.1  # the lower lid of the left eye
+    assert losses.lid_shape_l1(keypoints, points, torch.ones(1)) == pytest.approx(0.1 / losses.LIP_UNIT / 2)
+    assert losses.lid_shape_l1(keypoints, points, torch.zeros(1)) == 0
+
+
+def test_pixels_of_mouth_and_eyes_weigh_more() -> None:
+    mouth, eyes = (
+        torch.tensor([[-0.2, 0.3, 0.2, 0.5]]),
+        torch.tensor([[[-0.5, -0.3, -0.3, -0.2], [0.3, -0.3, 0.5, -0.2]]]),
+    )
+    weights = ReconstructionWeights(mouth=4.0, eyes=2.0)
+    weight = pixel_weight(mouth, eyes, 65, 65, weights)[0, 0]
+    at = lambda x, y: weight[round((y + 1) * 32), round((x + 1) * 32)].item()  # noqa: E731
+    assert at(0, 0.4) == pytest.approx(5, abs=0.1) and at(-0.4, -0.25) == pytest.approx(3, abs=0.1)
+    assert at(0.4, -0.25) == pytest.approx(3, abs=0.1) and at(0.9, 0.9) == pytest.approx(1, abs=1e-2)
+    assert pixel_weight(mouth, eyes, 65, 65, ReconstructionWeights()) is None
 
 
 def test_lips_of_a_tilted_head() -> None:
@@ -274,3 +325,15 @@ def test_liveliness_measures() -> None:
     assert measures.deviation(pose, valid).item() == pytest.approx(pose.std(1, correction=0).mean().item(), rel=1e-4)
     assert measures.speed(pose.mean(1, keepdim=True).expand_as(pose), valid) == 0
     assert measures.speed(2 * pose, valid).item() == pytest.approx(2 * measures.speed(pose, valid).item(), rel=1e-4)
+
+
+def test_lips_and_lids_are_put_as_far_apart_as_given_about_their_own_middles() -> None:
+    torch.manual_seed(0)
+    found, lips, lids = torch.rand(2, 10, 2), torch.rand(2, 4, 2), torch.rand(2, 4, 2)
+    moved = losses.with_openings(found, lips, lids, torch.tensor([1.0, 0.0]))
+    assert torch.equal(moved[1], found[1])
+    assert torch.equal(moved[0, [0, 1, 6, 7]], found[0, [0, 1, 6, 7]])  # free ones and the mouth's corners
+    for upper, given in ((2, lids[0, :2]), (4, lids[0, 2:]), (8, lips[0, 2:])):
+        pair = moved[0, upper : upper + 2]
+        assert torch.allclose(pair[1] - pair[0], given[1] - given[0], atol=1e-6)
+        assert torch.allclose(pair.mean(0), found[0, upper : upper + 2].mean(0), atol=1e-6)

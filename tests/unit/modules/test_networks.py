@@ -289,6 +289,40 @@ def test_the_relative_head_starts_from_the_references_keypoints():
     assert field.heatmap_BTKHW is None
 
 
+def test_without_hourglass_sound_boxes_and_the_references_shape_are_what_moves_keypoints():
+    torch.manual_seed(0)
+    generator = MotionFieldGenerator(replace(RELATIVE_FIELD, hourglass=False)).eval()
+    assert not any(name.startswith(("predictor", "embedding")) for name in generator.state_dict())
+    audio, image = torch.randn(2, 32, 4, 41), torch.rand(2, 3, 64, 64)
+    box = torch.zeros(2, 32, 256, 256, dtype=torch.uint8)
+    box[:, :, 100:140, 100:140] = 255
+    reference = Reference(reference_keypoints(2), box[:, 0])
+    field = generator(image, audio, box, reference)
+    keypoints = reference.keypoints
+    assert torch.equal(field.position_BTK2, keypoints.position_BK2[:, None].expand(-1, 32, -1, -1))
+    assert torch.equal(field.jacobian_BTK22, keypoints.jacobian_BK22[:, None].expand(-1, 32, -1, -1, -1))
+    torch.nn.init.normal_(generator.relative_head.change.weight)
+    moved = generator(image, audio, box, reference).position_BTK2 - keypoints.position_BK2[:, None]
+    assert moved.abs().max() > 0.01
+    wider = keypoints._replace(position_BK2=2 * keypoints.position_BK2)
+    others = {
+        "sound": generator(image, audio + 1, box, reference),
+        "box": generator(image, audio, box.roll(20, dims=3), reference),
+        "shape": generator(image, audio, box, reference._replace(keypoints=wider)),
+    }
+    for what, other in others.items():
+        start = wider if what == "shape" else keypoints
+        assert not torch.allclose(other.position_BTK2 - start.position_BK2[:, None], moved, atol=1e-3), what
+    shifted = keypoints._replace(position_BK2=keypoints.position_BK2 + 0.2)  # the same face elsewhere
+    again = generator(image, audio, box, reference._replace(keypoints=shifted)).position_BTK2
+    assert torch.allclose(again - shifted.position_BK2[:, None], moved, atol=1e-4)
+
+
+def test_hourglass_can_be_left_out_only_under_the_relative_head():
+    with pytest.raises(ValueError, match="hourglass: false needs relative_head: true"):
+        replace(SMALL_FIELD, hourglass=False)
+
+
 def test_the_relative_head_reads_features_around_each_keypoint():
     """A feature that is 1 in the right half only moves the keypoint that lies there."""
     head = RelativeHead(channels=1, num_keypoints=2, jacobians=True)

@@ -206,7 +206,7 @@ def face(openness_T: np.ndarray) -> np.ndarray:
 def lids(blinks: list[tuple[int, int]], frames: int = 100) -> np.ndarray:
     openness_T = np.full(frames, 0.3)
     for begin, end in blinks:
-        openness_T[begin:end] = 0.2
+        openness_T[begin:end] = 0.1
     return openness_T
 
 
@@ -235,9 +235,9 @@ def test_what_is_no_blink(closed: list[tuple[int, int]], counted: int) -> None:
 
 def test_a_blink_needs_a_deep_fall_and_a_rise_and_a_face() -> None:
     half = np.full(100, 0.3)
-    half[50:55] = 0.245  # eyes that look down: 0.82
+    half[50:55] = 0.21  # eyes that look down: 0.7
     assert live.blinks(half) == []
-    half[50:55] = [0.2, 0.245, 0.2, 0.245, 0.2]  # one blink that trembles
+    half[50:55] = [0.1, 0.21, 0.1, 0.21, 0.1]  # one blink that trembles
     assert live.blinks(half) == [(50, 55)]
     half[52] = np.nan
     assert live.blinks(half) == []
@@ -317,3 +317,23 @@ def test_loudness_of_a_full_sine_and_of_silence():
     sine = np.round(32767 * np.sin(2 * np.pi * 100 * np.arange(1280) / 16_000)).astype(np.int16)
     found = live.loudness(np.concatenate([sine, np.zeros(100, np.int16)]), 4)
     assert found == pytest.approx([-3.01, -3.01, -60, -60], abs=0.01)
+
+
+def test_amount_tells_small_motion_from_large_where_a_correlation_does_not() -> None:
+    true_T = 0.1 + 0.05 * np.sin(np.arange(50))
+    third_T = 0.05 + (true_T - true_T.mean()) / 3
+    found = live.amount(third_T, true_T)
+    assert live.correlation(third_T, true_T) == pytest.approx(1)
+    assert found.deviation == pytest.approx(1 / 3) and found.mean == pytest.approx(0.05 / true_T.mean())
+    gaps_T = third_T.copy()
+    gaps_T[10:20] = np.nan  # frames without a face
+    known = np.isfinite(gaps_T)
+    assert live.amount(gaps_T, true_T).deviation == pytest.approx(third_T[known].std() / true_T[known].std())
+    assert np.isnan(live.amount(third_T, np.ones(50))).all()
+
+
+def test_least_open_is_of_the_median() -> None:
+    ratio_T = np.full(40, 0.3)
+    ratio_T[20] = 0.09
+    assert live.least_open(ratio_T) == pytest.approx(0.3)
+    assert np.isnan(live.least_open(np.full(5, np.nan)))

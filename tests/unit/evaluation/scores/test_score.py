@@ -15,6 +15,7 @@ from evaluation.scores.score import score_video
 from evaluation.scores.sync import SyncNet
 from evaluation.videos.candidate import Candidate
 from evaluation.videos.truth import Footage, shortened
+from evaluation.videos.words import Word
 from modules.keypoints import Keypoints
 from tests.unit.evaluation.toys import CPU, MOUTH, OPENING, Told, a_truth, noise, speaking_mesh
 
@@ -31,7 +32,8 @@ def test_a_clip_scored_against_itself_is_perfect_and_frame_0_does_not_count():
     )
     scores = score_video(ROWS["full"], candidate, truth, load_networks(NetworkPaths(), CPU), PoseRange())
     perfect = {"psnr": 100, "ssim": 1, "mouth_psnr": 100, "mouth_ssim": 1, "he": 0, "ke": 0, "background": 1}
-    perfect |= {"opening_truth": 1}
+    perfect |= {"opening_truth": 1, "opening_deviation": 1, "opening_mean": 1, "lips_open": 1, "lowest_lids": 1}
+    assert scores.missing["lips_shut"] == "needs `alignments` with the clip's words"
     assert scores.missing["spectrum"] == "fewer than 50 frames, or a head that never turns" and not scores.notes
     assert {name: scores.metrics[name] for name in perfect} == pytest.approx(perfect, abs=1e-5)
     assert scores.metrics["opening_loudness"] > 0.9 and scores.metrics["jitter"] < 0.1
@@ -103,3 +105,25 @@ def test_spectrum_is_of_head_angles_after_frame_0():
         for row in ("full", "gt-head")
     }
     assert metrics["full"]["spectrum"] == pytest.approx(0, abs=1e-6) and "spectrum" not in metrics["gt-head"]
+
+
+def test_a_mouth_that_opens_half_as_far_and_does_not_close_is_told_from_the_truth():
+    """The lips touch in one frame, at a "b"; their generated copy moves half as far, and is wide open."""
+    opening_T = OPENING.copy()
+    opening_T[20] = 0
+    half_T = 3 + (opening_T - opening_T.mean()) / 2
+    truth = replace(a_truth(Told(speaking_mesh(opening_T))), words=[Word(0.8, 1.1, "blue")])
+    found = {
+        name: score_video(
+            ROWS["full"],
+            Candidate(Footage(truth.footage.frames_THWC, Told(speaking_mesh(value_T))), truth.pcm, truth.sound),
+            truth,
+            load_networks(NetworkPaths(), CPU),
+            PoseRange(),
+        ).metrics
+        for name, value_T in (("same", opening_T), ("half", half_T))
+    }
+    assert found["same"]["lips_shut"] == 1 and found["half"]["lips_shut"] == 0
+    assert found["half"]["opening_deviation"] == pytest.approx(0.5, abs=1e-5)
+    assert found["half"]["opening_mean"] == pytest.approx(half_T[1:].mean() / opening_T[1:].mean(), abs=1e-5)
+    assert found["half"]["opening_truth"] == pytest.approx(1, abs=1e-5)  # which is why it does not tell them apart

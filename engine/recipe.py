@@ -1,0 +1,117 @@
+"""A recipe from its first step to its weights: `python -m engine.recipe config/demo assets/demo.safetensors`.
+
+A recipe is a folder of configurations NN_STAGE_WHAT.yaml, each for train_STAGE.py, run in the order of their numbers;
+options that suit the weights may stand in `animation.yaml`. After the last step the last run of each stage goes into
+the weights file (16 bits), or stays where it is if no file is named. How long a step took is said after it. The same
+command goes on where it was interrupted: a step that is complete ends at once. `key=value` is given to every step.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from engine.command import clean_exit
+from engine.config import ConfigError, read_yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+NAME = re.compile(r"(\d+)_(fomm|headpose|motionfield)(_\w+)?\.yaml")
+OPTIONS = "animation.yaml"
+
+
+class StepFailed(RuntimeError):
+    """A step's process did not end well."""
+
+
+class Step(NamedTuple):
+    """One run of a recipe."""
+
+    config: Path
+    stage: str
+    run: str  # the run's folder
+
+    def command(self, overrides: list[str]) -> list[str]:
+        return [sys.executable, f"train_{self.stage}.py", "--config", str(self.config.resolve()), *overrides]
+
+
+def steps_of(folder: Path) -> list[Step]:
+    """The steps of a recipe, in order. Raises ConfigError."""
+    steps = []
+    for path in sorted(folder.glob("*.yaml")):
+        if path.name == OPTIONS:
+            continue
+        found = NAME.fullmatch(path.name)
+        if found is None:
+            raise ConfigError(
+                f"{path}: a step's name is NN_STAGE_WHAT.yaml, with fomm, headpose or motionfield as STAGE"
+            )
+        run = read_yaml(path).get("run", {}).get("dir")
+        if not run:
+            raise ConfigError(f"{path}: run.dir is missing")
+        steps.append(Step(path, found[2], run))
+    if not steps:
+        raise ConfigError(f"{folder} holds no steps (NN_STAGE_WHAT.yaml)")
+    return steps
+
+
+def run_steps(steps: list[Step], overrides: list[str]) -> None:
+    """Each step in a process of its own. Raises StepFailed, and KeyboardInterrupt where a step was interrupted."""
+    for number, step in enumerate(steps, 1):
+        print(f"step {number} of {len(steps)}: {step.config.name}", flush=True)
+        begun = time.monotonic()
+        process(step.command(overrides), step.config.name)
+        print(f"step {number} of {len(steps)}: {step.config.name} took {minutes(time.monotonic() - begun)}", flush=True)
+
+
+def process(command: list[str], name: str) -> None:
+    """Run a command in the project's folder; Ctrl-C reaches it, too, and it is waited for while it saves."""
+    with subprocess.Popen(command, cwd=ROOT) as running:
+        try:
+            code = running.wait()
+        except KeyboardInterrupt:
+            running.terminate()
+            running.wait()
+            raise
+    if code == 130:
+        raise KeyboardInterrupt
+    if code:
+        raise StepFailed(f"{name} ended with exit code {code}; what was wrong stands above. The same command goes on")
+
+
+def put_together(steps: list[Step], folder: Path, weights: Path) -> None:
+    """The last run of each stage in one file, with the options that suit it."""
+    last = {step.stage: step.run for step in steps}
+    command = [sys.executable, "-m", "animation.convert", "--half"]
+    options = read_yaml(folder / OPTIONS) if (folder / OPTIONS).is_file() else {}
+    for key, value in options.items():
+        command += ["--animation", f"{key}={yaml.safe_dump(value).splitlines()[0]}"]
+    process([*command, *last.values(), str(weights.resolve())], "animation.convert")
+
+
+def minutes(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path, help="folder of configurations, e.g. config/demo")
+    parser.add_argument("weights", type=Path, nargs="?", help="file to write at the end, e.g. assets/demo.safetensors")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for every step, e.g. data.root=data/mine")
+    arguments = parser.parse_intermixed_args()
+    if arguments.weights is not None and "=" in arguments.weights.name:
+        arguments.overrides.insert(0, str(arguments.weights))
+        arguments.weights = None
+    with clean_exit(ConfigError, StepFailed):
+        steps = steps_of(arguments.recipe)
+        run_steps(steps, arguments.overrides)
+        if arguments.weights is not None:
+            put_together(steps, arguments.recipe, arguments.weights)
+
+
+if __name__ == "__main__":
+    main()
