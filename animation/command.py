@@ -222,6 +222,8 @@ def check_together(arguments: argparse.Namespace) -> None:
             without |= {f"--{n.replace('_', '-')}": getattr(arguments, n) for n in ("frames_dir", "save_motion")}
         for name in (name for name, value in without.items() if value is not None):
             raise OptionError(f"{name} does not go with --stream; leave it out")
+        if arguments.stream != PIPE and arguments.stream.suffix.lower() != ".mp4":
+            raise OptionError(f"{arguments.stream}: a stream is an mp4; change the ending")
         if arguments.audio == PIPE and arguments.motion is not None:
             raise OptionError("--motion takes its sound from a file; name one, or leave --motion out")
     elif arguments.audio == PIPE:

@@ -191,8 +191,10 @@ def override(name: str, text: str) -> str:
     return f"{name}={text}"
 
 
-def _number_or_word(text: str) -> int | str:
-    return int(text) if re.fullmatch(r"-?\d+", text) else text
+def _number_or_word(text: str) -> int | float | str:
+    if re.fullmatch(r"-?\d+", text):
+        return int(text)
+    return float(text) if re.fullmatch(r"-?\d*\.\d+", text) else text
 
 
 def given(arguments: argparse.Namespace) -> list[str]:

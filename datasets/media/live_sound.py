@@ -46,7 +46,7 @@ class LiveSound:
         pipe = _Pipe(file)
         if pipe.starts_with(b"RIFF"):
             try:
-                container = av.open(pipe, format="wav", metadata_errors="replace")
+                container: Any = av.open(pipe, format="wav", metadata_errors="replace")
             except (av.error.FFmpegError, ValueError) as error:
                 raise DataError(f"{name} begins like a wav and is none ({error}); send a wav or raw samples") from error
             context = container.streams.audio[0].codec_context
