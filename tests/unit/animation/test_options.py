@@ -39,7 +39,7 @@ def test_values_out_of_range_are_refused(option):
 
 
 @pytest.mark.parametrize(
-    ("given_blink", "in_file", "rate"), [("auto", "auto", 26), ("off", "off", 0), ("12", "12", 12), ("7.5", "7.5", 7.5)]
+    ("given_blink", "in_file", "rate"), [("auto", "auto", 32), ("off", "off", 0), ("12", "12", 12), ("7.5", "7.5", 7.5)]
 )
 def test_blinks_are_a_word_or_a_rate_on_the_command_line_as_in_the_file(tmp_path, given_blink, in_file, rate):
     (tmp_path / "o.yaml").write_text(f"blink: {in_file}\n")
