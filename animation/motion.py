@@ -127,8 +127,10 @@ class _Maps:
         if missing > 0:  # past the end, or not known yet: zeros (released program) or the last frame again
             after_AF = np.zeros_like(self.last_AF) if self.padding == "zeros" else self.last_AF
             after = self._mapped(after_AF[None], self.head_poses.after_P[None])
-            audio = torch.cat([audio, after[0].expand(missing, -1, -1, -1)])
-            pose = torch.cat([pose, after[1].expand(missing, -1, -1)])
+            audio, pose = (
+                torch.cat([known, one.expand(missing, *one.shape[1:])])
+                for known, one in zip((audio, pose), after, strict=True)
+            )
         return audio, pose
 
     def forget(self, frame: int) -> None:

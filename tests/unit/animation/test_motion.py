@@ -10,6 +10,7 @@ from animation.head_poses import PredictedHeadPoses
 from animation.models import load_models
 from animation.motion import Step, expressive, generate_keypoints, piece_sizes, relative_to_source, steps
 from animation.render import rebatch
+from animation.weights import DEMO_WEIGHTS
 from engine.checkpoint import save_weights
 from modules.keypoints import Keypoints
 
@@ -67,6 +68,24 @@ def test_how_the_sound_is_cut_changes_nothing(models, frames, look_ahead):
     one_by_one = keypoints(models, (audio_TAF[i : i + 1] for i in range(frames)), look_ahead)
     odd = keypoints(models, [audio_TAF[:7], audio_TAF[7:7], audio_TAF[7:]], look_ahead)
     assert torch.equal(whole.position_BK2, one_by_one.position_BK2) and torch.equal(whole[0], odd[0])
+
+
+def test_the_demo_model_hears_in_pieces_and_past_the_end():
+    """A network without Hourglass-3D, whose maps have other shapes."""
+    demo = load_models([DEMO_WEIGHTS], torch.device("cpu"))
+    shape = (21, 4, demo.audio_features.count)
+    audio_TAF = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    image = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        source = demo.keypoint_detector(image).keypoints
+
+    def found(*pieces: np.ndarray) -> Keypoints:
+        poses = PredictedHeadPoses(demo, image)
+        chunks = generate_keypoints(demo, demo.motion_field_generator, image, pieces, poses, 4, 1, source)
+        return Keypoints.cat(list(chunks))
+
+    whole, cut = found(audio_TAF), found(audio_TAF[:2], audio_TAF[2:20], audio_TAF[20:])
+    assert len(whole.position_BK2) == 21 and torch.equal(whole.position_BK2, cut.position_BK2)
 
 
 def test_several_windows_at_once_are_the_same_but_for_rounding(models):
