@@ -3,11 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check gpu-check pose-tools
+.PHONY: demo web test check gpu-check pose-tools
 
 # A portrait that speaks: results/demo.mp4
 demo: $(READY)
 	$(BIN)/python -m animation.demo
+
+# The same on a page of this machine: http://127.0.0.1:8000
+web: $(READY)
+	$(BIN)/python -m animation.web
 
 # Everything but the minutes-long and the GPU tests.
 test: $(READY)

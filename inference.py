@@ -4,120 +4,25 @@
     python inference.py --image FACE.jpg --audio SPEECH.wav --checkpoint audio2head.safetensors --output OUT.mp4
     python inference.py --pairs LIST.csv --checkpoint ...              # many; columns image,audio,output and options
     python inference.py --image FOLDER --audio SPEECH.wav --output FOLDER ...     # every picture (or every sound)
+    arecord -f S16_LE -r 16000 | python inference.py --image FACE.jpg --audio - --stream - | ffplay -i -     # live
     torchrun --nproc_per_node 4 inference.py --pairs LIST.csv ...      # the rows shared among four GPUs
 
 Every output is marked as synthetic; `python -m datasets.provenance OUT.mp4` shows how.
 """
 
 import argparse
-import contextlib
-import itertools
-import sys
-import time
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from animation.generate import Animator, Job, Summary
-from animation.lists import Report, Result, Row, is_whole, log_of, read_pairs, rows_of_folder
-from animation.models import load_models
-from animation.options import AnimationOptions, OptionError, add_arguments, given
-from animation.progress import frame_bar
-from animation.weights import DEMO_WEIGHTS, NETWORKS
-from datasets.errors import DataError
-from datasets.files import make_folder
-from datasets.provenance import Signature
-from engine.checkpoint import CheckpointError
-from engine.command import LOCK, clean_exit, from_torchrun, only_one, os_error_sentence, peak_memory_mb
-from engine.config import ConfigError, load
-
-USER_ERRORS = (DataError, OptionError, CheckpointError, ConfigError)
+from animation.job import Job
+from animation.options import add_arguments
 
 
 def main() -> None:
     arguments = parse_arguments()
-    with clean_exit(*USER_ERRORS), contextlib.ExitStack() as alone:
-        check_together(arguments)
-        name_output(arguments)
-        options = load(AnimationOptions, arguments.config, given(arguments))
-        place = from_torchrun()
-        rows = read_rows(arguments, options)  # judged before the networks are loaded
-        if is_list(arguments) and place.rank == 0:
-            alone.enter_context(only_one(arguments.pairs or make_folder(arguments.output) / LOCK, "run of this list"))
-        networks = needed_networks([row.job for row in rows])
-        models = load_models(checkpoints(arguments), options.chosen_device(place.local_rank), networks)
-        options = load(AnimationOptions, arguments.config, given(arguments), below=models.animation)
-        rows = read_rows(arguments, options, models.animation)[place.rank :: place.ranks]
-        animator = Animator(models, options, signature(arguments), protected(arguments))
-        if is_list(arguments):
-            report = Report(arguments.report, place.rank)
-            sys.exit(run_list(animator, rows, report, arguments.overwrite, place.rank))
-        run(animator, rows[0].job)
+    from animation.command import make  # brings torch: for that, --help and mistyped options need not wait
 
-
-def run(animator: Animator, job: Job) -> Summary:
-    """Make one video with a progress bar and print a summary."""
-    start = time.perf_counter()
-    with frame_bar(job.output.name) as progress:
-        summary = animator.animate(job, progress)
-    print_summary(summary, animator, time.perf_counter() - start)
-    return summary
-
-
-def run_list(animator: Animator, rows: list[Row], report: Report, overwrite: bool, rank: int) -> int:
-    """Make every video of the list that is not there and whole; a row that fails is reported. -> exit status."""
-    for number, row in enumerate(rows, 1):
-        job = row.job
-        print(f"[{number}/{len(rows)}] {job.output}", flush=True)
-        result = Result(str(job.output), str(job.image), str(job.audio) if job.audio else None, "made")
-        if not overwrite and is_whole(job.output):
-            result.status = "there"
-            print("is there already; --overwrite makes it again", flush=True)
-        else:
-            start = time.perf_counter()
-            animator.options = row.options
-            try:
-                summary = run(animator, job)
-                result.frames, result.notes = summary.frames, tuple(summary.notices)
-            except Exception as error:  # whatever it is, it must not cost the other rows
-                result.status = "failed"
-                result.reason, result.log = failure(error, job)
-                print(f"error: row for {job.output}: {result.reason}", file=sys.stderr, flush=True)
-            result.seconds = round(time.perf_counter() - start, 3)
-        report.add(result)
-    print("\n".join(report.table()))
-    there = f", {report.count('there')} were there" if report.count("there") else ""
-    where = f" on rank {rank}" if rank else ""
-    print(f"{report.count('made')} of {len(rows)} videos made{there}{where}", flush=True)
-    return 2 if report.count("failed") else 0
-
-
-def failure(error: Exception, job: Job) -> tuple[str, str | None]:
-    """-> (what went wrong in one sentence, the file with the traceback if nobody foresaw it)."""
-    if isinstance(error, USER_ERRORS):
-        return str(error), None
-    if isinstance(error, OSError):
-        return os_error_sentence(error), None
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return "out of memory; choose a smaller --batch-size, or --device cpu", None
-    log = log_of(error, job.output)
-    first_line = next(iter(str(error).splitlines()), "")
-    return f"unexpected {type(error).__name__}: {first_line[:200]} (its traceback is in {log})", str(log)
-
-
-def print_summary(summary: Summary, animator: Animator, wall_s: float) -> None:
-    for notice in summary.notices:
-        print(f"note: {notice}")
-    duration_s = summary.frames / summary.fps
-    stages = ", ".join(f"{stage} {took:.1f}" for stage, took in summary.seconds.items())
-    memory = f"{peak_memory_mb():.0f} MB"
-    if animator.device.type == "cuda":
-        memory += f" + {torch.cuda.max_memory_allocated(animator.device) / 2**20:.0f} MB on the GPU"
-    print(f"{summary.frames} frames ({duration_s:.2f} s) in {wall_s:.1f} s: {summary.frames / wall_s:.1f} frames/s,")
-    print(f"{duration_s / wall_s:.2f} x real time; seconds by stage: {stages}; peak memory {memory}")
-    print(summary.output)
+    make(arguments)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -128,7 +33,12 @@ def parse_arguments() -> argparse.Namespace:
         type=Path,
         help="picture of a person: JPEG, PNG, HEIC, WebP ..., or a video's first, or a folder of them",
     )
-    files.add_argument("--audio", type=Path, help="speech: wav, mp3, flac, m4a, a video's sound track ..., or a folder")
+    files.add_argument(
+        "--audio",
+        type=Path,
+        help="speech: wav, mp3, flac, m4a, a video's sound track ..., or a folder; -: standard input, a wav or raw "
+        "16-bit little-endian samples, as they come (with --stream)",
+    )
     files.add_argument(
         "--checkpoint",
         type=Path,
@@ -139,6 +49,13 @@ def parse_arguments() -> argparse.Namespace:
     files.add_argument(
         "--output", type=Path, help="mp4 to write, or a short preview as gif (default: named after the inputs)"
     )
+    files.add_argument(
+        "--stream", type=Path, help="mp4 that plays while it grows, in place of --output; - for standard output"
+    )
+    files.add_argument(
+        "--audio-rate", type=int, default=16_000, help="of --audio - without a wav's header, Hz (default: 16000)"
+    )
+    files.add_argument("--audio-channels", type=int, default=1, help="of the same, 1 or 2 (default: 1)")
     files.add_argument(
         "--pairs", type=Path, help="CSV with the columns image,audio,output and, if wanted, options: one video a row"
     )
@@ -168,82 +85,6 @@ def parse_arguments() -> argparse.Namespace:
     if (arguments.c2pa_cert is None) != (arguments.c2pa_key is None):
         parser.error("--c2pa-cert and --c2pa-key go together")
     return arguments
-
-
-def is_list(arguments: argparse.Namespace) -> bool:
-    return arguments.pairs is not None or any(p is not None and p.is_dir() for p in (arguments.image, arguments.audio))
-
-
-def read_rows(
-    arguments: argparse.Namespace, options: AnimationOptions, carried: dict[str, Any] | None = None
-) -> list[Row]:
-    """All that is to be made. Raises DataError.
-
-    Args:
-        carried: options that the weights carry, as soon as these are read.
-    """
-    if arguments.pairs is not None:
-        return read_pairs(arguments.pairs, arguments.config, given(arguments), carried)
-    if is_list(arguments):
-        if any(getattr(arguments, name) for name in ("motion", "frames_dir", "save_motion")):
-            raise OptionError("--motion, --frames-dir and --save-motion are of one video; with a folder, use --pairs")
-        if arguments.output is None:
-            raise OptionError("give --output, the folder for the videos: --image or --audio is a folder")
-        rows = rows_of_folder(arguments.image, arguments.audio, arguments.output, options)
-        return [replace(row, job=replace(row.job, head_pose=arguments.head_pose)) for row in rows]
-    if arguments.report is not None or arguments.overwrite:
-        raise OptionError("--report and --overwrite are for lists: --pairs, or a folder of pictures or sounds")
-    return [Row(Job(**{each.name: getattr(arguments, each.name) for each in fields(Job)}), options)]
-
-
-def protected(arguments: argparse.Namespace) -> tuple[Path, ...]:
-    """Files of this command that no output may replace."""
-    others = (arguments.pairs, arguments.config, arguments.report, arguments.c2pa_cert, arguments.c2pa_key)
-    return (*(arguments.checkpoint or ()), *(file for file in others if file is not None))
-
-
-def name_output(arguments: argparse.Namespace) -> None:
-    """Where a single video was not given a name, one from its inputs."""
-    if arguments.output is None and not is_list(arguments):
-        arguments.output = unused_name(f"{arguments.image.stem}_{(arguments.audio or arguments.motion).stem}")
-        print(f"note: no --output given: writing {arguments.output}")
-
-
-def unused_name(stem: str) -> Path:
-    """STEM.mp4 in the current folder, or STEM_2.mp4 ... where that is there already."""
-    names = (Path(f"{stem}{'' if number == 1 else f'_{number}'}.mp4") for number in itertools.count(1))
-    return next(name for name in names if not name.exists())
-
-
-def check_together(arguments: argparse.Namespace) -> None:
-    """Raises OptionError where one of two options would be without effect."""
-    if arguments.still and arguments.head_motion_scale is not None:
-        raise OptionError("--still holds the head, so --head-motion-scale has no effect: leave one of them out")
-    if arguments.view == "whole" and arguments.size == "native":
-        raise OptionError("--size native gives the networks' own square frames; leave it out for --view whole")
-
-
-def signature(arguments: argparse.Namespace) -> Signature | None:
-    return Signature(arguments.c2pa_cert, arguments.c2pa_key) if arguments.c2pa_cert else None
-
-
-def checkpoints(arguments: argparse.Namespace) -> list[Path]:
-    """Those given, or the small demo model that comes with this project."""
-    if arguments.checkpoint:
-        return arguments.checkpoint
-    print(f"note: no --checkpoint given: using the small demo model {DEMO_WEIGHTS.name} (128x128, a few people);")
-    print("note: README.md, 'Weights', says how to get better ones or train your own")
-    return [DEMO_WEIGHTS]
-
-
-def needed_networks(jobs: list[Job]) -> tuple[str, ...]:
-    """A saved motion needs no audio network, given head poses need no N_H."""
-    without = set()
-    if all(job.motion for job in jobs):
-        without = {"head_motion_predictor", "motion_field_generator"}
-    elif all(job.head_pose for job in jobs):
-        without = {"head_motion_predictor"}
-    return tuple(component for component in NETWORKS if component not in without)
 
 
 if __name__ == "__main__":

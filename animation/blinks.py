@@ -13,7 +13,8 @@ A blink is decided by what was heard so far, so a stream blinks as a whole file 
 Letters: T video frame, B frame of a chunk, K keypoint.
 """
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,14 +106,13 @@ class Blinker:
         return 0.0 if self.blink is None else self.blink.closure(time_s)
 
 
-def blinking(chunks: Iterator[Keypoints], closure_T: np.ndarray) -> Iterator[Keypoints]:
-    """Keypoints whose lids close as `closure_T` says; Jacobians stay."""
-    start = 0
+def blinking(chunks: Iterator[Keypoints], closures: Iterable[float]) -> Iterator[Keypoints]:
+    """Keypoints whose lids close as `closures` says, frame by frame; Jacobians stay."""
+    coming = iter(closures)
     for chunk in chunks:
         count = len(chunk.position_BK2)
-        closure_B = torch.from_numpy(closure_T[start : start + count]).to(chunk.position_BK2)
+        closure_B = torch.tensor(list(itertools.islice(coming, count))).to(chunk.position_BK2)
         yield Keypoints(with_closed_lids(chunk.position_BK2, closure_B), chunk.jacobian_BK22)
-        start += count
 
 
 def with_closed_lids(position_BK2: Tensor, closure_B: Tensor) -> Tensor:

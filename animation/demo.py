@@ -9,7 +9,8 @@ from pathlib import Path
 import skimage.data
 import torch
 
-from animation.generate import Animator, Job
+from animation.generate import Animator
+from animation.job import Job
 from animation.models import load_models
 from animation.options import AnimationOptions
 from animation.progress import frame_bar

@@ -1,7 +1,10 @@
 """The whole path (Fig. 2): picture and speech in, video file out, streaming, with bounded memory."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +15,24 @@ from torch import Tensor
 
 from animation.blinks import LIDS, Blinker, blinking
 from animation.full_size import FullSize, Geometry
-from animation.head_poses import given_head_poses, predict_head_poses, read_head_pose
+from animation.head_poses import (
+    GivenHeadPoses,
+    HeadPoses,
+    KeptHeadPoses,
+    PredictedHeadPoses,
+    ScaledHeadPoses,
+    read_head_pose,
+)
+from animation.job import Job, Summary
 from animation.models import Models
-from animation.motion import at_rest, expressive, generate_keypoints, relative_to_source
+from animation.motion import expressive, generate_keypoints, piece_sizes, relative_to_source
 from animation.motion_file import MotionRecorder, Plan, saved_plan
 from animation.options import AnimationOptions, OptionError
 from animation.progress import Clock
 from animation.render import Renderer
 from datasets import audio
 from datasets.audio import LOG_ENERGY
+from datasets.audio_stream import feature_pieces
 from datasets.errors import DataError
 from datasets.face.upright import Frame, choose_frame, cut
 from datasets.files import make_folder, output_file
@@ -37,35 +49,6 @@ from modules.keypoints import Keypoints
 ENDINGS = (".mp4", ".gif")
 REMARKED_S = 0.1  # lengths that differ by more are remarked on; ours
 WINDOWS_ON_GPU = 8  # windows of N_M computed at once
-
-
-@dataclass(frozen=True)
-class Job:
-    """The files of one video."""
-
-    image: Path
-    output: Path
-    audio: Path | None = None  # may be absent only with `motion`
-    motion: Path | None = None  # replaces the audio networks
-    head_pose: Path | None = None  # replaces N_H
-    frames_dir: Path | None = None
-    save_motion: Path | None = None
-
-    @property
-    def inputs(self) -> tuple[Path, ...]:
-        """The files that are read."""
-        return tuple(file for file in (self.image, self.audio, self.motion, self.head_pose) if file is not None)
-
-
-@dataclass
-class Summary:
-    """What was made and how long it took."""
-
-    output: Path
-    frames: int = 0
-    fps: float = FPS
-    seconds: dict[str, float] = field(default_factory=dict)  # by stage
-    notices: list[str] = field(default_factory=list)  # what the user should know about the input
 
 
 class Animator:
@@ -92,8 +75,17 @@ class Animator:
             self.motion_generator = fuse_for_inference(models.motion_field_generator)
         self.blink_rate = options.blink_rate(lids=models.detector_config.lid_keypoints == LIDS)
 
-    def animate(self, job: Job, progress: Callable[[int, int], None] = lambda done, total: None) -> Summary:
+    def animate(
+        self,
+        job: Job,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+        kind: type[VideoWriter] = VideoWriter,
+        **target: Any,
+    ) -> Summary:
         """Make one video; `progress(done, total)` is called after each batch of frames.
+
+        Args:
+            kind: what writes an mp4, VideoWriter or StreamWriter, with its further arguments `target`.
 
         Raises:
             DataError, OptionError: input or output that cannot be used; nothing is left half-written.
@@ -103,26 +95,25 @@ class Animator:
         judge_outputs(job, self.protected)
         refuse_without_effect(job, self.options, self.models.animation)
         with clock("picture"):
-            image, full_size = self._picture(job.image, summary)
+            image, full_size = self.picture(job.image, summary)
             with torch.inference_mode():
                 source = self.models.keypoint_detector(image).keypoints
-        if job.motion is not None:
-            plan = saved_plan(job.motion, source)
-            summary.notices += remarks_on_sound(job, plan)
-        else:
-            plan = self._plan_from_sound(job, image, source, summary, clock)
-        summary.fps = plan.fps
-        chunks = plan.chunks
-        if self.options.keypoint_mode == "relative":
-            chunks = relative_to_source(chunks, source)
-        recorder = MotionRecorder(source)
-        if job.save_motion is not None:
-            chunks = recorder.record(chunks)
-        renderer = self.renderer(image, source, plan.frames, full_size)
-        make_folder(job.output.parent)
-        if job.save_motion is not None:
-            make_folder(job.save_motion.parent)
-        with self._writer(job, plan.fps) as writer:
+        with contextlib.ExitStack() as stack:
+            if job.motion is not None:
+                plan = saved_plan(job.motion, source)
+                summary.notices += remarks_on_sound(job, plan)
+            else:
+                plan = stack.enter_context(self._plan_from_sound(job, image, source, summary, clock))
+            summary.fps = plan.fps
+            recorder = MotionRecorder(source)
+            chunks = self.moved(plan.chunks, source)
+            if job.save_motion is not None:
+                chunks = recorder.record(chunks)
+            renderer = self.renderer(image, source, plan.frames, full_size)
+            make_folder(job.output.parent)
+            if job.save_motion is not None:
+                make_folder(job.save_motion.parent)
+            writer = stack.enter_context(self._writer(job, plan.fps, kind, **target))
             for frames in clock.each("rendering", renderer.frames(chunks)):
                 with clock("writing"):
                     writer.write(frames)
@@ -138,13 +129,17 @@ class Animator:
             summary.notices.append(f"{job.output} shows the first {LONGEST_S:.0f} s; write an .mp4 for all of it")
         return summary
 
-    def _writer(self, job: Job, fps: float) -> VideoWriter | GifWriter:
+    def moved(self, chunks: Iterator[Keypoints], source: Keypoints) -> Iterator[Keypoints]:
+        """Keypoints as they are drawn: on the picture's own, where the options say so."""
+        return relative_to_source(chunks, source) if self.options.keypoint_mode == "relative" else chunks
+
+    def _writer(self, job: Job, fps: float, kind: type[VideoWriter], **target: Any) -> VideoWriter | GifWriter:
         common = {"fps": fps, "label": self.options.label, "signature": self.signature}
         if job.output.suffix.lower() == ".gif":
             return GifWriter(job.output, **common)
-        return VideoWriter(job.output, sound=job.audio, crf=self.options.crf, **common)
+        return kind(job.output, sound=job.audio, crf=self.options.crf, **common, **target)
 
-    def _picture(self, path: Path, summary: Summary) -> tuple[Tensor, FullSize | None]:
+    def picture(self, path: Path, summary: Summary) -> tuple[Tensor, FullSize | None]:
         """What the networks see, [1, 3, S, S] in [0, 1] on the device, and what makes their frames full-size ones."""
         options, config = self.options, self.models.image_config
         image_HW3, notices = read_source(path, options.background)
@@ -162,56 +157,86 @@ class Animator:
         geometry = Geometry(frame.matrix(config.image_size), config.image_size, config.align_corners)
         return image_BCHW, FullSize(canvas_HW3, geometry, self.device)
 
-    def _plan_from_sound(self, job: Job, image: Tensor, source: Keypoints, summary: Summary, clock: Clock) -> Plan:
+    @contextmanager
+    def _plan_from_sound(
+        self, job: Job, image: Tensor, source: Keypoints, summary: Summary, clock: Clock
+    ) -> Iterator[Plan]:
+        """The motion to a sound, whose file is open in the block: it is listened to while frames are made."""
         if job.audio is None:
             raise OptionError("--audio is needed: only --motion does without sound")
-        with clock("sound"), open_pcm(job.audio) as pcm:
-            silent = audio.is_silent(pcm)
-            features_TAF = audio.features(pcm, self.models.audio_features)
-            summary.notices += pcm.notes
-        if silent:
-            summary.notices.append(f"{job.audio} is silent: mouth and head stay at rest")
-        with clock("head poses"):
+        with contextlib.ExitStack() as stack:
+            with clock("sound"):
+                pcm = stack.enter_context(open_pcm(job.audio))
+                silent, frames = audio.is_silent(pcm), audio.frame_count(len(pcm))
+                summary.notices += pcm.notes
+            if silent:
+                summary.notices.append(f"{job.audio} is silent: mouth and head stay at rest")
             head_pose_TP = None
-            if job.head_pose is not None:
-                head_pose_TP = read_head_pose(job.head_pose)
-                summary.notices += remarks_on_poses(job.head_pose, len(head_pose_TP), len(features_TAF))
-            plan = self.motion_of(image, source, features_TAF, silent, head_pose_TP)
-        return replace(plan, chunks=clock.each("motion field", plan.chunks))
+            with clock("head poses"):
+                if job.head_pose is not None:
+                    head_pose_TP = read_head_pose(job.head_pose)
+                    summary.notices += remarks_on_poses(job.head_pose, len(head_pose_TP), frames)
+            pieces = clock.each("sound", feature_pieces(pcm, piece_sizes(self.look_ahead), self.models.audio_features))
+            plan = self.motion_of(image, source, pieces, silent, head_pose_TP)
+            yield replace(plan, frames=frames, chunks=clock.each("motion field", plan.chunks))
 
     def motion_of(
         self,
         image_BCHW: Tensor,
         source: Keypoints,
-        features_TAF: np.ndarray,
-        silent: bool,
+        sound: Iterable[np.ndarray],
+        silent: bool = False,
         head_pose_TP: np.ndarray | None = None,
+        keep_poses: bool = True,
     ) -> Plan:
-        """Motion from the features of a sound.
+        """Motion from the features of a sound, computed while its chunks are taken; how many frames is not known yet.
 
         Args:
             source: keypoints of the picture.
+            sound: features of consecutive frames, each [t, A, F].
             silent: nothing is to be heard in the sound; mouth and head then stay at rest.
             head_pose_TP: head poses to use (rad, mm) instead of N_H's.
+            keep_poses: False where the sound may last for ever.
         """
-        if head_pose_TP is not None:
-            poses = given_head_poses(head_pose_TP, len(features_TAF))
-        else:
-            poses = predict_head_poses(self.models, image_BCHW, features_TAF)
-        poses = poses.scaled(0.0 if self.options.still or silent else self.options.head_motion_scale)
-        if silent:
-            chunks = at_rest(source, len(features_TAF))
-        else:
-            windows = WINDOWS_ON_GPU if self.device.type == "cuda" else 1
-            chunks = generate_keypoints(
-                self.models, self.motion_generator, image_BCHW, features_TAF, poses, windows, source
-            )
-            if self.options.expression_scale != 1.0:
-                chunks = expressive(chunks, self.options.expression_scale)
+        poses: HeadPoses = (
+            PredictedHeadPoses(self.models, image_BCHW) if head_pose_TP is None else GivenHeadPoses(head_pose_TP)
+        )
+        poses = ScaledHeadPoses(poses, 0.0 if self.options.still or silent else self.options.head_motion_scale)
+        kept: list[np.ndarray] = []
+        if keep_poses:
+            poses = KeptHeadPoses(poses, kept)
+        closures: deque[float] = deque()  # of the eyes, in the frames to come
         if self.blink_rate:
-            energy_T = features_TAF[..., LOG_ENERGY].mean(axis=1)
-            chunks = blinking(chunks, Blinker(self.blink_rate, self.options.seed).closures(energy_T))
-        return Plan(FPS, len(features_TAF), chunks, poses.frames_TP)
+            sound = _blinked_to(sound, Blinker(self.blink_rate, self.options.seed), closures)
+        if silent:
+            chunks = (source.repeated(len(poses.follow(piece_TAF))) for piece_TAF in sound)
+        else:
+            chunks = self._spoken(image_BCHW, source, sound, poses)
+        if self.blink_rate:
+            chunks = blinking(chunks, iter(closures.popleft, None))
+        return Plan(FPS, 0, chunks, kept)
+
+    def _spoken(
+        self, image_BCHW: Tensor, source: Keypoints, sound: Iterable[np.ndarray], poses: HeadPoses
+    ) -> Iterator[Keypoints]:
+        windows = WINDOWS_ON_GPU if self.device.type == "cuda" else 1
+        chunks = generate_keypoints(
+            self.models, self.motion_generator, image_BCHW, sound, poses, self.look_ahead, windows, source
+        )
+        scale = self.options.expression_scale
+        return chunks if scale == 1.0 else expressive(chunks, scale)
+
+    @property
+    def look_ahead(self) -> int:
+        """Frames that are heard before a frame is made.
+
+        Raises:
+            OptionError: more are asked for than N_M can use.
+        """
+        most = self.models.motion_field_config.window // 4
+        if self.options.look_ahead > most:
+            raise OptionError(f"--look-ahead {self.options.look_ahead} is more than this model uses; at most {most}")
+        return self.options.look_ahead or most
 
     def renderer(
         self, image_BCHW: Tensor, source: Keypoints, frames: int, full_size: FullSize | None = None
@@ -227,6 +252,13 @@ class Animator:
             compile_network=self.options.compile,
             full_size=full_size,
         )
+
+
+def _blinked_to(sound: Iterable[np.ndarray], blinker: Blinker, closures: deque[float]) -> Iterator[np.ndarray]:
+    """The sound, unchanged; how far the eyes close to it is put into `closures`."""
+    for piece_TAF in sound:
+        closures.extend(blinker.closures(piece_TAF[..., LOG_ENERGY].mean(axis=1)))
+        yield piece_TAF
 
 
 def judge_outputs(job: Job, protected: tuple[Path, ...] = ()) -> None:

@@ -1,4 +1,4 @@
-"""Head poses of a clip: predicted by N_H, given, or read from a file.
+"""Head poses: predicted by N_H while the sound comes, given, or read from a file.
 
 Letters: T video frame, A audio window in a frame, F audio feature, P pose value, B batch, C H W picture.
 """
@@ -32,45 +32,94 @@ POSE_CHUNK = 1024  # audio frames that E_A sees at once
 
 
 class HeadPoses:
-    """Head poses of a clip (rad, mm): one a video frame, one for all frames after the end, and the picture's own."""
+    """Head poses (rad, mm), one a video frame, made while the sound comes.
 
-    def __init__(self, frames_TP: np.ndarray, after_P: np.ndarray, reference_P: np.ndarray | None = None):
-        self.frames_TP = np.asarray(frames_TP, np.float32)  # as used for frame i
-        self.after_P = np.asarray(after_P, np.float32)  # what pads the last window
-        # The pose in the source picture; frame 0's where it is not known.
-        self.reference_P = self.frames_TP[0] if reference_P is None else np.asarray(reference_P, np.float32)
+    Attributes:
+        reference_P: the pose in the source picture; frame 0's where it is not known.
+        after_P: what stands for the frames that have not been heard, at the end of the sound or for now.
+    """
 
-    def slice(self, start: int, stop: int) -> np.ndarray:
-        """Poses of frames start to stop - 1, padded past the end."""
-        poses = self.frames_TP[start:stop]
-        padding = np.repeat(self.after_P[None], stop - start - len(poses), axis=0)
-        return np.concatenate([poses, padding])
+    reference_P: np.ndarray
+    after_P: np.ndarray
 
-    def scaled(self, scale: float) -> "HeadPoses":
-        """Motion about the first pose made `scale` times as large; 0 holds the head still."""
-        first = self.frames_TP[0]
-        frames_TP, after_P = first + scale * (self.frames_TP - first), first + scale * (self.after_P - first)
-        return HeadPoses(frames_TP, after_P, self.reference_P)
+    def follow(self, audio_TAF: np.ndarray) -> np.ndarray:
+        """Poses [T, 6] float32 of the next T frames."""
+        raise NotImplementedError
 
 
-@torch.inference_mode()
-def predict_head_poses(models: Models, image_BCHW: Tensor, audio_TAF: np.ndarray) -> HeadPoses:
-    """N_H over the whole sound, in chunks with the LSTM's state carried over (Sec. 3.2)."""
-    predictor = models.head_motion_predictor
-    row, state = predictor.start(image_BCHW)
-    rows = [row]
-    for start in range(0, len(audio_TAF), POSE_CHUNK):
-        chunk = torch.from_numpy(audio_TAF[start : start + POSE_CHUNK]).to(models.device)
-        poses, state = predictor.advance(chunk[None], state)
-        rows.append(poses[0])
-    rows_TP = models.pose_range.denormalise(torch.cat(rows).cpu().numpy())  # (T + 1, 6)
-    first = models.head_motion_config.first_pose_row
-    return HeadPoses(rows_TP[first : first + len(audio_TAF)], rows_TP[-1], rows_TP[0])
+class PredictedHeadPoses(HeadPoses):
+    """N_H follows the sound; between calls it carries the LSTM's state (Sec. 3.2)."""
+
+    def __init__(self, models: Models, image_BCHW: Tensor):
+        self.models = models
+        with torch.inference_mode():
+            row, self.state = models.head_motion_predictor.start(image_BCHW)
+        self.reference_P = self.after_P = self._in_rad_and_mm(row)[0]
+
+    def follow(self, audio_TAF: np.ndarray) -> np.ndarray:
+        rows = [self.after_P[None]]
+        with torch.inference_mode():
+            for start in range(0, len(audio_TAF), POSE_CHUNK):
+                chunk = torch.from_numpy(audio_TAF[start : start + POSE_CHUNK]).to(self.models.device)
+                poses, self.state = self.models.head_motion_predictor.advance(chunk[None], self.state)
+                rows.append(self._in_rad_and_mm(poses[0]))
+        rows_TP = np.concatenate(rows)  # the row before these frames, then one for each
+        self.after_P = rows_TP[-1]
+        first = self.models.head_motion_config.first_pose_row
+        return rows_TP[first : first + len(audio_TAF)]
+
+    def _in_rad_and_mm(self, rows_TP: Tensor) -> np.ndarray:
+        return self.models.pose_range.denormalise(rows_TP.cpu().numpy())
 
 
-def given_head_poses(pose_TP: np.ndarray, num_frames: int) -> HeadPoses:
-    """Poses from a file, cut to `num_frames` or continued with the last one."""
-    return HeadPoses(HeadPoses(pose_TP, pose_TP[-1]).slice(0, num_frames), pose_TP[min(num_frames, len(pose_TP)) - 1])
+class GivenHeadPoses(HeadPoses):
+    """Poses from elsewhere; after their end the last one is held."""
+
+    def __init__(self, pose_TP: np.ndarray, after_P: np.ndarray | None = None):
+        """`after_P`: what stands for frames that have not been heard; None: the last pose that was."""
+        self.pose_TP, self.given_after_P, self.next = np.asarray(pose_TP, np.float32), after_P, 0
+        self.reference_P = self.after_P = self.pose_TP[0]
+
+    def follow(self, audio_TAF: np.ndarray) -> np.ndarray:
+        wanted = np.arange(self.next, self.next + len(audio_TAF)).clip(max=len(self.pose_TP) - 1)
+        self.next += len(audio_TAF)
+        self.after_P = self.pose_TP[wanted[-1]] if self.given_after_P is None else self.given_after_P
+        return self.pose_TP[wanted]
+
+
+class ScaledHeadPoses(HeadPoses):
+    """Motion about the first frame's pose made `scale` times as large; 0 holds the head still."""
+
+    def __init__(self, poses: HeadPoses, scale: float):
+        self.poses, self.scale = poses, scale
+        self.reference_P = self.after_P = poses.reference_P
+        self.first_P: np.ndarray | None = None
+
+    def follow(self, audio_TAF: np.ndarray) -> np.ndarray:
+        pose_TP = self.poses.follow(audio_TAF)
+        if self.first_P is None:
+            self.first_P = pose_TP[0]
+        self.after_P = self._scaled(self.poses.after_P)
+        return self._scaled(pose_TP)
+
+    def _scaled(self, pose: np.ndarray) -> np.ndarray:
+        return self.first_P + np.float32(self.scale) * (pose - self.first_P)
+
+
+class KeptHeadPoses(HeadPoses):
+    """Puts all poses that it gives into a list, too."""
+
+    def __init__(self, poses: HeadPoses, kept: list[np.ndarray]):
+        self.poses, self.kept = poses, kept
+        self.reference_P = poses.reference_P
+
+    @property
+    def after_P(self) -> np.ndarray:
+        return self.poses.after_P
+
+    def follow(self, audio_TAF: np.ndarray) -> np.ndarray:
+        self.kept.append(self.poses.follow(audio_TAF))
+        return self.kept[-1]
 
 
 def read_head_pose(path: Path) -> np.ndarray:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from animation.generate import Job
+from animation.job import Job
 from animation.options import AnimationOptions, override
 from datasets import provenance
 from datasets.errors import DataError

@@ -1,13 +1,16 @@
-"""From sound and head poses to keypoints by N_M, streamed window by window; then the effects on them.
+"""From sound and head poses to keypoints by N_M, window by window while the sound comes; then the effects on them.
 
-Windows overlap by half. The first and last quarter of a window know little of what lies beyond it, so a frame is taken
-from the window in whose middle half it lies; the first window gives its first three quarters. With the paper's T = 64
-this is the released program's schedule: frames 0-47 from window 0, then 32 frames a window.
+A frame that lies near the end of a window knows little of the sound after it. So a window gives only frames after
+which `look_ahead` more have been heard; the next window ends `2 look_ahead` frames later, and goes on from there. A
+quarter of the window is the most, and the usual look-ahead: then windows overlap by half, a frame lies in the middle
+half of its window (the first gives its first three quarters), and with the paper's T = 64 this is the released
+program's schedule: frames 0-47 from window 0, then 32 frames a window. With less, frames come sooner and cost more.
 
 Letters: T video frame, A audio window in a frame, F audio feature, P pose value, B batch, C H W picture.
 """
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -21,26 +24,26 @@ from modules.keypoints import Keypoints
 from modules.motion_field_generator import MotionFieldGenerator, Reference
 
 
-class Emission(NamedTuple):
-    """Slots `first` to `stop - 1` of a window are kept; slot s of window w is frame w * window_length / 2 + s."""
+class Step(NamedTuple):
+    """One window of N_M, in numbers of frames from the start of the sound."""
 
-    window: int
-    first: int
+    start: int  # the window's first frame
+    heard: int  # frames that it may know: the sound and the poses before this one
+    first: int  # frames first to stop - 1 are kept
     stop: int
 
 
-def emission_schedule(num_frames: int, window_length: int) -> list[Emission]:
-    """Windows to run for `num_frames` >= 1 frames, in order; together they give every frame exactly once."""
-    hop, quarter = window_length // 2, window_length // 4
-    schedule = []
-    window = 0
-    while True:
-        first = 0 if window == 0 else quarter
-        stop = min(window_length - quarter, num_frames - window * hop)
-        schedule.append(Emission(window, first, stop))
-        if window * hop + stop >= num_frames:
-            return schedule
-        window += 1
+def steps(window: int, look_ahead: int) -> Iterator[Step]:
+    """Windows without end; together they give every frame exactly once, in order."""
+    kept = 0
+    for heard in itertools.count(4 * look_ahead, 2 * look_ahead):
+        yield Step(max(0, heard - window), heard, kept, heard - look_ahead)
+        kept = heard - look_ahead
+
+
+def piece_sizes(look_ahead: int) -> Iterator[int]:
+    """How many more frames each window hears: sound that comes in these pieces is used at once."""
+    return itertools.chain([4 * look_ahead], itertools.repeat(2 * look_ahead))
 
 
 @torch.inference_mode()
@@ -48,64 +51,110 @@ def generate_keypoints(
     models: Models,
     generator: MotionFieldGenerator,
     image_BCHW: Tensor,
-    audio_TAF: np.ndarray,
+    sound: Iterable[np.ndarray],
     head_poses: HeadPoses,
+    look_ahead: int = 0,
     windows_per_batch: int = 1,
     source: Keypoints | None = None,
 ) -> Iterator[Keypoints]:
     """N_M over overlapping windows (Sec. 3.3); yields the kept keypoints, in order, in float32 on the device.
 
-    Only the maps of the windows at hand are held; each frame's audio map and pose map are computed once.
+    A window is computed as soon as its last frame has come. Only the maps of the windows at hand are held; each frame's
+    audio map and pose map are computed once. How the sound is cut into pieces changes nothing.
 
     Args:
-        head_poses: in rad and mm.
-        windows_per_batch: windows computed at once.
+        sound: features of consecutive frames, each [t, A, F], t of any size.
+        head_poses: in rad and mm; asked for the poses of the sound as it comes.
+        look_ahead: frames heard after a frame before it is given; 0: a quarter of N_M's window, which is the most.
+        windows_per_batch: windows computed at once, where the sound for them is there.
         source: keypoints of the picture, a batch of one; only a network with the relative head needs them.
     """
     config = models.motion_field_config
-    hop = config.window // 2
-    schedule = emission_schedule(len(audio_TAF), config.window)
+    maps = _Maps(models, generator, head_poses)
     image_map = generator.image_map(image_BCHW)
-    if source is not None:
-        reference_box = torch.from_numpy(render_boxes(head_poses.reference_P[None])).to(models.device)
-    audio_maps = pose_maps = None
-    ready = 0  # frames whose maps have been computed
-    for group_start in range(0, len(schedule), windows_per_batch):
-        group = schedule[group_start : group_start + windows_per_batch]
-        stop = group[-1].window * hop + config.window
-        audio = _padded_audio(audio_TAF, ready, stop, config.audio_padding)
-        boxes = render_boxes(head_poses.slice(ready, stop))
-        new_audio = generator.audio_map(torch.from_numpy(audio).to(models.device)[None])[0]
-        new_pose = generator.pose_map(torch.from_numpy(boxes).to(models.device)[None])[0]
-        audio_maps = new_audio if audio_maps is None else torch.cat([audio_maps, new_audio])
-        pose_maps = new_pose if pose_maps is None else torch.cat([pose_maps, new_pose])
-        ready = stop
-        starts = range(0, len(group) * hop, hop)
+    pieces, ended = iter(sound), False
+    due = steps(config.window, look_ahead or config.window // 4)
+    ahead = next(due)
+    while not ended or ahead.first < maps.heard:
+        while not ended and maps.heard < ahead.heard:
+            piece_TAF = next(pieces, None)
+            ended = piece_TAF is None
+            if piece_TAF is not None:
+                maps.hear(piece_TAF)
+        group = []
+        while len(group) < windows_per_batch and (maps.heard >= ahead.heard or (ended and ahead.first < maps.heard)):
+            group.append(ahead)
+            ahead = next(due)
+        if not group:
+            continue
+        windows = [maps.window(step.start, config.window, min(step.heard, maps.heard)) for step in group]
         reference = None
         if source is not None:
-            reference = Reference(source.repeated(len(group)), reference_box.expand(len(group), -1, -1))
+            reference = Reference(source.repeated(len(group)), maps.reference_box.expand(len(group), -1, -1))
         field = generator.from_maps(
             image_map.expand(len(group), -1, -1, -1),
-            torch.stack([audio_maps[s : s + config.window] for s in starts]),
-            torch.stack([pose_maps[s : s + config.window] for s in starts]),
+            torch.stack([audio for audio, _ in windows]),
+            torch.stack([pose for _, pose in windows]),
             reference,
         )
-        for i, kept in enumerate(group):
-            yield field.window(i).cut(kept.first, kept.stop)
-        audio_maps, pose_maps = audio_maps[len(group) * hop :], pose_maps[len(group) * hop :]
+        for i, step in enumerate(group):
+            yield field.window(i).cut(step.first - step.start, min(step.stop, maps.heard) - step.start)
+        maps.forget(ahead.start)
 
 
-def _padded_audio(audio_TAF: np.ndarray, start: int, stop: int, padding: str) -> np.ndarray:
-    """Features of frames start to stop - 1; past the end zeros (released program) or the last frame again."""
-    audio = audio_TAF[start:stop]
-    after = np.zeros_like(audio_TAF[-1:]) if padding == "zeros" else audio_TAF[-1:]
-    return np.concatenate([audio, np.repeat(after, stop - start - len(audio), axis=0)])
+class _Maps:
+    """Audio maps and pose maps of the frames that windows still need; made in the order of the windows."""
 
+    def __init__(self, models: Models, generator: MotionFieldGenerator, head_poses: HeadPoses):
+        self.generator, self.head_poses, self.device = generator, head_poses, models.device
+        self.padding = models.motion_field_config.audio_padding
+        self.heard = 0  # frames whose sound has come
+        self.waiting: list[np.ndarray] = []  # sound of the last of them, from frame `made` on
+        self.made = self.forgotten = 0  # maps of frames forgotten to made - 1 are held
+        self.last_AF: np.ndarray | None = None  # sound of frame made - 1
+        self.audio_maps = self.pose_maps = None
+        self.reference_box = torch.from_numpy(render_boxes(head_poses.reference_P[None])).to(self.device)
 
-def at_rest(source: Keypoints, frames: int, chunk: int = 256) -> Iterator[Keypoints]:
-    """The source's own keypoints for every frame: nothing moves."""
-    for start in range(0, frames, chunk):
-        yield source.repeated(min(chunk, frames - start))
+    def hear(self, audio_TAF: np.ndarray) -> None:
+        self.waiting.append(audio_TAF)
+        self.heard += len(audio_TAF)
+
+    def window(self, start: int, length: int, known: int) -> tuple[Tensor, Tensor]:
+        """Maps of frames start to start + length - 1, of which those before `known` may have been heard."""
+        self._make(known)
+        audio, pose = (maps[start - self.forgotten :] for maps in (self.audio_maps, self.pose_maps))
+        missing = length - len(audio)
+        if missing > 0:  # past the end, or not known yet: zeros (released program) or the last frame again
+            after_AF = np.zeros_like(self.last_AF) if self.padding == "zeros" else self.last_AF
+            after = self._mapped(after_AF[None], self.head_poses.after_P[None])
+            audio, pose = (
+                torch.cat([known, one.expand(missing, *one.shape[1:])])
+                for known, one in zip((audio, pose), after, strict=True)
+            )
+        return audio, pose
+
+    def forget(self, frame: int) -> None:
+        """Drop the maps of the frames before this one."""
+        drop = min(frame, self.made) - self.forgotten
+        self.audio_maps, self.pose_maps = self.audio_maps[drop:], self.pose_maps[drop:]
+        self.forgotten += drop
+
+    def _make(self, known: int) -> None:
+        if known <= self.made:
+            return
+        waiting_TAF = np.concatenate(self.waiting)
+        new_TAF, rest_TAF = waiting_TAF[: known - self.made], waiting_TAF[known - self.made :]
+        self.waiting = [rest_TAF] if len(rest_TAF) else []
+        new = self._mapped(new_TAF, self.head_poses.follow(new_TAF))
+        held = new if self.audio_maps is None else (self.audio_maps, self.pose_maps)
+        if held is not new:
+            new = tuple(torch.cat(pair) for pair in zip(held, new, strict=True))
+        self.audio_maps, self.pose_maps = new
+        self.made, self.last_AF = known, new_TAF[-1]
+
+    def _mapped(self, audio_TAF: np.ndarray, pose_TP: np.ndarray) -> tuple[Tensor, Tensor]:
+        audio, boxes = (torch.from_numpy(part).to(self.device)[None] for part in (audio_TAF, render_boxes(pose_TP)))
+        return self.generator.audio_map(audio)[0], self.generator.pose_map(boxes)[0]
 
 
 def relative_to_source(chunks: Iterator[Keypoints], source: Keypoints) -> Iterator[Keypoints]:

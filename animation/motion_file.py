@@ -1,7 +1,7 @@
 """A generated motion as a file: what `--save-motion` writes and `--motion` renders, on any picture."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +67,12 @@ class Plan:
     fps: float
     frames: int
     chunks: Iterator[Keypoints]  # keypoints of all frames, in order
-    head_pose_TP: np.ndarray  # [frames, 6], rad and mm; [0, 6] when no head pose was used
+    poses: list[np.ndarray] = field(default_factory=list)  # [t, 6] (rad, mm); grows while the chunks are taken
+
+    @property
+    def head_pose_TP(self) -> np.ndarray:
+        """Head poses [T, 6] (rad, mm) of the frames that were taken; [0, 6] when none was used."""
+        return np.concatenate([np.zeros((0, 6), np.float32), *self.poses])
 
 
 def saved_plan(path: Path, source: Keypoints) -> Plan:
@@ -81,7 +86,7 @@ def saved_plan(path: Path, source: Keypoints) -> Plan:
         )
     jacobian = None if source.jacobian_BK22 is None else torch.from_numpy(motion.jacobians)
     keypoints = Keypoints(torch.from_numpy(motion.keypoints), jacobian).to(source.position_BK2.device)
-    return Plan(motion.fps, frames, iter([keypoints]), motion.head_pose)
+    return Plan(motion.fps, frames, iter([keypoints]), [motion.head_pose])
 
 
 class MotionRecorder:

@@ -1,15 +1,19 @@
-"""How a video is generated, apart from which files: read from YAML (`--config`) and from the command line."""
+"""How a video is generated, apart from which files: read from YAML (`--config`) and from the command line.
+
+torch is imported where it is used, so that `--help` need not wait for it.
+"""
+
+from __future__ import annotations
 
 import argparse
 import re
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
-import torch
 import yaml
 
-from animation.blinks import RATE
-from engine.device import computes_bf16, use
+if TYPE_CHECKING:
+    import torch
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 WORDS = ("auto", "off")  # of blink
@@ -18,7 +22,6 @@ MOST_SCALE = 10.0  # of motion: far beyond what a face can do
 SMALLEST_SIZE = 32  # pixels
 # Options that a checkpoint may carry, since they depend on what it was trained on.
 CARRIED = ("keypoint_mode", "expression_scale", "head_motion_scale")
-AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class OptionError(ValueError):
@@ -35,7 +38,7 @@ class AnimationOptions:
     """Everything that decides how a video is made. Each field is a key of the YAML file and an argument."""
 
     device: str = option("auto", "auto (CUDA, then Apple's MPS, then the CPU), cpu, cuda, cuda:N or mps")
-    precision: Precision = option("auto", "of the convolutions; auto: bf16 on GPUs that have it, else fp32")
+    precision: Precision = option("auto", "of the rendering; auto: bf16 where the machine computes in it, else fp32")
     batch_size: int = option(
         0, "frames rendered at once; 0: 32 on a GPU, 1 on a CPU, where more brings nothing", least=0, most=4096
     )
@@ -64,6 +67,13 @@ class AnimationOptions:
     keypoint_mode: Literal["absolute", "relative"] = option(
         "absolute",
         "absolute: as the released program; relative: motion on the picture's own keypoints, keeps its shape",
+    )
+    look_ahead: int = option(
+        0,
+        "frames of sound heard before a frame is made; fewer shorten a stream's delay and cost time and smoothness; "
+        "0: a quarter of the window of N_M, 16 for the paper's, which is the most",
+        least=0,
+        most=64,
     )
     blink: str | float | bool = option(
         "auto",
@@ -102,6 +112,10 @@ class AnimationOptions:
         Raises:
             OptionError: it is not there.
         """
+        import torch
+
+        from engine.device import use
+
         name = self.device
         if name == "auto":
             name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -123,13 +137,15 @@ class AnimationOptions:
         return device
 
     def chosen_dtype(self, device: torch.device) -> torch.dtype | None:
-        """Type of the convolutions under autocast, None for fp32; keypoints and warps are float32 in any case.
+        """Type of N_I's convolutions under autocast, None for fp32; keypoints and warps are float32 in any case.
 
         Raises:
             OptionError: fp16 on a CPU.
         """
+        from engine.device import AUTOCAST, computes_bf16
+
         if self.precision == "auto":
-            return torch.bfloat16 if device.type == "cuda" and computes_bf16(device) else None
+            return AUTOCAST["bf16"] if computes_bf16(device) else None
         if self.precision == "fp16" and device.type == "cpu":
             raise OptionError("--precision fp16 is for GPUs; on the CPU choose bf16 or fp32")
         return AUTOCAST[self.precision]
@@ -142,6 +158,8 @@ class AnimationOptions:
         """
         if isinstance(self.blink, str | bool):
             wanted = self.blink in ("auto", True)  # YAML reads off as false and on as true
+            from animation.blinks import RATE
+
             return RATE if wanted and lids else 0.0
         if not lids:
             raise OptionError(f"--blink {self.blink}: the model has no keypoints of lids; leave --blink out")
@@ -173,10 +191,10 @@ def override(name: str, text: str) -> str:
     return f"{name}={text}"
 
 
-def _number_or_word(text: str) -> float | str:
+def _number_or_word(text: str) -> int | float | str:
     if re.fullmatch(r"-?\d+", text):
         return int(text)
-    return float(text) if re.fullmatch(r"-?\d+\.\d+", text) else text
+    return float(text) if re.fullmatch(r"-?\d*\.\d+", text) else text
 
 
 def given(arguments: argparse.Namespace) -> list[str]:

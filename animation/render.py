@@ -64,10 +64,16 @@ class Renderer:
 
     @torch.inference_mode()
     def frames(self, chunks: Iterator[Keypoints]) -> Iterator[np.ndarray]:
-        """Frames uint8 [n, H, W, 3], n <= batch_size; one batch is computed while the one before is copied and used."""
-        waiting: tuple[Tensor, torch.cuda.Event | None] | None = None
+        """Frames uint8 [n, H, W, 3], n <= batch_size.
+
+        On a GPU one batch is computed while the one before is copied and used.
+        """
+        waiting: tuple[Tensor, torch.cuda.Event] | None = None
         for batch, count in rebatch(chunks, self.batch_size):
             done = self._to_host(self.render_batch(*batch)[:count])
+            if done[1] is None:  # on a CPU it is there, and may be waited for
+                yield done[0].numpy()
+                continue
             if waiting is not None:
                 yield _finish(*waiting)
             waiting = done
@@ -84,9 +90,8 @@ class Renderer:
         return host, event
 
 
-def _finish(host: Tensor, event: "torch.cuda.Event | None") -> np.ndarray:
-    if event is not None:
-        event.synchronize()
+def _finish(host: Tensor, event: "torch.cuda.Event") -> np.ndarray:
+    event.synchronize()
     return host.numpy()
 
 

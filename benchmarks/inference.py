@@ -15,31 +15,41 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+import skimage.data
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).resolve().parents[1]
+SPEECH = ROOT / "assets" / "speech.wav"
 sys.path.insert(0, str(ROOT))
 
 from animation.full_size import FullSize, Geometry  # noqa: E402
-from animation.generate import WINDOWS_ON_GPU  # noqa: E402
-from animation.head_poses import HeadPoses, predict_head_poses  # noqa: E402
+from animation.generate import WINDOWS_ON_GPU, Animator  # noqa: E402
+from animation.head_poses import GivenHeadPoses, PredictedHeadPoses  # noqa: E402
+from animation.job import Job  # noqa: E402
 from animation.models import Models, load_models  # noqa: E402
 from animation.motion import generate_keypoints  # noqa: E402
-from animation.options import AUTOCAST  # noqa: E402
+from animation.options import AnimationOptions  # noqa: E402
 from animation.render import Renderer  # noqa: E402
+from animation.stream import Stream  # noqa: E402
 from animation.weights import DEMO_WEIGHTS, NETWORKS, component_config  # noqa: E402
 from datasets import audio  # noqa: E402
 from datasets.face.upright import Frame  # noqa: E402
 from datasets.media.image import write_png  # noqa: E402
+from datasets.media.sound import load_pcm  # noqa: E402
 from datasets.pose import RELEASED_RANGE, render_boxes  # noqa: E402
 from engine.checkpoint import Weights, save_weights  # noqa: E402
+from engine.command import peak_memory_mb  # noqa: E402
+from engine.config import load  # noqa: E402
+from engine.device import AUTOCAST  # noqa: E402
 from modules.fuse import fuse_for_inference  # noqa: E402
 from modules.keypoints import Keypoints  # noqa: E402
+from modules.motion_field_generator import MotionFieldGenerator  # noqa: E402
 
 
 def seconds(function: Callable[[], object], device: torch.device, repeats: int = 3) -> float:
@@ -196,23 +206,26 @@ def bench_motion(models: Models, arguments: argparse.Namespace) -> None:
     image = torch.rand(1, 3, size, size, device=device)
     features = audio.features(pcm, models.audio_features)
     frames = len(features)
-    poses = HeadPoses(RELEASED_RANGE.denormalise(np.zeros((frames, 6), np.float32)), np.float32(RELEASED_RANGE.minimum))
+    pose_TP = RELEASED_RANGE.denormalise(np.zeros((frames, 6), np.float32))
     print(f"\nBefore rendering, {frames} frames (10 s)")
     print(f"| stage | ms/frame | reference mode ms/frame |\n|{'---|' * 3}")
     rows = [("audio features", lambda: audio.features(pcm, models.audio_features), None)]
-    rows.append(("head poses (N_H)", lambda: predict_head_poses(models, image, features), None))
-    rows.append(
-        ("pose boxes", lambda: render_boxes(poses.frames_TP), lambda: render_boxes(np.repeat(poses.frames_TP, 2, 0)))
-    )
+    rows.append(("head poses (N_H)", lambda: PredictedHeadPoses(models, image).follow(features), None))
+    rows.append(("pose boxes", lambda: render_boxes(pose_TP), lambda: render_boxes(np.repeat(pose_TP, 2, 0))))
     windows = WINDOWS_ON_GPU if device.type == "cuda" else 1
     plain, fused = models.motion_field_generator, fuse_for_inference(models.motion_field_generator)
     with torch.inference_mode():
         source = models.keypoint_detector(image).keypoints
+
+    def keypoints(generator: MotionFieldGenerator, windows: int) -> Iterator[Keypoints]:
+        poses = GivenHeadPoses(pose_TP)
+        return generate_keypoints(models, generator, image, [features], poses, 0, windows, source)
+
     rows.append(
         (
             "motion field (N_M), fp32 in every mode",
-            lambda: _drain(generate_keypoints(models, fused, image, features, poses, windows, source)),
-            lambda: _drain(generate_keypoints(models, plain, image, features, poses, 1, source)),
+            lambda: _drain(keypoints(fused, windows)),
+            lambda: _drain(keypoints(plain, 1)),
         )
     )
     rows.append(("source keypoints (N_D), once", lambda: models.keypoint_detector(image), None))
@@ -221,6 +234,61 @@ def bench_motion(models: Models, arguments: argparse.Namespace) -> None:
             took = 1e3 * seconds(function, device, 2) / frames
             other = "" if reference is None else f"{1e3 * seconds(reference, device, 2) / frames:.2f}"
         print(f"| {name} | {took:.2f} | {other} |")
+
+
+def bench_whole(models: Models, arguments: argparse.Namespace) -> None:
+    """From files to a file, the networks loaded: real-time factor, and when the first frame is there."""
+    animator = Animator(models, load(AnimationOptions, None, [f"device={arguments.device}"], below=models.animation))
+    print("\nThe demo's sentence from files to a file, networks loaded; the first call and the next")
+    print(f"| call | first frame s | all s | its core time s | x real time |\n|{'---|' * 5}")
+    with tempfile.TemporaryDirectory() as folder:
+        portrait = Path(folder) / "portrait.png"
+        write_png(portrait, skimage.data.astronaut())
+        for call in ("first", "second"):
+            marks: list[float] = []
+            start, core = time.perf_counter(), time.process_time()
+            summary = animator.animate(
+                Job(portrait, Path(folder) / "o.mp4", SPEECH),
+                lambda done, total, m=marks: m.append(time.perf_counter()),
+            )
+            took, core = time.perf_counter() - start, time.process_time() - core
+            speed = summary.frames / summary.fps / took
+            print(f"| {call} | {marks[0] - start:.2f} | {took:.2f} | {core:.2f} | {speed:.2f} |")
+
+
+def bench_stream(models: Models, arguments: argparse.Namespace) -> None:
+    """Delay and jitter of a stream, in virtual time: sound comes in blocks of 40 ms, computing takes its core time.
+
+    A frame is there when its sound has come, all frames before it are done, and it was computed. Delays are counted
+    from the end of the frame's own sound.
+    """
+    animator = Animator(models, load(AnimationOptions, None, [f"device={arguments.device}"], below=models.animation))
+    pcm = np.resize(load_pcm(SPEECH), 16_000 * arguments.stream_seconds)
+    print(f"\nA stream of {arguments.stream_seconds} s of sound, in blocks of 40 ms")
+    print(f"| look-ahead | stated delay s | median s | 99 % s | most s | frames/s | memory MB |\n|{'---|' * 7}")
+    with tempfile.TemporaryDirectory() as folder:
+        portrait = Path(folder) / "portrait.png"
+        write_png(portrait, skimage.data.astronaut())
+        for look_ahead in arguments.look_aheads:
+            animator.options = replace(animator.options, look_ahead=look_ahead)
+            stream, arrived, delays = Stream(animator, portrait), [0.0], []
+            clock = spent = 0.0
+            last = time.process_time()
+            for frames_NHW3 in stream.frames(_blocks(pcm, arrived)):
+                took = time.process_time() - last
+                clock, spent = max(clock, arrived[0]) + took, spent + took
+                delays += [clock - (len(delays) + n + 1) / 25 for n in range(len(frames_NHW3))]
+                last = time.process_time()
+            middle, late = np.percentile(delays, [50, 99])
+            row = f"| {look_ahead or animator.look_ahead} | {stream.delay_s:.2f} | {middle:.2f} | {late:.2f} |"
+            print(f"{row} {max(delays):.2f} | {len(delays) / spent:.1f} | {peak_memory_mb():.0f} |")
+
+
+def _blocks(pcm: np.ndarray, arrived: list[float]) -> Iterator[np.ndarray]:
+    """Sound in blocks of 40 ms; `arrived` tells when the last of them was there."""
+    for start in range(0, len(pcm), 640):
+        arrived[0] = (start + 640) / 16_000
+        yield pcm[start : start + 640]
 
 
 def bench_memory(arguments: argparse.Namespace) -> None:
@@ -281,7 +349,11 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], choices=list(AUTOCAST))
     parser.add_argument("--compile", action="store_true", help="measure torch.compile as well")
     parser.add_argument("--memory-seconds", type=int, nargs="*", default=[10, 120], help="lengths of sound, s")
-    parser.add_argument("--skip", nargs="*", default=[], choices=["render", "full-size", "motion", "memory"])
+    parser.add_argument(
+        "--skip", nargs="*", default=[], choices=["render", "full-size", "motion", "whole", "stream", "memory"]
+    )
+    parser.add_argument("--stream-seconds", type=int, default=600, help="length of the streamed sound")
+    parser.add_argument("--look-aheads", type=int, nargs="+", default=[0, 4], help="of the streams, frames; 0: usual")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
@@ -295,6 +367,11 @@ def main() -> None:
         bench_full_size(models, arguments)
     if "motion" not in arguments.skip:
         bench_motion(models, arguments)
+    demo = load_models(arguments.checkpoint or [DEMO_WEIGHTS], device)
+    if "whole" not in arguments.skip:
+        bench_whole(demo, arguments)
+    if "stream" not in arguments.skip:
+        bench_stream(demo, arguments)
     if "memory" not in arguments.skip:
         bench_memory(arguments)
 

@@ -17,7 +17,7 @@ import argparse
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args, get_type_hints
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from datasets.media.streams import SAMPLE_RATE
 HOP = 160  # samples: 10 ms, one feature row
 WINDOW = 400  # samples: 25 ms
 ROWS_PER_FRAME = 4
+SHORTEST = WINDOW + (ROWS_PER_FRAME - 1) * HOP  # samples of one video frame; less sound is continued with silence
 FEATURES = 41  # of the paper
 EMBEDDING_FEATURES = 24  # more, where a speech embedding (96 values a frame) is laid over the four rows
 MFCC, FILTERBANK, PITCH, VOICED = slice(0, 13), slice(13, 39), 39, 40  # columns
@@ -100,19 +101,22 @@ def features(pcm: Samples, config: AudioFeatureConfig = PAPER) -> np.ndarray:
     Raises:
         DataError: no sample at all.
     """
-    shortest = WINDOW + (ROWS_PER_FRAME - 1) * HOP
     if len(pcm) and _row_count(len(pcm)) < ROWS_PER_FRAME:
-        pcm = np.pad(pcm[:], (0, shortest - len(pcm)))
+        pcm = np.pad(pcm[:], (0, SHORTEST - len(pcm)))
     rows_RF = feature_rows(pcm, config)
     frames = len(rows_RF) // ROWS_PER_FRAME
     features_TAF = rows_RF[: frames * ROWS_PER_FRAME].reshape(frames, ROWS_PER_FRAME, FEATURES)
     if config.embedding == "none":
         return features_TAF
+    return np.concatenate([features_TAF, speech_embedding(pcm, level_of(pcm), frames)], axis=2)
+
+
+def speech_embedding(pcm: Samples, level: Level, frames: int, first_frame: int = 0) -> np.ndarray:
+    """The speech embedding of frames `first_frame` to `frames` - 1, laid over their rows, [T, A=4, 24]."""
     from datasets.speech_embedding import frame_embeddings  # brings torch
 
-    peak = max(_mean_and_peak(pcm)[1], SILENCE_PEAK)
-    embedding_TAF = frame_embeddings(pcm, peak, frames).reshape(frames, ROWS_PER_FRAME, -1)
-    return np.concatenate([features_TAF, embedding_TAF], axis=2)
+    embedding_TE = frame_embeddings(pcm, max(level.peak, SILENCE_PEAK), frames, first_frame)
+    return embedding_TE.reshape(frames - first_frame, ROWS_PER_FRAME, -1)
 
 
 def feature_rows(pcm: Samples, config: AudioFeatureConfig = PAPER) -> np.ndarray:
@@ -123,7 +127,7 @@ def feature_rows(pcm: Samples, config: AudioFeatureConfig = PAPER) -> np.ndarray
     """
     if len(pcm) == 0:
         raise DataError("the sound holds no sample; use a recording of 0.1 s or longer")
-    mean, peak = _mean_and_peak(pcm)
+    mean, peak = level_of(pcm)
     silent = peak < SILENCE_PEAK
     rows_RF = np.empty((_row_count(len(pcm)), FEATURES), np.float32)
 
@@ -134,7 +138,7 @@ def feature_rows(pcm: Samples, config: AudioFeatureConfig = PAPER) -> np.ndarray
 
     for first in range(0, len(rows_RF), SPECTRUM_ROWS):
         last = min(first + SPECTRUM_ROWS, len(rows_RF))
-        rows_RF[first:last, : FILTERBANK.stop] = _spectral_rows(wave, first, last, len(pcm))
+        rows_RF[first:last, : FILTERBANK.stop] = spectral_rows(wave, first, last, len(pcm))
     f0_R = np.zeros(len(pcm) // HOP + 1) if silent else _f0(wave, len(pcm), config.f0)
     filled_R, voiced_R = fill_unvoiced(f0_R)
     rows_RF[:, PITCH] = filled_R[: len(rows_RF)]
@@ -155,7 +159,7 @@ def _remove_mean(rows_RF: np.ndarray) -> None:
 
 def is_silent(pcm: Samples) -> bool:
     """Whether the sound never leaves its mean by `SILENCE_PEAK` 16-bit steps."""
-    return _mean_and_peak(pcm)[1] < SILENCE_PEAK
+    return level_of(pcm).peak < SILENCE_PEAK
 
 
 def fill_unvoiced(f0_R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -170,7 +174,14 @@ def _row_count(samples: int) -> int:
     return 1 if samples <= WINDOW else 1 + -(-(samples - WINDOW) // HOP)
 
 
-def _mean_and_peak(pcm: Samples) -> tuple[float, float]:
+class Level(NamedTuple):
+    """What sound is scaled by, in 16-bit steps."""
+
+    mean: float
+    peak: float  # largest distance from the mean
+
+
+def level_of(pcm: Samples) -> Level:
     """Mean, and the largest distance from it; sums of integers are exact, so pieces give what the whole gives."""
     total, low, high = 0, 0, 0
     for piece in range(0, len(pcm), 60 * SAMPLE_RATE):
@@ -179,10 +190,10 @@ def _mean_and_peak(pcm: Samples) -> tuple[float, float]:
         high = max(high, int(pcm_N.max())) if piece else int(pcm_N.max())
         total += int(pcm_N.sum(dtype=np.int64))
     mean = total / max(1, len(pcm))
-    return mean, max(high - mean, mean - low)
+    return Level(mean, max(high - mean, mean - low))
 
 
-def _spectral_rows(wave: Any, first: int, last: int, samples: int) -> np.ndarray:
+def spectral_rows(wave: Any, first: int, last: int, samples: int) -> np.ndarray:
     """MFCC and log filterbank of rows first..last-1, float64 [last - first, 39], from one power spectrum.
 
     python_speech_features computes `mfcc` and `logfbank` from the same filterbank energies, so one call serves both.
@@ -200,23 +211,25 @@ def _spectral_rows(wave: Any, first: int, last: int, samples: int) -> np.ndarray
     return np.concatenate([mfcc_RF, log_energies_RF], axis=1)
 
 
+def estimate_f0(wave_N: np.ndarray, estimator: str) -> np.ndarray:
+    """F0 in Hz each 10 ms, 0 where unvoiced, float64 [N // 160 + 1] (WORLD Harvest, Morise 2017; or DIO, 2009)."""
+    import pyworld
+
+    period_ms = 1000 * HOP / SAMPLE_RATE
+    if estimator == "harvest":
+        return pyworld.harvest(wave_N, SAMPLE_RATE, frame_period=period_ms)[0]
+    return pyworld.stonemask(wave_N, *pyworld.dio(wave_N, SAMPLE_RATE, frame_period=period_ms), SAMPLE_RATE)
+
+
 def _f0(wave: Any, samples: int, estimator: str) -> np.ndarray:
-    """F0 in Hz each 10 ms, 0 where unvoiced, float64 [samples // 160 + 1] (WORLD Harvest, Morise 2017; or DIO, 2009).
+    """F0 of a whole sound, float64 [samples // 160 + 1].
 
     Beyond `WHOLE_F0_S`, pieces with margins are found on all cores (WORLD runs without Python's lock). Harvest halves
     the rate on a grid that depends on whether the length is odd; pieces keep the whole's parity, or every fifth row
     would move.
     """
-    import pyworld
-
-    def found(start: int, stop: int) -> np.ndarray:
-        wave_N, period_ms = wave(start, stop), 1000 * HOP / SAMPLE_RATE
-        if estimator == "harvest":
-            return pyworld.harvest(wave_N, SAMPLE_RATE, frame_period=period_ms)[0]
-        return pyworld.stonemask(wave_N, *pyworld.dio(wave_N, SAMPLE_RATE, frame_period=period_ms), SAMPLE_RATE)
-
     if samples <= WHOLE_F0_S * SAMPLE_RATE:
-        return found(0, samples)
+        return estimate_f0(wave(0, samples), estimator)
 
     f0_R = np.zeros(samples // HOP + 1)
     piece, margin = PIECE_F0_S * SAMPLE_RATE, int(MARGIN_F0_S * SAMPLE_RATE)
@@ -227,7 +240,7 @@ def _f0(wave: Any, samples: int, estimator: str) -> np.ndarray:
         stop -= (stop - first - samples) % 2
         rows = min(piece // HOP, len(f0_R) - start // HOP)
         skip = (start - first) // HOP
-        f0_R[start // HOP : start // HOP + rows] = found(first, stop)[skip : skip + rows]
+        f0_R[start // HOP : start // HOP + rows] = estimate_f0(wave(first, stop), estimator)[skip : skip + rows]
 
     with ThreadPoolExecutor(min(F0_WORKERS, os.cpu_count() or 1)) as pool:
         list(pool.map(find, range(0, samples, piece)))

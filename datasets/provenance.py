@@ -48,9 +48,14 @@ def png_marks() -> dict[str, str]:
 
 def append_xmp(path: str | Path) -> None:
     """Append the XMP packet to an mp4 as a last top-level box; nothing before it moves, so no offset changes."""
-    packet = _xmp_packet().encode()
     with open(path, "ab") as file:
-        file.write((8 + len(XMP_BOX) + len(packet)).to_bytes(4, "big") + b"uuid" + XMP_BOX + packet)
+        file.write(xmp_box())
+
+
+def xmp_box() -> bytes:
+    """The XMP packet as a top-level box of an mp4."""
+    packet = _xmp_packet().encode()
+    return (8 + len(XMP_BOX) + len(packet)).to_bytes(4, "big") + b"uuid" + XMP_BOX + packet
 
 
 def _xmp_packet() -> str:

@@ -41,8 +41,10 @@ LARGEST = 32767.0  # of 16-bit sound, to which the loudest sample is scaled
 DEVIATION = 10.0  # of the network's outputs, roughly, by which they are divided
 
 
-def frame_embeddings(pcm: Samples, peak: float, frames: int) -> np.ndarray:
-    """Embedding of each video frame, float32 [T, E=96], of deviation 1 to 2; silence before and after the sound.
+def frame_embeddings(pcm: Samples, peak: float, frames: int, first_frame: int = 0) -> np.ndarray:
+    """Embedding of video frames `first_frame` to `frames` - 1, float32 [T, E=96], of deviation 1 to 2.
+
+    Before and after the sound there is silence.
 
     Args:
         pcm: 16 kHz mono samples, an array or anything that can be sliced like one.
@@ -52,7 +54,7 @@ def frame_embeddings(pcm: Samples, peak: float, frames: int) -> np.ndarray:
         DataError: the network's package is not installed.
     """
     parts = []
-    for first in range(0, frames, BLOCK_FRAMES):
+    for first in range(first_frame, frames, BLOCK_FRAMES):
         last = min(first + BLOCK_FRAMES, frames)
         start = (first * ROWS_PER_FRAME + FIRST_ROW) * HOP
         stop = ((last - 1) * ROWS_PER_FRAME + FIRST_ROW + ROWS - 1) * HOP + SPAN

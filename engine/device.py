@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}  # a precision's type under autocast
+
 
 def place(module: nn.Module, device: torch.device, channels_last: bool) -> nn.Module:
     """A module on a device; with `channels_last` its 2-D and 3-D convolutions have their weights in that layout."""
@@ -30,10 +32,15 @@ def use(device: torch.device) -> None:
 
 
 def computes_bf16(device: torch.device) -> bool:
-    """Whether the device has bf16 instructions; cards before Ampere only imitate them, slower than float32."""
+    """Whether the device has bf16 instructions.
+
+    Cards before Ampere and CPUs with AVX-512 but without its bf16 part only imitate them, slower than float32.
+    """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if device.type != "cpu" or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False
+    return torch.cpu.get_capabilities().get("avx512_bf16", True)  # only x86 has an answer to this
 
 
 def float32_meaning() -> str:

@@ -16,7 +16,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
 
 from datasets.pose import BOX_SIZE, FOCAL_LENGTH
 
@@ -88,6 +87,8 @@ def fill_gaps(value_TP: np.ndarray) -> np.ndarray:
 
 def smooth(pose_TP: np.ndarray, fps: float = 25.0) -> np.ndarray:
     """Gaussian in time, standard deviation SMOOTHING_S; ends are held."""
+    from scipy.ndimage import gaussian_filter1d  # slow to import
+
     return gaussian_filter1d(pose_TP, SMOOTHING_S * fps, axis=0, mode="nearest")
 
 

@@ -9,9 +9,10 @@ import contextlib
 import functools
 import queue
 import threading
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from datasets import provenance
 from datasets.errors import DataError, DiskFullError
 from datasets.files import is_full, make_folder, written_beside
 from datasets.media.image import write_png
+from datasets.media.live_sound import LiveSound
 from datasets.media.sound import Levels, is_mixable, resampled, sound_frames
 from datasets.media.streams import FPS, decoded_frames, ffmpeg_errors, open_media
 from datasets.media.video_reader import CONVERSION
@@ -46,7 +48,7 @@ class VideoWriter:
 
     Args:
         path: the mp4 to write.
-        sound: a media file whose sound goes with the frames, or None.
+        sound: a media file whose sound goes with the frames, sound that is still coming, or None.
         fps: frames a second.
         crf: x264's constant rate factor, 0 (lossless) to 51.
         label: burn in a small "synthetic" label.
@@ -57,10 +59,13 @@ class VideoWriter:
             raised by the next `write` or at the end of the block.
     """
 
+    CONTAINER: ClassVar[dict[str, str]] = {"movflags": "use_metadata_tags+faststart"}
+    ENCODER: ClassVar[dict[str, str]] = {}  # more options of x264
+
     def __init__(
         self,
         path: str | Path,
-        sound: str | Path | None = None,
+        sound: str | Path | LiveSound | None = None,
         fps: float = FPS,
         crf: int = CRF,
         label: bool = False,
@@ -68,7 +73,7 @@ class VideoWriter:
     ) -> None:
         self.path = Path(path)
         self.frames = 0  # taken so far
-        self._sound_path, self._crf, self._label, self._signature = sound, crf, label, signature
+        self._sound_from, self._crf, self._label, self._signature = sound, crf, label, signature
         self._fps = Fraction(fps).limit_denominator(1001)
         self._stack = contextlib.ExitStack()
         self._batches: queue.Queue[np.ndarray | None] = queue.Queue(QUEUED_BATCHES)
@@ -76,13 +81,16 @@ class VideoWriter:
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="video-encoder", daemon=True)
 
-    def __enter__(self) -> VideoWriter:
+    def __enter__(self) -> Self:
         with self._stack:
-            self._temporary = self._stack.enter_context(written_beside(self.path))
-            self._sound: tuple[Any, Any, str | Path] | None = None
-            if self._sound_path is not None:
-                opened = self._stack.enter_context(open_media(self._sound_path, "audio", "sound"))
-                self._sound = (*opened, self._sound_path)
+            self._open_target()
+            self._sound: tuple[Iterator[Any], Any, str | Path] | None = None
+            if isinstance(self._sound_from, LiveSound):
+                self._sound = self._sound_from.passed(), self._sound_from, self._sound_from.name
+            elif self._sound_from is not None:
+                container, stream = self._stack.enter_context(open_media(self._sound_from, "audio", "sound"))
+                frames = sound_frames(decoded_frames(container, stream, self._sound_from), Levels())
+                self._sound = frames, stream.codec_context, self._sound_from
             self._stack = self._stack.pop_all()
         self._thread.start()
         return self
@@ -115,11 +123,20 @@ class VideoWriter:
                     self._cancelled.set()
                     self._thread.join()
                     raise
-                provenance.append_xmp(self._temporary)
-                if self._signature is not None:
-                    self._signature.sign(self._temporary)
+                self._complete()
         except _Cancelled:
             pass  # the caller's own error goes on
+
+    def _open_target(self) -> None:
+        """Say in `_target` what PyAV writes to; what the stack is given ends with the block."""
+        self._temporary = self._stack.enter_context(written_beside(self.path))
+        self._target: Any = f"file:{self._temporary}"
+
+    def _complete(self) -> None:
+        """What follows when all is encoded."""
+        provenance.append_xmp(self._temporary)
+        if self._signature is not None:
+            self._signature.sign(self._temporary)
 
     def _put(self, batch: np.ndarray | None) -> None:
         while True:
@@ -159,10 +176,9 @@ class VideoWriter:
         batch_NHW3 = self._next_batch()
         if batch_NHW3 is None:
             raise DataError(f"{self.path}: no frame to write; the sound or the motion is empty")
-        options = {"movflags": "use_metadata_tags+faststart"}
-        with av.open(f"file:{self._temporary}", "w", format="mp4", options=options) as output:
+        with av.open(self._target, "w", format="mp4", options=self.CONTAINER) as output:
             output.metadata.update(provenance.metadata())
-            picture = _PictureTrack(output, batch_NHW3.shape[1:3], self._fps, self._crf)
+            picture = _PictureTrack(output, batch_NHW3.shape[1:3], self._fps, self._crf, self.ENCODER)
             sound = _SoundTrack(output, *self._sound) if self._sound is not None else None
             while batch_NHW3 is not None:
                 if self._label:
@@ -193,7 +209,7 @@ def _x264_limits() -> dict[str, str]:
 
 
 class _PictureTrack:
-    def __init__(self, output: Any, size: tuple[int, int], fps: Fraction, crf: int) -> None:
+    def __init__(self, output: Any, size: tuple[int, int], fps: Fraction, crf: int, options: Mapping[str, str]) -> None:
         from av.video.reformatter import VideoReformatter
 
         height, width = size
@@ -203,7 +219,7 @@ class _PictureTrack:
         self._pad = ((0, height % 2), (0, width % 2), (0, 0))
         self._size = size
         self._stream = output.add_stream(
-            "libx264", rate=fps, options={"crf": str(crf), "preset": PRESET, **_x264_limits()}
+            "libx264", rate=fps, options={"crf": str(crf), "preset": PRESET, **options, **_x264_limits()}
         )
         self._stream.width, self._stream.height = width + width % 2, height + height % 2
         self._stream.pix_fmt = "yuv420p"
@@ -233,16 +249,20 @@ class _PictureTrack:
 
 
 class _SoundTrack:
-    """The sound of a file as AAC, as far as the picture goes."""
+    """Sound as AAC, as far as the picture goes.
 
-    def __init__(self, output: Any, container: Any, stream: Any, path: str | Path) -> None:
-        context = stream.codec_context
+    Args:
+        frames: of PyAV.
+        context: has their sample_rate, layout and number of channels.
+        path: where they come from, for messages.
+    """
+
+    def __init__(self, output: Any, frames: Iterator[Any], context: Any, path: str | Path) -> None:
         self._rate = next((rate for rate in AAC_RATES if rate >= context.sample_rate), AAC_RATES[-1])
         self._layout = AAC_LAYOUTS.get(context.channels, "stereo") if is_mixable(context.layout) else "mono"
         self._stream = output.add_stream("aac", rate=self._rate, layout=self._layout)
         self._stream.bit_rate = int(AAC_BITS_PER_SAMPLE * self._rate * self._stream.codec_context.channels)
         self._path = path
-        frames = sound_frames(decoded_frames(container, stream, path), Levels())
         self._pieces = resampled(frames, "fltp", self._rate, self._layout)
         self._waiting_CN = np.zeros((self._stream.codec_context.channels, 0), np.float32)
         self._samples = 0  # encoded so far

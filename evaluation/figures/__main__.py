@@ -19,7 +19,8 @@ marked as synthetic. Of long clips the first ten seconds are drawn.
 import argparse
 from pathlib import Path
 
-from animation.generate import Animator, Job
+from animation.generate import Animator
+from animation.job import Job
 from animation.models import load_models
 from animation.options import AnimationOptions, OptionError
 from datasets.clips import Clip, load_manifest, load_pose_range

@@ -107,7 +107,7 @@ class Generated:
         silent = is_silent(heard.pcm)
         pose_TP = truth.pose_TP if row.poses == "true" else None
         with torch.inference_mode():
-            plan = animator.motion_of(image_BCHW, source, features_TAF, silent, pose_TP)
+            plan = animator.motion_of(image_BCHW, source, [features_TAF], silent, pose_TP)
             driving = Keypoints.cat(plan.chunks)
         return self._rendered(animator, truth, image_BCHW, source, driving, plan.head_pose_TP)
 

@@ -1,5 +1,6 @@
 """Parity of each network by itself with the released program, on larger recordings that are optional (README.md)."""
 
+import itertools
 import json
 import sys
 
@@ -7,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from animation.head_poses import HeadPoses, predict_head_poses
+from animation.head_poses import GivenHeadPoses, PredictedHeadPoses
 from animation.models import load_models
-from animation.motion import emission_schedule, generate_keypoints
+from animation.motion import generate_keypoints, steps
 from animation.render import Renderer
 from datasets.pose import BOX_POINTS_MM, RELEASED_RANGE, project, render_boxes
 from engine.checkpoint import CheckpointError
@@ -44,10 +45,10 @@ def audio(golden):
     return golden["audio_features"].astype(np.float32).reshape(T, 4, 41)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def golden_poses(golden):
     rows = np.concatenate([golden["rot"], golden["trans"]], axis=1)  # (T + 1, 6)
-    return HeadPoses(rows[:T], rows[-1])
+    return GivenHeadPoses(rows[:T], rows[-1])
 
 
 def close(actual, expected, atol):
@@ -65,9 +66,10 @@ def test_head_pose_rows_equal_the_released_ones(models, golden, image, audio):
     with torch.inference_mode():
         rows = models.head_motion_predictor(image, torch.from_numpy(audio)[None])[0]
     close(rows, golden["pose_norm"], 2e-5)
-    poses = predict_head_poses(models, image, audio)
-    close(poses.frames_TP[:, :3], golden["rot"][:T], 2e-5)  # released: frame i is drawn with row i
-    close(poses.frames_TP[:, 3:], golden["trans"][:T], 5e-3)
+    poses = PredictedHeadPoses(models, image)
+    pose_TP = poses.follow(audio)
+    close(pose_TP[:, :3], golden["rot"][:T], 2e-5)  # released: frame i is drawn with row i
+    close(pose_TP[:, 3:], golden["trans"][:T], 5e-3)
     close(poses.after_P[:3], golden["rot"][T], 2e-5)
 
 
@@ -98,7 +100,7 @@ def test_keypoints_of_every_frame_equal_the_released_ones(models, golden, image,
     generator = models.motion_field_generator
     if fused:
         generator = fuse_for_inference(generator)
-    chunks = list(generate_keypoints(models, generator, image, audio, golden_poses))
+    chunks = list(generate_keypoints(models, generator, image, [audio], golden_poses))
     assert [len(c.position_BK2) for c in chunks] == [48, 32, 32, 32, 5]
     keypoints, expected = Keypoints.cat(chunks), golden_keypoints(golden, range(T))
     close(keypoints.position_BK2, expected.position_BK2, 5e-5)
@@ -131,8 +133,8 @@ def test_rendered_frames_equal_the_released_ones(models, golden, image, fused):
 
 def test_chained_frames_follow_the_released_ones(models, golden, image, audio):
     """From sound and picture to 8-bit frames with nothing taken from the goldens on the way: every 12th frame."""
-    poses = predict_head_poses(models, image, audio)
-    chunks = list(generate_keypoints(models, fuse_for_inference(models.motion_field_generator), image, audio, poses))
+    poses = PredictedHeadPoses(models, image)
+    chunks = list(generate_keypoints(models, fuse_for_inference(models.motion_field_generator), image, [audio], poses))
     frames = list(range(0, T, 12))
     picked = Keypoints.cat(chunks).map(lambda part: part[frames])
     with torch.inference_mode():
@@ -145,11 +147,12 @@ def test_chained_frames_follow_the_released_ones(models, golden, image, audio):
     close(blocks, golden["pred_block_mean_8x8"][frames], 1e-2)
 
 
-def test_emission_schedule_is_the_released_loop(reference):
+def test_windows_are_the_released_loop(reference):
     for frames, expected in json.loads((reference / "emission_schedule.json").read_text()).items():
-        schedule = emission_schedule(int(frames), 64)
-        assert len(schedule) == expected["windows_run"]
-        assert [[e.first, e.stop - 1] for e in schedule] == expected["emitted_local_first_last_per_window"]
+        due = list(itertools.takewhile(lambda step, frames=int(frames): step.first < frames, steps(64, 16)))
+        assert len(due) == expected["windows_run"]
+        local = [[step.first - step.start, min(step.stop, int(frames)) - step.start - 1] for step in due]
+        assert local == expected["emitted_local_first_last_per_window"]
 
 
 def test_converted_checkpoint_holds_the_same_networks(checkpoint, models, tmp_path, monkeypatch, capsys):

@@ -4,6 +4,7 @@ Nothing is taken from the recording on the way: features, head poses, keypoints 
 come out of one run. Tolerances are some ten times what float32 differs from float64 by in the reference itself.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -96,3 +97,18 @@ def test_frames(folder, golden, same_boxes):
     difference = np.abs(frames.astype(int) - golden["frames"])
     assert difference.max() <= 1
     assert (difference > 0).mean() < 0.01
+
+
+def test_bf16_keeps_40_db(folder, checkpoint, golden, same_boxes):
+    """What `--precision auto` chooses where the machine computes in it, on the frames that fp32 is held to above."""
+    options = ["--crop", "none", "--size", "native", "--precision", "bf16", "--device", "cpu"]
+    short = load_motion(folder / "motion.npz")
+    chosen = golden["frame_numbers"][::2]
+    replace(short, keypoints=short.keypoints[chosen], jacobians=short.jacobians[chosen]).save(folder / "short.npz")
+    files = ["--image", folder / "astronaut.png", "--motion", folder / "short.npz", "--output", folder / "bf16.mp4"]
+    files += ["--frames-dir", folder / "bf16", "--checkpoint", checkpoint]
+    assert status_of(inference.main, *files, *options) == 0
+    frames = np.stack([read_image(picture) for picture in sorted((folder / "bf16").glob("*.png"))])
+    error = np.square(frames.astype(float) - golden["frames"][::2]).mean(axis=(1, 2, 3))
+    assert len(frames) == len(chosen) and (error > 0).all()  # it is another precision
+    assert (10 * np.log10(255**2 / error)).min() >= 40

@@ -134,7 +134,8 @@ def test_videos_are_marked_and_motion_is_kept(files, whole):
 
 
 def test_the_full_row_is_what_inference_makes(files, whole, tmp_path):
-    from animation.generate import Animator, Job
+    from animation.generate import Animator
+    from animation.job import Job
     from animation.models import load_models
     from animation.options import AnimationOptions
     from datasets.media.image import write_png

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import skimage.data
 import soundfile
+import torch
 from PIL import Image
 
 import inference
@@ -28,6 +29,7 @@ from datasets.face.upright import choose_frame
 from datasets.media.image import write_png
 from datasets.media.video_writer import VideoWriter
 from engine.checkpoint import Weights, save_weights
+from engine.device import computes_bf16
 from tests.certificates import make_certificate
 from tests.in_process import status_of
 
@@ -86,7 +88,8 @@ def test_a_video_with_sound_of_the_right_length_and_marks(files, tmp_path, capsy
     marks = "\n".join(provenance.read_marks(output))
     assert "digital_source_type" in marks and "XMP" in marks and "trainedAlgorithmicMedia" in marks
     said = capsys.readouterr().out
-    assert "32 frames (1.28 s)" in said and "x real time" in said and "peak memory" in said and str(output) in said
+    assert f"x real time in {'bf16' if computes_bf16(torch.device('cpu')) else 'fp32'}" in said
+    assert "32 frames (1.28 s)" in said and "peak memory" in said and str(output) in said
     assert os.listdir(output.parent) == [output.name]
 
 
@@ -204,6 +207,12 @@ def test_label_crop_and_precision_options_work(files, tmp_path):
     assert run(*usual(files, tmp_path / "crop.mp4", still=True, crop="none")) == 0
     crop = read_video(tmp_path / "crop.mp4")[0]
     assert np.abs(crop[0].astype(int) - plain[0]).mean() > 5
+
+
+def test_help_does_not_wait_for_torch():
+    code = "import sys, inference; sys.argv = ['inference.py', '--help']; sys.modules['torch'] = None; inference.main()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "--head-motion-scale" in done.stdout, done.stderr
 
 
 # ---- the picture's own size

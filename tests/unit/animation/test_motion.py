@@ -2,11 +2,16 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
-from animation.motion import at_rest, emission_schedule, expressive, relative_to_source
+from animation.head_poses import PredictedHeadPoses
+from animation.models import load_models
+from animation.motion import Step, expressive, generate_keypoints, piece_sizes, relative_to_source, steps
 from animation.render import rebatch
+from animation.weights import DEMO_WEIGHTS
+from engine.checkpoint import save_weights
 from modules.keypoints import Keypoints
 
 
@@ -21,14 +26,88 @@ def in_chunks(keypoints: Keypoints, *lengths: int):
     return (keypoints.cut(start, stop) for start, stop in itertools.pairwise(stops))
 
 
-@pytest.mark.parametrize("length", [32, 64])
-@pytest.mark.parametrize("frames", [1, 24, 47, 48, 49, 80, 81, 200])
-def test_windows_give_every_frame_once_and_in_order(frames, length):
-    schedule = emission_schedule(frames, length)
-    given = [e.window * length // 2 + slot for e in schedule for slot in range(e.first, e.stop)]
-    assert given == list(range(frames))
-    assert [e.window for e in schedule] == list(range(len(schedule)))
-    assert all(e.stop <= length * 3 // 4 for e in schedule) and all(e.first == length // 4 for e in schedule[1:])
+def test_windows_are_the_released_programs_schedule():
+    """Frames 0-47 from frames 0-63, then 32 of each window, which begins 32 frames after the one before."""
+    first = list(itertools.islice(steps(64, 16), 3))
+    assert first == [Step(0, 64, 0, 48), Step(32, 96, 48, 80), Step(64, 128, 80, 112)]
+
+
+@pytest.mark.parametrize("look_ahead", [1, 5, 8])
+def test_windows_give_every_frame_once_and_hear_as_far_as_was_asked(look_ahead):
+    some_steps = list(itertools.islice(steps(32, look_ahead), 40))
+    assert [step.first for step in some_steps] == [0, *(step.stop for step in some_steps[:-1])]
+    for step, size in zip(some_steps, itertools.accumulate(piece_sizes(look_ahead)), strict=False):
+        assert step.heard == size == step.stop + look_ahead
+        assert step.start <= step.first and step.heard <= step.start + 32
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory, small_weights):
+    path = tmp_path_factory.mktemp("models") / "model.safetensors"
+    save_weights(path, small_weights(64))
+    return load_models([path], torch.device("cpu"))
+
+
+def keypoints(models, pieces, look_ahead=0, windows=1) -> Keypoints:
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    poses = PredictedHeadPoses(models, image)
+    return Keypoints.cat(
+        generate_keypoints(models, models.motion_field_generator, image, pieces, poses, look_ahead, windows)
+    )
+
+
+def features(frames: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((frames, 4, 41)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("frames", "look_ahead"), [(1, 0), (49, 0), (50, 8)])
+def test_how_the_sound_is_cut_changes_nothing(models, frames, look_ahead):
+    audio_TAF = features(frames)
+    whole = keypoints(models, [audio_TAF], look_ahead)
+    assert len(whole.position_BK2) == frames
+    one_by_one = keypoints(models, (audio_TAF[i : i + 1] for i in range(frames)), look_ahead)
+    odd = keypoints(models, [audio_TAF[:7], audio_TAF[7:7], audio_TAF[7:]], look_ahead)
+    assert torch.equal(whole.position_BK2, one_by_one.position_BK2) and torch.equal(whole[0], odd[0])
+
+
+def test_the_demo_model_hears_in_pieces_and_past_the_end():
+    """A network without Hourglass-3D, whose maps have other shapes."""
+    demo = load_models([DEMO_WEIGHTS], torch.device("cpu"))
+    shape = (21, 4, demo.audio_features.count)
+    audio_TAF = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    image = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        source = demo.keypoint_detector(image).keypoints
+
+    def found(*pieces: np.ndarray) -> Keypoints:
+        poses = PredictedHeadPoses(demo, image)
+        chunks = generate_keypoints(demo, demo.motion_field_generator, image, pieces, poses, 4, 1, source)
+        return Keypoints.cat(list(chunks))
+
+    whole, cut = found(audio_TAF), found(audio_TAF[:2], audio_TAF[2:20], audio_TAF[20:])
+    assert len(whole.position_BK2) == 21 and torch.equal(whole.position_BK2, cut.position_BK2)
+
+
+def test_several_windows_at_once_are_the_same_but_for_rounding(models):
+    one, two = (keypoints(models, [features(60)], windows=windows).position_BK2 for windows in (1, 2))
+    assert one.shape == two.shape
+    assert ((one - two).abs() < 1e-4).float().mean() > 0.98  # untrained heatmaps have near ties
+
+
+def test_keypoints_come_as_soon_as_they_can_be_known(models):
+    """With 16 frames of look-ahead the first 48 come when 64 have been heard, 32 more 32 frames later; the rest wait
+    for the end."""
+    heard, audio_TAF = [], features(100)
+
+    def microphone():
+        for i in range(len(audio_TAF)):
+            heard.append(i)
+            yield audio_TAF[i : i + 1]
+
+    image = torch.rand(1, 3, 64, 64)
+    poses = PredictedHeadPoses(models, image)
+    chunks = generate_keypoints(models, models.motion_field_generator, image, microphone(), poses)
+    assert [(len(chunk.position_BK2), len(heard)) for chunk in chunks] == [(48, 64), (32, 96), (20, 100)]
 
 
 def test_relative_motion_starts_from_the_sources_keypoints_and_goes_on_across_chunks():
@@ -56,13 +135,6 @@ def test_expression_grows_while_the_head_moves_as_before():
     opening = (louder.position_BK2[1, 3, 1] - louder.position_BK2[1, :3, 1].mean()).item()
     assert opening - (first[0, 3, 1] - first[0, :3, 1].mean()).item() > 0.07
     assert louder.jacobian_BK22 is jacobian
-
-
-def test_rest_is_the_sources_keypoints_for_every_frame():
-    source = moving(1)
-    chunks = list(at_rest(source, 5, chunk=2))
-    assert [len(chunk.position_BK2) for chunk in chunks] == [2, 2, 1]
-    assert torch.equal(Keypoints.cat(chunks).position_BK2, source.position_BK2.expand(5, -1, -1))
 
 
 @pytest.mark.parametrize("jacobians", [True, False])

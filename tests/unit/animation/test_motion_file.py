@@ -16,7 +16,7 @@ def some(count: int, jacobians: bool = True) -> Keypoints:
 
 def recorded(path, source: Keypoints, driving: Keypoints) -> None:
     recorder = MotionRecorder(source)
-    plan = Plan(30.0, 4, recorder.record(iter([driving.cut(0, 3), driving.cut(3, 4)])), np.zeros((4, 6), np.float32))
+    plan = Plan(30.0, 4, recorder.record(iter([driving.cut(0, 3), driving.cut(3, 4)])), [np.zeros((4, 6), np.float32)])
     for _ in plan.chunks:
         pass
     recorder.motion(plan).save(path)

@@ -99,5 +99,5 @@ def test_features_of_a_file_in_pieces_are_those_of_the_array(tmp_path):
 def test_mean_and_peak_of_long_sound():
     pcm = np.random.default_rng(0).integers(-9000, 12_000, 61 * RATE).astype(np.int16)  # longer than one piece
     pcm[-1] = 30_000
-    mean, peak = audio._mean_and_peak(pcm)
+    mean, peak = audio.level_of(pcm)
     assert mean == pcm.astype(np.float64).mean() and peak == 30_000 - mean

@@ -36,3 +36,13 @@ def test_float32_is_exact_on_a_gpu(two_gpus: SimpleNamespace) -> None:
 def test_imitated_bf16_is_not_chosen(two_gpus: SimpleNamespace) -> None:
     assert not device.computes_bf16(torch.device("cuda", 0))
     assert AnimationOptions(device="cuda").chosen_dtype(torch.device("cuda", 0)) is None
+
+
+def test_bf16_is_chosen_where_the_cpu_computes_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    assert AnimationOptions().chosen_dtype(cpu) == (torch.bfloat16 if device.computes_bf16(cpu) else None)
+    for able, wanted in ((True, torch.bfloat16), (False, None)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: {"avx512_f": True, "avx512_bf16": able})
+        if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            assert AnimationOptions().chosen_dtype(cpu) == wanted
+    assert AnimationOptions(precision="fp32").chosen_dtype(cpu) is None

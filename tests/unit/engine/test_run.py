@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 import engine.run
+from engine.device import computes_bf16
 from engine.run import OptimConfig, Run, RunConfig, RunError
 
 TOY = Path(__file__).parents[2] / "toy_training.py"
@@ -303,7 +304,7 @@ def test_learning_rate_falls_at_milestones() -> None:
 
 
 def test_precision_auto_is_what_this_machine_computes_in(config: Path, tmp_path: Path) -> None:
-    able = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    able = computes_bf16(torch.device("cpu"))
     auto = toy(config, tmp_path / "auto", "run.precision=auto", "run.max_steps=1").stderr
     assert f", {'bf16' if able else 'fp32'}, seed 0" in auto and "no bf16 instructions" not in auto
     asked = toy(config, tmp_path / "bf16", "run.precision=bf16", "run.max_steps=1").stderr

@@ -1,0 +1,151 @@
+"""inference.py --stream: sound in, an mp4 out that plays while it grows. The real script, through pipes."""
+
+import contextlib
+import functools
+import io
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import skimage.data
+import soundfile
+import torch
+
+import inference
+from animation.generate import Animator
+from animation.models import load_models
+from animation.options import AnimationOptions
+from animation.stream import Stream
+from datasets import provenance
+from datasets.audio import AudioFeatureConfig, level_of
+from datasets.media.image import read_image, write_png
+from datasets.media.sound import load_pcm
+from engine.checkpoint import save_weights
+from engine.config import to_dict
+from tests.in_process import status_of
+
+ROOT = Path(__file__).resolve().parents[2]
+RATE = 16_000
+SECONDS = 2.0
+FRAMES = 49
+run = functools.partial(status_of, inference.main)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, small_weights):
+    """A folder with face.png, speech.wav (2 s, mono 16 kHz) and model.safetensors (64x64)."""
+    folder = tmp_path_factory.mktemp("stream")
+    write_png(folder / "face.png", skimage.data.astronaut())
+    samples, _ = soundfile.read(ROOT / "assets" / "speech.wav", frames=int(SECONDS * RATE), dtype="int16")
+    soundfile.write(folder / "speech.wav", samples, RATE, subtype="PCM_16")
+    weights = small_weights(64)
+    weights.configs["audio_features"] = to_dict(AudioFeatureConfig(f0="dio"))
+    save_weights(folder / "model.safetensors", weights)
+    return folder
+
+
+def usual(files: Path) -> list[str]:
+    options = ["--image", files / "face.png", "--checkpoint", files / "model.safetensors", "--device", "cpu"]
+    return [str(each) for each in [*options, "--size", "native", "--precision", "fp32", "--look-ahead", "8"]]
+
+
+def start(files: Path, *arguments: str) -> subprocess.Popen:
+    command = [sys.executable, "inference.py", *usual(files), *arguments]
+    return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def played(source) -> tuple[int, float]:
+    """(frames, seconds of sound) that a player finds; it takes what it gets of a file that breaks off."""
+    frames, sound_s = 0, 0.0
+    with contextlib.suppress(av.error.InvalidDataError), av.open(source) as container:
+        for frame in container.decode():
+            frames += isinstance(frame, av.VideoFrame)
+            sound_s += frame.samples / frame.sample_rate if isinstance(frame, av.AudioFrame) else 0
+    return frames, sound_s
+
+
+def raw(files: Path) -> bytes:
+    return load_pcm(files / "speech.wav").astype("<i2").tobytes()
+
+
+def test_a_stream_gives_the_frames_of_the_whole_file(files, tmp_path):
+    """To rounding, where it is told the level and F0 needs no more sound around it than a stream hears."""
+    folder = tmp_path
+    arguments = ["--audio", files / "speech.wav", "--output", folder / "o.mp4", "--frames-dir", folder / "frames"]
+    assert run(*usual(files), *arguments) == 0
+    whole = np.stack([read_image(path) for path in sorted((folder / "frames").glob("*.png"))])
+    options = AnimationOptions(device="cpu", precision="fp32", size="native", look_ahead=8)
+    animator = Animator(load_models([files / "model.safetensors"], torch.device("cpu")), options)
+    pcm = load_pcm(files / "speech.wav")
+    stream = Stream(animator, files / "face.png", level=level_of(pcm))
+    blocks = (pcm[start : start + 777] for start in range(0, len(pcm), 777))
+    frames = np.concatenate(list(stream.frames(blocks)))
+    assert frames.shape == whole.shape and len(frames) == FRAMES
+    difference = np.abs(frames.astype(int) - whole)
+    assert difference.max() <= 1 and (difference > 0).mean() < 0.01
+    assert stream.delay_s == pytest.approx(32 / 25 + 0.25)
+
+
+def test_raw_sound_in_and_video_out_through_pipes(files):
+    process = start(files, "--audio", "-", "--stream", "-", "--crf", "0")
+    video, said = process.communicate(raw(files), timeout=300)
+    assert process.returncode == 0, said
+    assert b"frames follow the sound by 1.53 s" in said
+    frames, sound_s = played(io.BytesIO(video))
+    assert frames == FRAMES and sound_s == pytest.approx(FRAMES / 25, abs=0.1)
+
+
+def test_the_file_plays_while_it_grows_and_after_it_was_killed(files, tmp_path):
+    output = tmp_path / "new" / "live.mp4"
+    process = start(files, "--audio", "-", "--stream", str(output))
+    sound = raw(files)
+    process.stdin.write(sound)
+    process.stdin.flush()  # and not closed: more may come
+    deadline, growing = time.monotonic() + 240, 0
+    while growing < 12:  # one window's frames and not the last
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+        growing, _ = played(str(output)) if output.exists() else (0, 0)
+    assert growing < FRAMES
+    process.kill()
+    process.communicate()
+    frames, _ = played(str(output))
+    assert frames >= growing
+    marks = "\n".join(provenance.read_marks(output))
+    assert "digital_source_type" in marks and "XMP" in marks
+
+
+def test_a_wav_from_a_pipe_and_a_file_that_is_streamed(files, tmp_path, monkeypatch, capsys):
+    stereo = np.repeat(np.frombuffer(raw(files), "<i2")[:RATE, None], 2, axis=1)
+    wav = io.BytesIO()
+    soundfile.write(wav, stereo, 22_050, format="WAV")
+    monkeypatch.setattr(sys, "stdin", type("Pipe", (), {"buffer": io.BytesIO(wav.getvalue())}))
+    assert run(*usual(files), "--audio", "-", "--stream", tmp_path / "a.mp4") == 0
+    assert played(str(tmp_path / "a.mp4"))[0] == int(RATE / 22_050 * 25)
+    assert run(*usual(files), "--audio", files / "speech.wav", "--stream", tmp_path / "b.mp4") == 0
+    assert played(str(tmp_path / "b.mp4"))[0] == FRAMES and provenance.read_marks(tmp_path / "b.mp4")
+    assert "x real time" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sound", "words"),
+    [
+        (["--audio", "-", "--output", "o.mp4"], b"", "--stream OUT"),
+        (["--audio", "-", "--stream", "o.gif"], b"", "a stream is an mp4"),
+        (["--audio", "-", "--stream", "o.mp4", "--save-motion", "m.npz"], b"", "--save-motion does not go with"),
+        (["--audio", "-", "--stream", "o.mp4"], b"", "ended before any sound came"),
+        (["--audio", "-", "--stream", "o.mp4"], b"RIFF and no wav", "begins like a wav and is none"),
+        (["--audio", "-", "--stream", "o.mp4", "--audio-rate", "10"], b"12", "rate of raw sound must be from 1000"),
+        (["--audio", "-", "--stream", "o.mp4", "--look-ahead", "17"], b"12", "at most 16"),
+    ],
+)
+def test_what_cannot_be_streamed_gets_a_sentence(files, tmp_path, monkeypatch, capsys, arguments, sound, words):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", type("Pipe", (), {"buffer": io.BytesIO(sound)}))
+    assert run(*usual(files), *arguments) == 2
+    assert words in capsys.readouterr().err
