@@ -169,6 +169,8 @@ def try_command(command: Command, kills: int, choose: random.Random, folder: Pat
             except subprocess.TimeoutExpired:
                 if with_second and (problem := second(command.arguments(out), process)):
                     problems.append(problem)
+                if process.poll() is not None:
+                    break  # it ended while the second one was tried
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
                 done += 1
