@@ -73,7 +73,8 @@ class Animator:
         self.motion_generator = None
         if models.motion_field_generator is not None:
             self.motion_generator = fuse_for_inference(models.motion_field_generator)
-        self.blink_rate = options.blink_rate(lids=models.detector_config.lid_keypoints == LIDS)
+        self.has_lids = models.detector_config.lid_keypoints == LIDS
+        options.blink_rate(self.has_lids)  # refused at once where it cannot be
 
     def animate(
         self,
@@ -206,13 +207,14 @@ class Animator:
         if keep_poses:
             poses = KeptHeadPoses(poses, kept)
         closures: deque[float] = deque()  # of the eyes, in the frames to come
-        if self.blink_rate:
-            sound = _blinked_to(sound, Blinker(self.blink_rate, self.options.seed), closures)
+        blink_rate = self.options.blink_rate(self.has_lids)
+        if blink_rate:
+            sound = _blinked_to(sound, Blinker(blink_rate, self.options.seed), closures)
         if silent:
             chunks = (source.repeated(len(poses.follow(piece_TAF))) for piece_TAF in sound)
         else:
             chunks = self._spoken(image_BCHW, source, sound, poses)
-        if self.blink_rate:
+        if blink_rate:
             chunks = blinking(chunks, iter(closures.popleft, None))
         return Plan(FPS, 0, chunks, kept)
 
