@@ -70,7 +70,8 @@ def fomm(gpu: FakeGpu, pyramid_on: FakeGpu) -> None:
     losses = train_fomm.GeneratorLosses(detector, generator, weights, pyramid, vgg)
     size = config.image_generator.image_size
     picture, mouth = gpu.tensor(BATCH, 3, size, size, dtype=torch.uint8), gpu.tensor(BATCH, 4)
-    batch = FommBatch(picture, picture, mouth, mouth, gpu.tensor(BATCH), clip=0, index=0).floats()
+    eyes = gpu.tensor(BATCH, 2, 4)
+    batch = FommBatch(picture, picture, mouth, mouth, eyes, eyes, gpu.tensor(BATCH), clip=0, index=0).floats()
     warp = random_warp(range(BATCH), 0, config.warp, gpu.device)
     with only_judging(critic):
         redrawn = losses(batch, warp, critic)
@@ -143,9 +144,11 @@ def stage_three(gpu: FakeGpu, phase_name: str, relative: bool, items_on: FakeGpu
         clip=0,
         index=0,
         start=0,
+        reference=0,
     )
     heatmap = tensor(BATCH, frames, count, maps, maps, dtype=torch.uint8)
-    item = Item(window, tensor(BATCH, frames, count, 2), tensor(BATCH, frames, count, 2, 2), heatmap, 0, 0)
+    position, jacobian = tensor(BATCH, frames, count, 2), tensor(BATCH, frames, count, 2, 2)
+    item = Item(window, position, jacobian, position[:, 0], jacobian[:, 0], heatmap, 0, 0)
     return StageThree(config, gpu.build(MotionFieldGenerator, network), stage_one, item)
 
 
@@ -219,7 +222,7 @@ def test_validation_of_stage_two(cuda: FakeGpu) -> None:
 def test_validation_of_stage_three(cuda: FakeGpu) -> None:
     config, generator, stage_one, batch = stage_three(cuda, "keypoints", relative=True, items_on=HOST)
     first = MotionFieldBatch(*(value[0] if isinstance(value, Tensor) else value for value in batch.window))
-    item = Item(first, batch.position_TK2[0], batch.jacobian_TK22[0], batch.heatmap_TKHW[0], 0, 0)
+    item = Item(first, *(value[0] for value in batch[1:6]), 0, 0)
     held_out = train_motionfield.HeldOut(None, [item] * BATCH, stage_one)
     config = replace(config, validation=replace(config.validation, rendered=2))
     networks = nn.ModuleDict({"motion_field_generator": generator.eval()})
