@@ -98,7 +98,8 @@ class Stage:
         module = train_fomm.GeneratorLosses(*networks, replace(config.weights, perceptual=10.0), *judges)
         pictures = [smooth_pictures(batch, size) for _ in range(2)]
         mouth = torch.tensor([[-0.3, 0.1, 0.3, 0.5]]).repeat(batch, 1)
-        item = self._on_device(FommBatch(*pictures, mouth, mouth, torch.zeros(batch), 0, 0)).floats()
+        eyes = torch.tensor([[-0.4, -0.4, -0.1, -0.2], [0.1, -0.4, 0.4, -0.2]]).repeat(batch, 1, 1)
+        item = self._on_device(FommBatch(*pictures, mouth, mouth, eyes, eyes, torch.zeros(batch), 0, 0)).floats()
         return module, (item, random_warp(range(batch), 0, config.warp, self.device), None), batch
 
     def _headpose(self, size_name: str, batch: int | None) -> tuple[nn.Module, tuple, int]:
@@ -158,11 +159,13 @@ class Stage:
             clip=0,
             index=0,
             start=0,
+            reference=0,
         )
         heatmap = torch.full((batch, frames, count, side, side), round(255 / side), dtype=torch.uint8)
         jacobian = torch.eye(2).repeat(batch, frames, count, 1, 1)
         position = 0.3 * torch.randn(batch, frames, count, 2)
-        on_device = [self._on_device(window), *(part.to(self.device) for part in (position, jacobian, heatmap))]
+        targets = (position, jacobian, position[:, 0], jacobian[:, 0], heatmap)
+        on_device = [self._on_device(window), *(part.to(self.device) for part in targets)]
         return self._place(MotionFieldGenerator(network)), stage_one, Item(*on_device, clip=0, index=0), batch
 
 

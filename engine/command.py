@@ -83,6 +83,8 @@ def only_one(path: Path, what: str) -> Iterator[None]:
         if path.name == LOCK:
             path.unlink(missing_ok=True)
         _held.discard(file)
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_UN)  # also for a child that was forked a moment ago
         os.close(file)
 
 

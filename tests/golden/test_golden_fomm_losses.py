@@ -194,7 +194,7 @@ def test_perceptual_terms_layer_by_layer() -> None:
     with torch.no_grad():
         source_kp, driving_kp = case.detector(source).keypoints, case.detector(driving).keypoints
         image = case.generator(source, driving_kp, source_kp).image_BCHW
-        pyramid, vgg = case.generator_losses.frozen
+        pyramid, vgg, _ = case.generator_losses.frozen
         terms = [
             [(a - b).abs().mean().item() for a, b in zip(vgg(x), vgg(y), strict=True)]
             for x, y in zip(pyramid(image), pyramid(driving), strict=True)
@@ -216,7 +216,7 @@ def test_warp_and_its_closed_form_jacobian() -> None:
 
 def test_discriminator_map() -> None:
     case = Case("vox-256", "eval")
-    batch = FommBatch(*frames(), None, None, None, clip=0, index=0)
+    batch = FommBatch(*frames(), None, None, None, None, turn=None, clip=0, index=0)
     with torch.no_grad():
         redrawn = case.generator_losses(batch, warp(), None)
         score = case.discriminator(redrawn.image_BCHW, redrawn.position_BK2)[0].score

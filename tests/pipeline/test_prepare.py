@@ -372,7 +372,7 @@ def test_real_grid_clips(tmp_path):
     assert [(clip.row.id, clip.row.split) for clip in clips] == [("s1_bbaf2n", "train"), ("s2_bbaf1n", "test")]
     for clip in clips:
         assert clip.frames == 75 and clip.row.pose_success == 1.0 and clip.row.size == 256
-        assert 38 < np.median(clip.mouth()[:, 2]) < 60
+        assert 33 < np.median(clip.mouth()[:, 2]) < 60  # refined lips are 2 narrower than the plain mesh's
         assert np.abs(clip.pose()[:, :3]).max() < 0.4 and 230 < np.median(clip.pose()[:, 5]) < 330
 
 
@@ -419,7 +419,8 @@ def test_clips_that_are_cropped_already_stay_as_they_are(tmp_path):
         file.mux(audio.encode(block))
     line = [sys.executable, "-m", "datasets.prepare", "videos", "--input", str(raw.parent), "--size", "128"]
     searched, whole = str(tmp_path / "searched"), str(tmp_path / "whole")
-    subprocess.run([*line, "--output", searched], cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
+    rejected = subprocess.run([*line, "--output", searched], cwd=ROOT, stderr=subprocess.DEVNULL)
+    assert rejected.returncode == 2  # nothing is left to train on
     assert "no 64 frames" in (tmp_path / "searched" / "rejected.csv").read_text()
     kept = [*line, "--output", whole, "--framing", "whole", "--min-frames", "48"]
     subprocess.run(kept, cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
