@@ -1,5 +1,6 @@
 """Which item comes when, on which rank; and a data worker's error, carried to the main process whole."""
 
+import contextlib
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -47,7 +48,8 @@ class Batches:
             worker_init_fn=_start_worker,
             persistent_workers=workers > 0,
         )
-        self._iterator: Any = iter(loader)
+        with _one_opencv_thread():
+            self._iterator: Any = iter(loader)
 
     def __next__(self) -> Any:
         """The next batch. Raises the ValueError or OSError that one of its items raised."""
@@ -70,9 +72,9 @@ def in_order(dataset: Dataset, workers: int) -> Iterator[Any]:
     """
     items = _ErrorsAsItems(dataset)
     own = torch.Generator()  # or a number of torch's would be drawn, and what is random afterwards another
-    iterator: Any = iter(
-        DataLoader(items, batch_size=None, num_workers=workers, worker_init_fn=_start_worker, generator=own)
-    )
+    loader = DataLoader(items, batch_size=None, num_workers=workers, worker_init_fn=_start_worker, generator=own)
+    with _one_opencv_thread():
+        iterator: Any = iter(loader)
     try:
         for item in iterator:
             if isinstance(item, Exception):
@@ -113,6 +115,19 @@ def _collate(items: Sequence[Any]) -> Any:
         if isinstance(item, Exception):
             return item
     return default_collate(list(items))
+
+
+@contextlib.contextmanager
+def _one_opencv_thread() -> Iterator[None]:
+    """For the moment in which workers are forked: OpenCV's other threads would be missing in them, and the first call
+    that counts on them would wait for ever.
+    """
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 def _start_worker(worker: int) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import cv2
+import numpy as np
 import pytest
 from torch.utils.data import Dataset
 
@@ -28,6 +29,8 @@ class Threads(Dataset):
 def many_threads() -> Iterator[None]:
     before = cv2.getNumThreads()
     cv2.setNumThreads(4)
+    large = np.zeros((3000, 3000, 3), np.uint8)
+    cv2.resize(large, (1500, 1500), interpolation=cv2.INTER_AREA)  # starts them: a fork does not take them along
     yield
     cv2.setNumThreads(before)
 
@@ -35,6 +38,7 @@ def many_threads() -> Iterator[None]:
 def test_workers_hand_over_in_order_and_share_the_cores(many_threads: None) -> None:
     found = [(int(n), int(threads)) for n, threads in in_order(Threads(), workers=2)]
     assert found == [(n, 1) for n in range(7)]
+    assert cv2.getNumThreads() == 4
 
 
 @pytest.mark.parametrize("workers", [0, 2])
