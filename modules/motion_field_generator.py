@@ -119,6 +119,21 @@ def box_moments(map_BTMM: Tensor) -> Tensor:
     return torch.cat([mean, (weight[..., None] * spread).sum((2, 3))], dim=-1)
 
 
+def _temporal_path(width: int, outputs: int) -> tuple[nn.Sequential, nn.Conv1d]:
+    """The path over time of both heads: convolutions (16 frames to each side) over what is heard and the box's five
+    moments, and the layer that reads the change off their result and the moments, zero before training.
+    """
+    layers: list[nn.Module] = []
+    for n, dilation in enumerate((1, 2, 4, 1)):
+        inputs = width + 5 if n == 0 else width
+        conv = nn.Conv1d(inputs, width, 5, padding=2 * dilation, dilation=dilation)
+        layers += [conv, nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(0.1)]
+    change = nn.Conv1d(width + 5, outputs, 1)
+    nn.init.zeros_(change.weight)
+    nn.init.zeros_(change.bias)
+    return nn.Sequential(*layers), change
+
+
 class RelativeHead(nn.Module):
     """Ours: how each of the reference's keypoints moves; zero before training.
 
@@ -131,15 +146,7 @@ class RelativeHead(nn.Module):
         self.values = 6 if jacobians else 2  # x, y; then the 2x2 Jacobian, row-major
         self.weight = nn.Parameter(torch.zeros(num_keypoints, channels, self.values))
         self.listen = nn.Linear(2 * AUDIO_MAP_SIZE**2, width)
-        layers: list[nn.Module] = []
-        for n, dilation in enumerate((1, 2, 4, 1)):
-            inputs = width + 5 if n == 0 else width
-            conv = nn.Conv1d(inputs, width, 5, padding=2 * dilation, dilation=dilation)
-            layers += [conv, nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(0.1)]
-        self.temporal = nn.Sequential(*layers)
-        self.change = nn.Conv1d(width + 5, num_keypoints * self.values, 1)
-        nn.init.zeros_(self.change.weight)
-        nn.init.zeros_(self.change.bias)
+        self.temporal, self.change = _temporal_path(width, num_keypoints * self.values)
 
     def forward(
         self, features_BCTHW: Tensor, audio_BT2HW: Tensor, pose_BTMM: Tensor, pose_B1MM: Tensor, reference: Keypoints
@@ -179,15 +186,7 @@ class TemporalHead(nn.Module):
         self.values = 6 if jacobians else 2  # x, y; then the 2x2 Jacobian, row-major
         self.listen = nn.Linear(4 * num_features, width)
         self.look = nn.Linear(2 * num_keypoints, width)
-        layers: list[nn.Module] = []
-        for n, dilation in enumerate((1, 2, 4, 1)):
-            inputs = width + 5 if n == 0 else width
-            conv = nn.Conv1d(inputs, width, 5, padding=2 * dilation, dilation=dilation)
-            layers += [conv, nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(0.1)]
-        self.temporal = nn.Sequential(*layers)
-        self.change = nn.Conv1d(width + 5, num_keypoints * self.values, 1)
-        nn.init.zeros_(self.change.weight)
-        nn.init.zeros_(self.change.bias)
+        self.temporal, self.change = _temporal_path(width, num_keypoints * self.values)
 
     def forward(self, audio_BTAF: Tensor, pose_BTMM: Tensor, pose_B1MM: Tensor, reference: Keypoints) -> MotionField:
         """Args: features (normalised), boxes of the frames and of the reference, the reference's keypoints."""

@@ -118,16 +118,22 @@ def _word(random: np.random.Generator, content: bytes, other: bytes) -> bytes:
 def _lines(random: np.random.Generator, content: bytes, other: bytes) -> bytes:
     lines = content.split(b"\n")
     one, two = random.integers(len(lines), size=2)
-    match random.integers(4):
-        case 0:
-            lines[one], lines[two] = lines[two], lines[one]
-        case 1:
-            lines.insert(one, lines[two])
-        case 2:
-            del lines[one]
-        case _:
-            lines[one] = lines[one] * 3
+    how = int(random.integers(4))
+    if how == 3:
+        lines[one] = lines[one] * 3
+    else:
+        _rearrange(lines, one, two, how)
     return b"\n".join(lines)
+
+
+def _rearrange(parts: list[bytes], one: int, two: int, how: int) -> None:
+    match how:
+        case 0:
+            parts[one], parts[two] = parts[two], parts[one]
+        case 1:
+            parts.insert(one, parts[two])
+        case _:
+            del parts[one]
 
 
 def _cells(random: np.random.Generator, content: bytes, other: bytes) -> bytes:
@@ -135,13 +141,7 @@ def _cells(random: np.random.Generator, content: bytes, other: bytes) -> bytes:
     row = int(random.integers(len(lines)))
     cells = lines[row].split(b",")
     one, two = random.integers(len(cells), size=2)
-    match random.integers(3):
-        case 0:
-            cells[one], cells[two] = cells[two], cells[one]
-        case 1:
-            cells.insert(one, cells[two])
-        case _:
-            del cells[one]
+    _rearrange(cells, one, two, how=int(random.integers(3)))
     lines[row] = b",".join(cells)
     return b"\n".join(lines)
 

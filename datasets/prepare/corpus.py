@@ -89,30 +89,22 @@ def prepare(
     journals = make_folder(output / "journal")
     journal_path = journals / f"{number:04d}-of-{shards:04d}.jsonl"
     with _alone(output / ".running", shared=shards > 1), _alone(journal_path, shared=False):
-        _prepare(sources, root, output, options, workers, shard, journal_path)
+        _check_settings(output, options)
+        if shards == 1:  # no other process is at work, so hidden folders are half clips of a killed run
+            for half in (output / "clips").glob(".*"):
+                shutil.rmtree(half)
+        done = {outcome.source for outcome in read_journals(output)}
+        todo = [source for source in sources[number::shards] if source.id not in done]
+        found = outcomes(todo, root, output, options, workers)
+        _keep(tqdm(found, total=len(todo), unit="file", smoothing=0.05), journal_path, output)
     with _locked(output):
         _write_pose_range(output, fixed_range)
 
 
-def _prepare(
-    sources: list[Source],
-    root: Path,
-    output: Path,
-    options: Options,
-    workers: int,
-    shard: tuple[int, int],
-    journal_path: Path,
-) -> None:
-    number, shards = shard
-    _check_settings(output, options)
-    if shards == 1:  # no other process is at work, so hidden folders are half clips of a killed run
-        for half in (output / "clips").glob(".*"):
-            shutil.rmtree(half)
-    done = {outcome.source for outcome in read_journals(output)}
-    todo = [source for source in sources[number::shards] if source.id not in done]
+def _keep(progress: tqdm, journal_path: Path, output: Path) -> None:
+    """Write each outcome into the journal as it comes, and the tables from time to time and at the end."""
     kept = rejected = 0
     with journal_path.open("a", encoding="utf-8") as journal:
-        progress = tqdm(outcomes(todo, root, output, options, workers), total=len(todo), unit="file", smoothing=0.05)
         for finished, outcome in enumerate(progress, start=1):
             journal.write("\n" + outcome.to_json())  # newline first: a line that a crash cut off spoils no other
             journal.flush()

@@ -376,6 +376,14 @@ def test_real_grid_clips(tmp_path):
         assert np.abs(clip.pose()[:, :3]).max() < 0.4 and 230 < np.median(clip.pose()[:, 5]) < 330
 
 
+def noise(seconds: int) -> av.AudioFrame:
+    """Sound at 16 kHz that is not silent."""
+    samples = np.random.default_rng(0).normal(0, 3000, (1, seconds * 16000)).astype(np.int16)
+    block = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+    block.sample_rate = 16000
+    return block
+
+
 @pytest.mark.skipif(not (GRID.is_dir() and available()), reason="needs optional clips of GRID and `make pose-tools`")
 def test_any_video_is_cut_into_spans_with_one_face(tmp_path):
     """Two sentences of two speakers in a row, at 30 fps, then two seconds without a face."""
@@ -389,10 +397,7 @@ def test_any_video_is_cut_into_spans_with_one_face(tmp_path):
             picture = pictures[min(number * 25 // 30, 149)] if number < 180 else np.full((288, 360, 3), 90, np.uint8)
             file.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         file.mux(video.encode())
-        noise = np.random.default_rng(0).normal(0, 3000, (1, 8 * 16000)).astype(np.int16)
-        block = av.AudioFrame.from_ndarray(noise, format="s16", layout="mono")
-        block.sample_rate = 16000
-        file.mux(audio.encode(block))
+        file.mux(audio.encode(noise(8)))
     line = ["-m", "datasets.prepare", "videos", "--input", str(raw), "--output", str(tmp_path / "out"), "--size", "128"]
     subprocess.run([sys.executable, *line], cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
     clips = load_manifest(tmp_path / "out")
@@ -413,10 +418,7 @@ def test_clips_that_are_cropped_already_stay_as_they_are(tmp_path):
             tight = np.ascontiguousarray(picture[60:236, 92:268])
             file.mux(video.encode(av.VideoFrame.from_ndarray(tight, format="rgb24")))
         file.mux(video.encode())
-        noise = np.random.default_rng(0).normal(0, 3000, (1, 2 * 16000)).astype(np.int16)
-        block = av.AudioFrame.from_ndarray(noise, format="s16", layout="mono")
-        block.sample_rate = 16000
-        file.mux(audio.encode(block))
+        file.mux(audio.encode(noise(2)))
     line = [sys.executable, "-m", "datasets.prepare", "videos", "--input", str(raw.parent), "--size", "128"]
     searched, whole = str(tmp_path / "searched"), str(tmp_path / "whole")
     rejected = subprocess.run([*line, "--output", searched], cwd=ROOT, stderr=subprocess.DEVNULL)
