@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datasets.augment import ColorJitter, jitter_voice
+from datasets.augment import ColorJitter, PlacementJitter, jitter_voice
 from datasets.clips import load_audio_features, load_manifest, load_pose_range
 from datasets.media.image import to_float
+from datasets.pose import moved_with_picture
 from datasets.sampling import choices, clamped, grouped, padded, shuffled
 
 MIRROR = np.array([1, -1, -1, -1, 1, 1], np.float32)  # what a mirrored picture does to (rx, ry, rz, tx, ty, tz)
@@ -32,8 +33,15 @@ class HeadPoseDataConfig:
     # Mirror picture and poses, jitter the picture's colours and the voice's pitch and level (ours; off in the paper's
     # settings, meant for few speakers).
     augment: bool = False
+    # With `augment`: scale and move picture and poses alike (ours; off). Where few speakers' heads rest differently,
+    # N_H else learns where whose head rests, and draws an unseen face's there, away from where its picture has it.
+    placement: PlacementJitter = PlacementJitter()
 
     def __post_init__(self) -> None:
+        if self.placement.turn:
+            raise ValueError(
+                "placement.turn must be 0: head poses can be scaled and moved with the picture, not turned"
+            )
         if self.window < 1 or self.repeats < 1:
             raise ValueError(f"window is {self.window} and repeats {self.repeats}, wanted at least 1 each")
 
@@ -84,6 +92,8 @@ class HeadPoseData(Dataset):
             if random.random() < 0.5:
                 picture_1HWC, pose_TP = picture_1HWC[:, :, ::-1], pose_TP * MIRROR
             picture_1HWC, audio_TAF = self.jitter(picture_1HWC, random), jitter_voice(audio_TAF, random)
+            picture_1HWC, box_14, _ = self.config.placement(picture_1HWC, np.array([[-1.0, -1.0, 1.0, 1.0]]), random)
+            pose_TP = moved_with_picture(pose_TP, box_14[0])
         return HeadPoseBatch(
             image_CHW=to_float(picture_1HWC)[0],
             audio_TAF=torch.from_numpy(padded(audio_TAF, window)),

@@ -65,6 +65,23 @@ def project(points_mm: np.ndarray, pose_P: np.ndarray) -> np.ndarray:
     return points[:, 0]
 
 
+def moved_with_picture(pose_TP: np.ndarray, box_4: np.ndarray) -> np.ndarray:
+    """Poses after the picture was scaled and moved.
+
+    Args:
+        pose_TP: rad and mm.
+        box_4: where the former picture's left, top, right and bottom now lie; they were -1, -1, 1, 1.
+
+    A picture half as large is a head twice as far away; sideways it moves in proportion to its distance (exact for
+    points at the head's own distance).
+    """
+    moved_TP = np.array(pose_TP, np.float32)
+    scale, shift_2 = (box_4[2] - box_4[0]) / 2, (box_4[:2] + box_4[2:]) / 2
+    moved_TP[:, 5] /= scale
+    moved_TP[:, 3:5] += moved_TP[:, 5:] * (shift_2 * (BOX_SIZE / 2 / FOCAL_LENGTH))
+    return moved_TP
+
+
 def render_boxes(pose_TP: np.ndarray) -> np.ndarray:
     """Draw the head box of each pose (Sec. 3.3: "we draw a 3D box ... and project it to the image").
 

@@ -20,7 +20,7 @@ from datasets.errors import DataError
 from datasets.fomm import FommData, FommDataConfig
 from datasets.headpose import HeadPoseData, HeadPoseDataConfig
 from datasets.motionfield import MotionFieldData, MotionFieldDataConfig
-from datasets.pose import render_boxes
+from datasets.pose import moved_with_picture, project, render_boxes
 from datasets.sampling import at_most, choices, shuffled
 from datasets.synthetic import make_corpus
 from modules.losses import lip_points
@@ -261,6 +261,27 @@ def test_pairs_carry_the_turn_of_their_faces(corpus):
     )
     assert plain[0].turn == 0 and 0 < abs(placed[0].turn) <= np.radians(30)
     assert not torch.equal(plain[0].source_CHW, placed[0].source_CHW)
+
+
+def test_head_poses_move_with_their_pictures(corpus):
+    """Where a head's middle and its edges lie in the picture, before and after."""
+    pose_16 = np.array([[0.0, 0.0, 0.3, 20.0, -10.0, 300.0]], np.float32)
+    points_mm = np.array([[0, 0, 0], [75, 75, 0], [-75, 75, 0]], np.float64)
+    for scale, x, y in ((1.0, 0.1, -0.2), (0.7, 0.0, 0.0), (1.3, -0.15, 0.05)):
+        moved_16 = moved_with_picture(pose_16, np.array([x - scale, y - scale, x + scale, y + scale]))
+        before, after = (project(points_mm, pose[0]) / 128 - 1 for pose in (pose_16, moved_16))
+        np.testing.assert_allclose(after, before * scale + (x, y), atol=1e-4)
+    assert np.array_equal(moved_with_picture(pose_16, np.array([-1.0, -1.0, 1.0, 1.0])), pose_16)
+
+    still, placed = (
+        HeadPoseData(HeadPoseDataConfig(str(corpus), window=16, augment=True, placement=place), seed=0, size=64)
+        for place in (PlacementJitter(), PlacementJitter(scale=0.3, shift=0.1))
+    )
+    a, b = still[0], placed[0]
+    assert torch.equal(a.pose_TP[:, :3], b.pose_TP[:, :3])
+    assert not torch.equal(a.pose_TP[:, 3:], b.pose_TP[:, 3:]) and not torch.equal(a.image_CHW, b.image_CHW)
+    with pytest.raises(ValueError, match=r"placement.turn must be 0"):
+        HeadPoseDataConfig(str(corpus), placement=PlacementJitter(turn=3))
 
 
 def test_headpose_rows_start_at_the_picture(corpus):
