@@ -69,10 +69,12 @@ class Animator:
         self.device = models.device
         self.dtype = options.chosen_dtype(models.device)
         self.batch_size = options.chosen_batch_size(models.device)
-        self.generator = fuse_for_inference(models.image_generator).to(memory_format=torch.channels_last)
+        on_cpu = self.device.type == "cpu"
+        generator = fuse_for_inference(models.image_generator, float32_on_cpu=on_cpu and self.dtype is None)
+        self.generator = generator.to(memory_format=torch.channels_last)
         self.motion_generator = None
         if models.motion_field_generator is not None:
-            self.motion_generator = fuse_for_inference(models.motion_field_generator)
+            self.motion_generator = fuse_for_inference(models.motion_field_generator, float32_on_cpu=on_cpu)
         self.has_lids = models.detector_config.lid_keypoints == LIDS
         options.blink_rate(self.has_lids)  # refused at once where it cannot be
 

@@ -110,7 +110,8 @@ def reference_frames(models: Models, image: torch.Tensor, source: Keypoints, dri
 def our_renderer(
     models: Models, image: torch.Tensor, source: Keypoints, batch: int, dtype: torch.dtype | None, compiled: bool
 ) -> Renderer:
-    generator = fuse_for_inference(models.image_generator).to(memory_format=torch.channels_last)
+    float32_on_cpu = models.device.type == "cpu" and dtype is None
+    generator = fuse_for_inference(models.image_generator, float32_on_cpu).to(memory_format=torch.channels_last)
     picture = image.contiguous(memory_format=torch.channels_last)
     return Renderer(generator, picture, source, batch, True, dtype, compiled)
 
@@ -213,7 +214,8 @@ def bench_motion(models: Models, arguments: argparse.Namespace) -> None:
     rows.append(("head poses (N_H)", lambda: PredictedHeadPoses(models, image).follow(features), None))
     rows.append(("pose boxes", lambda: render_boxes(pose_TP), lambda: render_boxes(np.repeat(pose_TP, 2, 0))))
     windows = WINDOWS_ON_GPU if device.type == "cuda" else 1
-    plain, fused = models.motion_field_generator, fuse_for_inference(models.motion_field_generator)
+    plain = models.motion_field_generator
+    fused = fuse_for_inference(plain, float32_on_cpu=device.type == "cpu")
     with torch.inference_mode():
         source = models.keypoint_detector(image).keypoints
 

@@ -89,8 +89,13 @@ class ResidualUpBlock3d(UpBlock):
         return F.relu(self.norm2(self.res(super().forward(x))))
 
 
-def side_by_side(x: Tensor, one: nn.Conv2d, other: nn.Conv2d) -> tuple[Tensor, Tensor]:
-    """Two convolutions of one kernel size over the same features, as one: a CPU spends half the time on it."""
+def side_by_side(x: Tensor, one: nn.Module, other: nn.Module) -> tuple[Tensor, Tensor]:
+    """Two convolutions of one kernel size over the same features, as one: a CPU spends half the time on it.
+
+    What `modules.fuse` made of a convolution runs by itself.
+    """
+    if not isinstance(one, nn.Conv2d):
+        return one(x), other(x)
     weight, bias = torch.cat([one.weight, other.weight]), torch.cat([one.bias, other.bias])
     both = F.conv2d(x, weight, bias, padding=one.padding)
     return both[:, : one.out_channels], both[:, one.out_channels :]

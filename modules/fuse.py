@@ -1,9 +1,12 @@
 """Exact rewrites of trained networks for faster inference.
 
-Two identities are used: BatchNorm in eval mode is an affine map and folds into the convolution before it; and a nearest
-x2 enlargement followed by a 3x3 convolution is one transposed convolution of stride 2 with 4x4 taps (4x4x4 in 3-D),
-which needs 2.25 times fewer multiplications (3.4 times in 3-D). Results differ from the plain networks by
-rounding only.
+Two identities are used everywhere: BatchNorm in eval mode is an affine map and folds into the convolution before it;
+and a nearest x2 enlargement followed by a 3x3 convolution is one transposed convolution of stride 2 with 4x4 taps
+(4x4x4 in 3-D), which needs 2.25 times fewer multiplications (3.4 times in 3-D).
+
+In float32 on a CPU three more pay: Winograd's convolutions (`modules.winograd`), those by Fourier transforms
+(`modules.fourier`), and sums of rows for the 7x7 convolutions that give a few channels. Results differ from the plain
+networks by rounding only.
 """
 
 import copy
@@ -11,20 +14,32 @@ import itertools
 from typing import TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from modules.blocks import ResidualBlock, ResidualDownBlock3d, SameBlock, UpBlock
+from modules.fourier import FourierConv
+from modules.image_generator import ImageGenerator
+from modules.motion_field_generator import MotionFieldGenerator
+from modules.winograd import WinogradConv
 
 Network = TypeVar("Network", bound=nn.Module)
 # Wider 2-D blocks work on few pixels, where reading 16 taps instead of 9 costs more than it saves (measured on two CPU
 # cores: the dense motion network took 108 ms with all its blocks rewritten, 70 ms with none).
 WIDEST_2D = 256  # input channels
+# By channels, where Winograd's way is faster: with fewer, its sums cost more than its products save; with more, as the
+# deepest blocks have on a few pixels, it reads too many sums of taps.
+WINOGRAD_CHANNELS = range(128, 257)
 CONV_TRANSPOSE = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 
 
-def fuse_for_inference(network: Network) -> Network:
-    """A copy of `network` (eval mode, not trainable) with the rewrites above; the original is left alone."""
+def fuse_for_inference(network: Network, float32_on_cpu: bool = False) -> Network:
+    """A copy of `network` (eval mode, not trainable) with the rewrites above; the original is left alone.
+
+    Args:
+        float32_on_cpu: with those that pay only there; autocast then does not reach what they rewrite.
+    """
     network = copy.deepcopy(network).eval().requires_grad_(False)
     for module in network.modules():
         if isinstance(module, SameBlock | ResidualDownBlock3d):  # down and up blocks included
@@ -33,7 +48,52 @@ def fuse_for_inference(network: Network) -> Network:
             module.conv, module.enlarge = enlarging_conv(module.conv), nn.Identity()
         if isinstance(module, ResidualBlock):
             module.conv1, module.norm2 = fuse_conv_bn_eval(module.conv1, module.norm2), nn.Identity()
+    if float32_on_cpu:
+        _fewer_products(network)
     return network
+
+
+def _fewer_products(network: nn.Module) -> None:
+    """The rewrites for float32 on a CPU, in place."""
+    for module in list(network.modules()):
+        if isinstance(module, ResidualBlock):
+            module.conv1, module.conv2 = _winograd(module.conv1), _winograd(module.conv2)
+        if isinstance(module, ResidualDownBlock3d):
+            module.conv = _winograd(module.conv)
+        if isinstance(module, ImageGenerator):
+            module.final = RowsFirstConv(module.final)
+            module.skip = None if module.skip is None else RowsFirstConv(module.skip)
+        if isinstance(module, MotionFieldGenerator) and module.hourglass and module.relative_head is None:
+            module.kp = FourierConv(module.kp, module.map_size)
+            module.jacobian = None if module.jacobian is None else FourierConv(module.jacobian, module.map_size)
+
+
+def _winograd(conv: nn.Conv2d | nn.Conv3d) -> nn.Module:
+    return WinogradConv(conv) if conv.in_channels in WINOGRAD_CHANNELS else conv
+
+
+class RowsFirstConv(nn.Module):
+    """A `conv` that gives a few channels: each row of its kernel by itself, then the rows' sum.
+
+    A convolution fills its vectors with output channels, 8 or 16 at a time, and 3 leave them nearly empty. One row of
+    each kernel, as a channel of its own, makes them 7 times as many.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        out, channels, self.rows, columns = conv.weight.shape
+        weight = conv.weight.detach().transpose(1, 2).transpose(0, 1).reshape(self.rows * out, channels, 1, columns)
+        self.register_buffer("weight", weight.contiguous(memory_format=torch.channels_last))
+        self.register_buffer("bias", conv.bias.detach()[:, None, None].clone())
+        self.padding = conv.padding
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        height = x_BCHW.shape[2]
+        rows = F.conv2d(x_BCHW, self.weight, padding=self.padding).chunk(self.rows, dim=1)
+        total = rows[0][:, :, :height] + self.bias
+        for n, row in enumerate(rows[1:], 1):
+            total += row[:, :, n : n + height]
+        return total
 
 
 def enlarging_conv(conv: nn.Conv2d | nn.Conv3d) -> nn.ConvTranspose2d | nn.ConvTranspose3d:

@@ -95,11 +95,16 @@ def test_source_keypoints_equal_the_released_ones(models, golden, image):
     close(detected.jacobian_BK22, golden["kp_source_jacobian"].reshape(1, 10, 2, 2), 2e-5)
 
 
-@pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused"])
-def test_keypoints_of_every_frame_equal_the_released_ones(models, golden, image, audio, golden_poses, fused):
-    generator = models.motion_field_generator
-    if fused:
-        generator = fuse_for_inference(generator)
+REWRITES = {
+    "plain": lambda network: network,
+    "fused": fuse_for_inference,
+    "fused for float32 on a CPU": lambda network: fuse_for_inference(network, float32_on_cpu=True),
+}
+
+
+@pytest.mark.parametrize("rewritten", REWRITES.values(), ids=REWRITES)
+def test_keypoints_of_every_frame_equal_the_released_ones(models, golden, image, audio, golden_poses, rewritten):
+    generator = rewritten(models.motion_field_generator)
     chunks = list(generate_keypoints(models, generator, image, [audio], golden_poses))
     assert [len(c.position_BK2) for c in chunks] == [48, 32, 32, 32, 5]
     keypoints, expected = Keypoints.cat(chunks), golden_keypoints(golden, range(T))
@@ -115,9 +120,9 @@ def test_motion_field_inputs_equal_the_released_ones(models, golden, image):
         close(generator.image_map(image)[0], golden["w0_id64"], 1e-5)
 
 
-@pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused"])
-def test_rendered_frames_equal_the_released_ones(models, golden, image, fused):
-    generator = fuse_for_inference(models.image_generator) if fused else models.image_generator
+@pytest.mark.parametrize("rewritten", REWRITES.values(), ids=REWRITES)
+def test_rendered_frames_equal_the_released_ones(models, golden, image, rewritten):
+    generator = rewritten(models.image_generator)
     source = Keypoints(
         torch.from_numpy(golden["kp_source_value"]).reshape(1, 10, 2),
         torch.from_numpy(golden["kp_source_jacobian"]).reshape(1, 10, 2, 2),

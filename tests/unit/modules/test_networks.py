@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from modules import fuse
 from modules.blocks import AntiAliasDownsample, UpBlock
-from modules.fuse import enlarging_conv, fuse_for_inference
+from modules.fourier import FourierConv
+from modules.fuse import RowsFirstConv, enlarging_conv, fuse_for_inference
 from modules.head_motion_predictor import HeadMotionPredictor, HeadMotionPredictorConfig, MotionState
 from modules.image_generator import (
     DenseMotionConfig,
@@ -30,6 +32,7 @@ from modules.motion_field_generator import (
     box_moments,
 )
 from modules.perceptual import ImagePyramid
+from modules.winograd import WinogradConv
 
 SMALL_HEAD = HeadMotionPredictorConfig(embedding=16, resnet_width=4, resnet_depths=(1, 1))
 SMALL_FIELD = MotionFieldGeneratorConfig(
@@ -504,10 +507,42 @@ def test_enlarging_convolution_is_exact_up_to_the_border(dims):
     assert torch.allclose(enlarging_conv(block.conv)(x), expected, atol=1e-5)
 
 
-def test_fused_networks_equal_the_plain_ones_and_leave_them_alone():
+@pytest.mark.parametrize("shape", [(2, 5, 8, 8), (1, 5, 7, 13), (1, 5, 3, 6, 4), (2, 5, 1, 5, 9)])
+def test_winograds_convolution_equals_the_plain_one(shape):
+    torch.manual_seed(0)
+    conv = (torch.nn.Conv2d if len(shape) == 4 else torch.nn.Conv3d)(5, 6, 3, padding=1)
+    x = torch.randn(shape)
+    with torch.no_grad():
+        assert torch.allclose(WinogradConv(conv)(x), conv(x), atol=2e-5)
+
+
+@pytest.mark.parametrize("taps", [1, 3, 7])
+@pytest.mark.parametrize("size", [9, 12])
+def test_convolution_by_spectra_equals_the_plain_one(taps, size):
+    torch.manual_seed(0)
+    conv = torch.nn.Conv3d(3, 4, (taps, 7, 7), padding=(taps // 2, 0, 0))
+    x = torch.randn(2, 3, 5, size, size)
+    flat = torch.nn.Conv2d(3, 4, 7)
+    with torch.no_grad():
+        assert torch.allclose(FourierConv(conv, size)(x), conv(x), atol=1e-5)
+        assert torch.allclose(FourierConv(flat, size)(x[:, :, 0]), flat(x[:, :, 0]), atol=1e-5)
+
+
+def test_convolution_row_by_row_equals_the_plain_one():
+    torch.manual_seed(0)
+    conv, x = torch.nn.Conv2d(4, 3, 7, padding=3), torch.randn(2, 4, 10, 12)
+    with torch.no_grad():
+        assert torch.allclose(RowsFirstConv(conv)(x), conv(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("float32_on_cpu", [False, True])
+def test_fused_networks_equal_the_plain_ones_and_leave_them_alone(float32_on_cpu, monkeypatch):
+    monkeypatch.setattr(fuse, "WINOGRAD_CHANNELS", range(1, 99))
     plain = small_generator(source_skip=True, keypoint_maps=True)
     before = {key: value.clone() for key, value in plain.state_dict().items()}
-    fused = fuse_for_inference(plain)
+    fused = fuse_for_inference(plain, float32_on_cpu)
+    kinds = {type(module) for module in fused.modules()}
+    assert kinds.issuperset({WinogradConv, RowsFirstConv}) == float32_on_cpu
     inputs = torch.rand(1, 3, 64, 64), keypoints(3, seed=1), keypoints(1)
     with torch.no_grad():
         assert torch.allclose(fused(*inputs).image_BCHW, plain(*inputs).image_BCHW, atol=1e-5)
@@ -518,5 +553,6 @@ def test_fused_networks_equal_the_plain_ones_and_leave_them_alone():
     field = randomise_norms(MotionFieldGenerator(SMALL_FIELD)).eval()
     maps = torch.rand(1, 3, 32, 32), torch.randn(1, 32, 2, 32, 32), torch.rand(1, 32, 32, 32) * 255
     with torch.no_grad():
-        a, b = field.from_maps(*maps), fuse_for_inference(field).from_maps(*maps)
+        a, b = field.from_maps(*maps), fuse_for_inference(field, float32_on_cpu).from_maps(*maps)
     np.testing.assert_allclose(a.position_BTK2, b.position_BTK2, atol=1e-4)
+    np.testing.assert_allclose(a.jacobian_BTK22, b.jacobian_BTK22, atol=1e-4)
