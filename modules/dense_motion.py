@@ -15,6 +15,7 @@ from modules.keypoints import (
     Keypoints,
     compose_2x2,
     coordinate_grid,
+    coordinate_lines,
     gaussian_heatmaps,
     invert_2x2,
     log_gaussians,
@@ -51,12 +52,18 @@ def keypoint_prior(driving_BK2: Tensor, height: int, width: int) -> Tensor:
 
 def sparse_motions(driving: Keypoints, source: Keypoints, height: int, width: int) -> Tensor:
     """Each keypoint's affine motion T_{S<-D}(z) (Eq. 4) on the whole grid, the identity first -> BNHW2."""
-    grid = coordinate_grid(height, width, like=driving.position_BK2)
-    offset = grid - driving.position_BK2[:, :, None, None]  # (B, K, H, W, 2)
+    like = driving.position_BK2
     if driving.jacobian_BK22 is not None and source.jacobian_BK22 is not None:
-        affine = compose_2x2(source.jacobian_BK22, invert_2x2(driving.jacobian_BK22))  # (B, K, 2, 2)
-        offset = (affine[:, :, None, None] * offset[..., None, :]).sum(-1)
-    motions = offset + source.position_BK2[:, :, None, None]
+        affine_BK22 = compose_2x2(source.jacobian_BK22, invert_2x2(driving.jacobian_BK22))
+    else:
+        affine_BK22 = torch.eye(2, device=like.device, dtype=like.dtype).expand(*like.shape[:2], 2, 2)
+    # An affine motion is the sum of what the column says and what the row says.
+    x_W, y_H = coordinate_lines(height, width, like)
+    across_BKW1, down_BKH1 = x_W[:, None] - like[:, :, None, :1], y_H[:, None] - like[:, :, None, 1:]
+    across_BKW2 = across_BKW1 * affine_BK22[:, :, None, :, 0] + source.position_BK2[:, :, None]
+    down_BKH2 = down_BKH1 * affine_BK22[:, :, None, :, 1]
+    motions = down_BKH2[:, :, :, None] + across_BKW2[:, :, None]
+    grid = coordinate_grid(height, width, like)
     return torch.cat([grid.expand(len(motions), 1, -1, -1, -1), motions], dim=1)
 
 

@@ -71,11 +71,18 @@ class DetectedKeypoints(NamedTuple):
         return Keypoints(self.position_BK2, self.jacobian_BK22)
 
 
+def coordinate_lines(height: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """x of the W columns and y of the H rows, the outermost exactly -1 and 1, on the device and in the type of `like`.
+
+    Much that lies on the whole grid is a sum or a product of something on these two.
+    """
+    x_W = torch.linspace(-1, 1, width, device=like.device, dtype=like.dtype)
+    return x_W, torch.linspace(-1, 1, height, device=like.device, dtype=like.dtype)
+
+
 def coordinate_grid(height: int, width: int, like: Tensor) -> Tensor:
     """[H, W, 2] of (x, y), corners at exactly -1 and 1, on the device and in the type of `like`."""
-    x = torch.linspace(-1, 1, width, device=like.device, dtype=like.dtype)
-    y = torch.linspace(-1, 1, height, device=like.device, dtype=like.dtype)
-    return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
+    return torch.stack(torch.meshgrid(*coordinate_lines(height, width, like), indexing="xy"), dim=-1)
 
 
 def soft_argmax(heatmap_BKHW: Tensor) -> Tensor:
@@ -87,9 +94,9 @@ def soft_argmax(heatmap_BKHW: Tensor) -> Tensor:
     Returns:
         position_BK2 in [-1, 1].
     """
-    grid = coordinate_grid(*heatmap_BKHW.shape[-2:], like=heatmap_BKHW)
-    x = (heatmap_BKHW.sum(-2) * grid[0, :, 0]).sum(-1)
-    y = (heatmap_BKHW.sum(-1) * grid[:, 0, 1]).sum(-1)
+    x_W, y_H = coordinate_lines(*heatmap_BKHW.shape[-2:], like=heatmap_BKHW)
+    x = (heatmap_BKHW.sum(-2) * x_W).sum(-1)
+    y = (heatmap_BKHW.sum(-1) * y_H).sum(-1)
     return torch.stack([x, y], dim=-1)
 
 
@@ -108,14 +115,21 @@ def weighted_jacobian(maps_BJHW: Tensor, heatmap_BKHW: Tensor) -> Tensor:
 
 def gaussian_heatmaps(position_BK2: Tensor, height: int, width: int, variance: float = 0.01) -> Tensor:
     """exp(-|z - p|^2 / (2 variance)) on the coordinate grid -> BKHW in (0, 1]."""
-    return torch.exp(log_gaussians(position_BK2, height, width, variance))
+    x_BKW, y_BKH = (line.exp() for line in _log_gaussian_lines(position_BK2, height, width, variance))
+    return y_BKH[..., None] * x_BKW[..., None, :]
 
 
 def log_gaussians(position_BK2: Tensor, height: int, width: int, variance: float = 0.01) -> Tensor:
     """-|z - p|^2 / (2 variance) on the coordinate grid -> BKHW, at most 0."""
-    grid = coordinate_grid(height, width, like=position_BK2)
-    offset = grid - position_BK2[:, :, None, None]  # (B, K, H, W, 2)
-    return -0.5 * offset.square().sum(-1) / variance
+    x_BKW, y_BKH = _log_gaussian_lines(position_BK2, height, width, variance)
+    return y_BKH[..., None] + x_BKW[..., None, :]
+
+
+def _log_gaussian_lines(position_BK2: Tensor, height: int, width: int, variance: float) -> tuple[Tensor, Tensor]:
+    """The two terms of `log_gaussians`, by column [B, K, W] and by row [B, K, H]."""
+    lines = zip(coordinate_lines(height, width, like=position_BK2), position_BK2[..., None].unbind(-2), strict=True)
+    x_BKW, y_BKH = (-0.5 / variance * (line - place_BK1).square() for line, place_BK1 in lines)
+    return x_BKW, y_BKH
 
 
 def invert_2x2(matrix: Tensor) -> Tensor:
