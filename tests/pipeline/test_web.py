@@ -147,12 +147,27 @@ def browser(tmp_path_factory):
     webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium: pip install -r requirements.txt")
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
-    for flag in [*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('browser') / 'profile'}"]:
+    folder = tmp_path_factory.mktemp("browser")
+    (folder / "webcam.y4m").write_bytes(one_frame_of_video(skimage.data.astronaut()))
+    devices = [  # a webcam that sees the astronaut, a microphone that hears speech, no questions
+        "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream",
+        f"--use-file-for-fake-video-capture={folder / 'webcam.y4m'}",
+        f"--use-file-for-fake-audio-capture={ROOT / 'assets' / 'speech.wav'}",
+    ]
+    for flag in [*FLAGS.split(), *devices, f"--user-data-dir={folder / 'profile'}"]:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
     driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
     yield driver
     driver.quit()
+
+
+def one_frame_of_video(picture_HW3) -> bytes:
+    """As a y4m file."""
+    height, width = picture_HW3.shape[:2]
+    planes = av.VideoFrame.from_ndarray(picture_HW3, "rgb24").reformat(format="yuv420p").to_ndarray()
+    return b"YUV4MPEG2 W%d H%d F25:1 Ip A1:1 C420jpeg\nFRAME\n" % (width, height) + planes.tobytes()
 
 
 def until(driver, script: str, seconds: float = 240.0) -> None:
@@ -187,3 +202,57 @@ def test_in_a_browser_upload_make_play_and_a_wrong_file(server, files, browser, 
     assert urls and [url for url in urls if not url.startswith(here) and "chrome" not in url] == []
     browser.set_window_size(390, 800)
     assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_in_a_browser_webcam_microphone_and_clipboard(server, browser):
+    port, _ = server
+    browser.set_window_size(1000, 900)
+    browser.get(f"http://127.0.0.1:{port}/")
+    browser.find_element("id", "webcam").click()
+    until(browser, "!at('webcam-shot').hidden && at('webcam-view').videoWidth > 0")
+    browser.find_element("id", "webcam-shot").click()
+    until(browser, "at('picture-name').textContent === 'webcam.png' && at('picture-view').naturalWidth > 0")
+    browser.find_element("id", "microphone").click()
+    until(browser, "at('microphone').textContent === 'Stop'")
+    time.sleep(2)
+    browser.find_element("id", "microphone").click()
+    until(browser, "at('sound-name').textContent === 'recording.webm'")
+    browser.find_element("id", "make").click()
+    until(browser, "at('result').videoWidth > 0 && at('result').currentTime > 0.1 && !at('download').hidden")
+    assert 1 < browser.execute_script("return at('result').duration") < 6
+    browser.execute_script(
+        """
+        const canvas = document.createElement("canvas");
+        canvas.width = canvas.height = 40;
+        canvas.toBlob(blob => {
+          const held = new DataTransfer();
+          held.items.add(new File([blob], "image.png", {type: "image/png"}));
+          document.dispatchEvent(new ClipboardEvent("paste", {clipboardData: held}));
+        });
+        """
+    )
+    until(browser, "at('picture-name').textContent === 'pasted.png' && at('picture-view').naturalWidth === 40")
+
+
+def test_in_a_browser_two_at_once(server, files, browser):
+    port, _ = server
+    windows = []
+    for _ in range(2):
+        browser.switch_to.new_window("window")
+        windows.append(browser.current_window_handle)
+        browser.get(f"http://127.0.0.1:{port}/")
+        browser.find_element("id", "picture-example").click()
+        until(browser, "at('picture-view').naturalWidth === 512")
+        browser.find_element("id", "sound-file").send_keys(str(files / "speech.wav"))
+        until(browser, "at('sound-name').textContent === 'speech.wav'")
+    for window in windows:
+        browser.switch_to.window(window)
+        browser.find_element("id", "make").click()
+    addresses = set()
+    for window in windows:
+        browser.switch_to.window(window)
+        until(browser, "!at('download').hidden && at('result').videoWidth > 0")
+        addresses.add(browser.execute_script("return at('download').href"))
+        browser.close()
+    browser.switch_to.window(browser.window_handles[0])
+    assert len(addresses) == 2
