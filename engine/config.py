@@ -55,7 +55,7 @@ def from_dict(config_class: type[T], data: dict[str, Any], source: str = "config
         return pydantic.TypeAdapter(config_class).validate_json(json.dumps(data), strict=True)
     except pydantic.ValidationError as error:
         raise ConfigError(f"{source}: " + "; ".join(_sentence(e) for e in error.errors())) from error
-    except (TypeError, ValueError) as error:
+    except (ArithmeticError, TypeError, ValueError) as error:
         raise ConfigError(f"{source}: {error}") from error
 
 

@@ -142,8 +142,8 @@ class PoseDiscriminatorConfig:
     max_width: int = 512
 
     def __post_init__(self) -> None:
-        if self.width < 1 or self.num_strided < 1:
-            raise ValueError("a pose discriminator needs at least one channel and one strided layer")
+        if self.width < 1 or not 1 <= self.num_strided <= 8:
+            raise ValueError("a pose discriminator needs at least one channel and 1 to 8 strided layers")
 
     @property
     def shortest(self) -> int:

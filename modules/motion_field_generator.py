@@ -60,8 +60,14 @@ class MotionFieldGeneratorConfig:
     normalise_audio: bool = False
 
     def __post_init__(self) -> None:
+        if self.map_size not in (32, 64, 128, 256) or self.image_size % self.map_size:
+            raise ValueError(
+                f"map_size {self.map_size} must be 32, 64, 128 or 256 and divide image_size {self.image_size}"
+            )
+        if not 1 <= self.num_blocks <= 8:
+            raise ValueError(f"num_blocks must be 1 to 8, found {self.num_blocks}")
         step = 2**self.num_blocks
-        if self.window % step or self.map_size % step:
+        if self.window < 1 or self.window % step or self.map_size % step:
             raise ValueError(
                 f"window {self.window} and map_size {self.map_size} must be multiples of 2^num_blocks = {step}"
             )
@@ -69,10 +75,6 @@ class MotionFieldGeneratorConfig:
             raise ValueError("hourglass: false needs relative_head: true, which goes on from the reference's keypoints")
         if self.num_features < 33 or self.num_features % 2 == 0:
             raise ValueError(f"num_features must be odd and 33 or more, found {self.num_features}")
-        if self.map_size % AUDIO_MAP_SIZE or BOX_SIZE % self.map_size or self.image_size % self.map_size:
-            raise ValueError(
-                f"map_size {self.map_size} must be 32, 64, 128 or 256 and divide image_size {self.image_size}"
-            )
 
 
 class MotionField(NamedTuple):

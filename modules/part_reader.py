@@ -44,9 +44,10 @@ class PartReaderConfig:
     first_steps: int = 600
 
     def __post_init__(self) -> None:
-        if self.num_blocks < 2 or self.crop % 2**self.num_blocks:
+        if not 2 <= self.num_blocks <= 8 or self.crop % 2**self.num_blocks:
             raise ValueError(
-                f"part_reader wants two or more blocks and a crop divisible by 2^num_blocks, found {self.crop}"
+                f"part_reader wants 2 to 8 blocks and a crop divisible by 2^num_blocks, found {self.num_blocks} and "
+                f"{self.crop}"
             )
 
 

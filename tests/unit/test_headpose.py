@@ -68,6 +68,23 @@ def test_the_end_of_a_clip_gives_no_prediction_away() -> None:
     assert abs(half - 0.5) < 0.03
 
 
+def test_the_judge_of_a_prediction_sees_its_own_last_pose_past_the_end() -> None:
+    random = np.random.default_rng(0)
+    real_BTP, other_BTP = (torch.from_numpy(takes(random, 2)) for _ in range(2))
+    valid_BT = (torch.arange(1, WINDOW + 1) < 20).expand(2, -1)
+    weights = train_headpose.WeightConfig(ssim=0)
+    losses = train_headpose.PredictorLosses(OtherTakes(other_BTP), weights, None, first_row=0)
+    seen = []
+
+    def judge(pose_BTP: Tensor) -> Tensor:
+        seen.append(pose_BTP)
+        return pose_BTP[..., :1]
+
+    losses(HeadPoseBatch(None, None, real_BTP, valid_BT, clip=0, index=0), judge)
+    assert torch.equal(seen[0][:, :20], other_BTP[:, :20])
+    assert torch.equal(seen[0][:, 20:], other_BTP[:, 19:20].expand(-1, WINDOW - 19, -1))
+
+
 def test_past_the_end_a_sequence_holds_its_own_last_pose() -> None:
     pose_BTP = torch.arange(12.0).reshape(1, 6, 2).repeat(2, 1, 1).requires_grad_()
     valid_BT = torch.tensor([[True, True, True, False, False, False], [True] * 6])
