@@ -161,11 +161,12 @@ def try_command(command: Command, kills: int, choose: random.Random, folder: Pat
         life += 1
         out = folder / f"life{life}"
         for _ in range(min(MOST, kills - done)):
-            process = begin(command.arguments(out))
+            process, start = begin(command.arguments(out)), time.monotonic()
             with_second = choose.random() < 0.2
             try:
                 process.wait(choose.uniform(0.1, 1.0) * took_s)
-                break  # it was faster
+                took_s = min(took_s, max(1.0, time.monotonic() - start))  # it was faster
+                break
             except subprocess.TimeoutExpired:
                 if with_second and (problem := second(command.arguments(out), process)):
                     problems.append(problem)
