@@ -130,6 +130,9 @@ def check_outputs(jobs: Iterable[Job], source: Path) -> None:
             written.add(target)
 
 
+GIF_END = b";"  # its last byte; unlike an mp4 it does not tell how many pictures there are
+
+
 def is_whole(path: Path) -> bool:
     """Whether a file is a video of this project with all its pictures."""
     import av
@@ -137,10 +140,10 @@ def is_whole(path: Path) -> bool:
     if not path.is_file():
         return False
     try:
-        if not provenance.read_marks(path):
+        if not provenance.read_marks(path) or (path.suffix.lower() == ".gif" and path.read_bytes()[-1:] != GIF_END):
             return False
         with open_media(path, "video", "video") as (container, stream):
-            packets = sum(packet.size > 0 for packet in container.demux(stream))
+            packets = sum(packet.size > 0 and not packet.is_corrupt for packet in container.demux(stream))
             return 0 < packets == stream.frames
     except (DataError, OSError, av.error.FFmpegError):
         return False

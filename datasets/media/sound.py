@@ -139,7 +139,10 @@ class Levels:
         """A sentence for each oddity."""
         notes = []
         if self.damaged:
-            notes.append(f"{path}: {self.damaged} samples are no finite numbers; they are taken as silence")
+            count = (
+                "1 sample is no finite number" if self.damaged == 1 else f"{self.damaged} samples are no finite numbers"
+            )
+            notes.append(f"{path}: {count}; taken as silence")
         if self.opposite:
             side = ("left", "right")[self.louder]
             notes.append(f"{path}: its two channels are in opposite phase; only the {side} one is heard")
