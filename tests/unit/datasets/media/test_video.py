@@ -99,7 +99,7 @@ def test_a_damaged_sample_is_silence_whatever_the_channels(tmp_path, channels):
     sound_NC[100] = np.nan
     soundfile.write(tmp_path / "a.wav", sound_NC, 16_000, subtype="FLOAT")
     with open_pcm(tmp_path / "a.wav") as pcm:
-        said = "1 sample is no finite number," if channels == 1 else f"{channels} samples are no finite numbers,"
+        said = "1 sample is no finite number;" if channels == 1 else f"{channels} samples are no finite numbers;"
         assert len(pcm) == 16_000 and said in pcm.notes[0]
         assert np.abs(pcm[:]).max() > 1000
 
