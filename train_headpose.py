@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from animation.weights import read_weights
+from datasets.augment import PlacementJitter
 from datasets.errors import DataError
 from datasets.headpose import HeadPoseBatch, HeadPoseData, HeadPoseDataConfig
 from datasets.synthetic import SyntheticConfig, make_if_absent
@@ -186,6 +187,7 @@ def held_out(config: Config, training: HeadPoseData) -> HeldOut:
         identity_sampling=False,
         repeats=1,
         augment=False,
+        placement=PlacementJitter(),
     )
     data = HeadPoseData(settings, seed=0, size=config.image_size)
     items = [data[n] for n in range(min(config.validation.clips, len(data)))]

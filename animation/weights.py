@@ -83,6 +83,8 @@ def build_networks(weights: Weights, source: str) -> dict[str, nn.Module]:
             raise CheckpointError(f"{source} holds an unknown network {component!r}; known: {', '.join(NETWORKS)}")
         network_class, config_class = NETWORKS[component]
         config = component_config(weights, component, config_class)
+        if (most := max(_whole_numbers(to_dict(config)), default=0)) > LARGEST_NUMBER:
+            raise CheckpointError(f"{source}, {component}: its configuration holds {most}, which cannot be")
         with _no_larger_than(sum(tensor.numel() for tensor in state.values()), f"{source}, {component}"):
             network = network_class(config)
         load_strict(network, state, f"{source}, {component}")
@@ -127,13 +129,5 @@ def _whole_numbers(value: Any) -> Iterator[int]:
 
 
 def component_config(weights: Weights, component: str, config_class: type) -> Any:
-    """The typed configuration stored beside a component; the class's defaults when the component is absent.
-
-    Raises:
-        CheckpointError: it holds a number that no network has.
-        ConfigError: anything else is wrong with it.
-    """
-    data = weights.configs.get(component, {})
-    if (most := max(map(abs, _whole_numbers(data)), default=0)) > LARGEST_NUMBER:
-        raise CheckpointError(f"the configuration of {component} holds {most}, which cannot be")
-    return from_dict(config_class, data, source=f"configuration of {component}")
+    """The typed configuration stored beside a component; the class's defaults when the component is absent."""
+    return from_dict(config_class, weights.configs.get(component, {}), source=f"configuration of {component}")

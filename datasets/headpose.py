@@ -38,6 +38,8 @@ class HeadPoseDataConfig:
     placement: PlacementJitter = PlacementJitter()
 
     def __post_init__(self) -> None:
+        if self.placement != PlacementJitter() and not self.augment:
+            raise ValueError("placement needs augment: true")
         if self.placement.turn:
             raise ValueError(
                 "placement.turn must be 0: head poses can be scaled and moved with the picture, not turned"

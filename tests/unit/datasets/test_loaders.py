@@ -281,7 +281,9 @@ def test_head_poses_move_with_their_pictures(corpus):
     assert torch.equal(a.pose_TP[:, :3], b.pose_TP[:, :3])
     assert not torch.equal(a.pose_TP[:, 3:], b.pose_TP[:, 3:]) and not torch.equal(a.image_CHW, b.image_CHW)
     with pytest.raises(ValueError, match=r"placement.turn must be 0"):
-        HeadPoseDataConfig(str(corpus), placement=PlacementJitter(turn=3))
+        HeadPoseDataConfig(str(corpus), augment=True, placement=PlacementJitter(turn=3))
+    with pytest.raises(ValueError, match=r"placement needs augment: true"):
+        HeadPoseDataConfig(str(corpus), placement=PlacementJitter(shift=0.1))
 
 
 def test_headpose_rows_start_at_the_picture(corpus):
