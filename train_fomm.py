@@ -33,7 +33,7 @@ from engine.checkpoint import CheckpointError, load_strict
 from engine.config import ConfigError, to_dict
 from engine.run import OptimConfig, Run, RunConfig, RunError
 from engine.vgg_weights import fill_vgg
-from modules import losses, measures
+from modules import face_points, losses, measures
 from modules.added_keypoints import old_places, widened
 from modules.discriminators import ImageDiscriminatorConfig, MultiScaleDiscriminator, only_judging
 from modules.image_generator import ImageGenerator, ImageGeneratorConfig, Rendering, starting_state
@@ -144,11 +144,12 @@ class Config:
             raise ValueError("discriminator.keypoints must be 0 or the detector's num_keypoints")
         if not (self.train_detector or self.initial_weights):
             raise ValueError("train_detector=false needs initial_weights, from which N_D comes")
-        if (self.weights.lips or self.weights.lip_shape) and self.keypoint_detector.num_keypoints <= losses.LIPS:
+        if (self.weights.lips or self.weights.lip_shape) and self.keypoint_detector.num_keypoints <= face_points.LIPS:
             raise ValueError(
-                f"weights.lips and lip_shape take {losses.LIPS} keypoints; keypoint_detector.num_keypoints must be more"
+                f"weights.lips and lip_shape take {face_points.LIPS} keypoints;"
+                " keypoint_detector.num_keypoints must be more"
             )
-        tied = losses.LIPS + losses.LIDS
+        tied = face_points.LIPS + face_points.LIDS
         if (self.weights.lids or self.weights.lid_shape) and self.keypoint_detector.num_keypoints <= tied:
             raise ValueError(f"weights.lids and lid_shape want more than {tied} keypoints, the lips' included")
         if self.weights.kept and not (self.initial_weights and self.train_detector):
@@ -231,12 +232,12 @@ class GeneratorLosses(nn.Module):
     def _truly_open(self, driving: Keypoints, batch: FommBatch) -> Keypoints:
         """Lips and lids as far apart as they are, in a share of the batch that the items' numbers decide."""
         mouth_B4, eyes_B24, weights = batch.driving_mouth_4, batch.driving_eyes_24, self.weights
-        lips_B42 = losses.lip_points(mouth_B4, batch.turn, weights.lip_gain)
-        lids_B42 = losses.lid_points(eyes_B24, batch.turn, weights.lid_gain)
+        lips_B42 = face_points.lip_points(mouth_B4, batch.turn, weights.lip_gain)
+        lids_B42 = face_points.lid_points(eyes_B24, batch.turn, weights.lid_gain)
         chance = torch.Generator().manual_seed(int(batch.index[0]))
         drawn_B = (torch.rand(len(mouth_B4), generator=chance) < self.true_openings).to(mouth_B4)
         chosen_B = drawn_B * _known(mouth_B4) * _known(eyes_B24[:, 0]) * _known(eyes_B24[:, 1])
-        position = losses.with_openings(driving.position_BK2, lips_B42, lids_B42, chosen_B)
+        position = face_points.with_openings(driving.position_BK2, lips_B42, lids_B42, chosen_B)
         return Keypoints(position, driving.jacobian_BK22)
 
     def _picture_losses(self, rendering: Rendering, batch: FommBatch) -> dict[str, Tensor]:
@@ -268,11 +269,11 @@ class GeneratorLosses(nn.Module):
 
 def lip_losses(position_BK2: Tensor, mouth_B4: Tensor, turn_B: Tensor, weights: WeightConfig) -> dict[str, Tensor]:
     """What ties four keypoints to the mouth: where they are, and how far apart (ours)."""
-    points_B42 = losses.lip_points(mouth_B4, turn_B, weights.lip_gain)
+    points_B42 = face_points.lip_points(mouth_B4, turn_B, weights.lip_gain)
     known_B = _known(mouth_B4)
     terms = {}
     if weights.lips:
-        terms["lips"] = weights.lips * losses.place_l1(position_BK2[:, -losses.LIPS :], points_B42, known_B)
+        terms["lips"] = weights.lips * losses.place_l1(position_BK2[:, -face_points.LIPS :], points_B42, known_B)
     if weights.lip_shape:
         terms["lip_shape"] = weights.lip_shape * losses.lip_shape_l1(position_BK2, points_B42, known_B)
     return terms
@@ -280,11 +281,11 @@ def lip_losses(position_BK2: Tensor, mouth_B4: Tensor, turn_B: Tensor, weights: 
 
 def lid_losses(position_BK2: Tensor, eyes_B24: Tensor, turn_B: Tensor, weights: WeightConfig) -> dict[str, Tensor]:
     """The same for four keypoints and the eyes (ours)."""
-    points_B42 = losses.lid_points(eyes_B24, turn_B, weights.lid_gain)
+    points_B42 = face_points.lid_points(eyes_B24, turn_B, weights.lid_gain)
     known_B = _known(eyes_B24[:, 0])
     terms = {}
     if weights.lids:
-        lids_B42 = position_BK2[:, -losses.LIPS - losses.LIDS : -losses.LIPS]
+        lids_B42 = position_BK2[:, -face_points.LIPS - face_points.LIDS : -face_points.LIPS]
         terms["lids"] = weights.lids * losses.place_l1(lids_B42, points_B42, known_B)
     if weights.lid_shape:
         terms["lid_shape"] = weights.lid_shape * losses.lid_shape_l1(position_BK2, points_B42, known_B)
@@ -303,9 +304,9 @@ def kept_l1(keypoints: Keypoints, wanted: Keypoints, weights: WeightConfig) -> T
     """
     new, old = keypoints.position_BK2.shape[1], wanted.position_BK2.shape[1]
     places = old_places(old, new)
-    tied = {*range(new - losses.LIPS, new)} if weights.lips else set()
+    tied = {*range(new - face_points.LIPS, new)} if weights.lips else set()
     if weights.lids:
-        tied |= {*range(new - losses.LIPS - losses.LIDS, new - losses.LIPS)}
+        tied |= {*range(new - face_points.LIPS - face_points.LIDS, new - face_points.LIPS)}
     free = [(place, at) for at, place in enumerate(places) if place not in tied]
     place, at = map(list, zip(*free, strict=True))
     distance = (keypoints.position_BK2[:, place] - wanted.position_BK2[:, at]).abs().mean()

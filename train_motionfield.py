@@ -40,7 +40,7 @@ from engine.config import ConfigError, to_dict
 from engine.loading import in_order
 from engine.run import OptimConfig, Run, RunConfig, RunError
 from engine.vgg_weights import fill_vgg
-from modules import losses, measures
+from modules import face_points, losses, measures
 from modules.image_generator import ImageGenerator, Rendering, SourceEncoding
 from modules.keypoint_detector import KeypointDetector
 from modules.keypoints import Keypoints
@@ -246,7 +246,7 @@ def position_losses(
     if config.lips:
         terms["lips"] = config.lips * losses.lip_motion_loss(field.position_BTK2, wanted, valid)
     if config.lip_size:
-        lips = losses.lip_motion(field.position_BTK2), losses.lip_motion(wanted)
+        lips = face_points.lip_motion(field.position_BTK2), face_points.lip_motion(wanted)
         terms["lip_size"] = config.lip_size * losses.motion_size_loss(*lips, valid)
     return terms
 
@@ -304,8 +304,8 @@ class PixelPhase:
 
 def predict(generator: nn.Module, window: MotionFieldBatch, source: Keypoints | None) -> MotionField:
     """N_M on a batch of windows; `source`: N_D's keypoints of their references, which only the relative head needs."""
-    reference = None if source is None else Reference(source, window.reference_box_HW)
-    return generator(window.reference_CHW, window.audio_TAF, window.box_THW, reference)
+    reference = None if source is None else Reference(source, window.reference_head)
+    return generator(window.reference_CHW, window.audio_TAF, window.head_T, reference)
 
 
 def render(stage_one: StageOne, reference_BCHW: Tensor, source: Keypoints, driving: Keypoints) -> Rendering:
@@ -385,7 +385,9 @@ def held_out(config: Config, stage_one: StageOne, store: TargetStore) -> Windows
         augment=False,
     )
     network = config.motion_field_generator
-    data = MotionFieldData(settings, 0, stage_one.image_size, network.window, network.audio_padding)
+    data = MotionFieldData(
+        settings, 0, stage_one.image_size, network.window, network.audio_padding, boxes=network.hourglass
+    )
     return Windows(data, store, heatmaps_until=0)
 
 
@@ -418,9 +420,9 @@ def validate(networks: nn.ModuleDict, held_out: HeldOut, config: Config, device:
         note("other_ke", losses.masked_l1(other.position_BTK2, position, valid))
         note("still_ke", losses.masked_l1(source.position_BK2[:, None].expand_as(position), position, valid))
         if phase.lips:
-            wanted = losses.lip_motion(position)[..., 0]
+            wanted = face_points.lip_motion(position)[..., 0]
             for name, keypoints in (("lips", field), ("other_lips", other)):
-                note(name, measures.correlation(losses.lip_motion(keypoints.position_BTK2)[..., 0], wanted, valid))
+                note(name, measures.correlation(face_points.lip_motion(keypoints.position_BTK2)[..., 0], wanted, valid))
         # Frame 0 is the reference itself.
         chosen = torch.linspace(1, int(valid.sum()) - 1, rendered, device=device).round().long()[None]
         frames = window.frames_TCHW[0, chosen[0]].float() / 255
@@ -501,6 +503,7 @@ def main(config: Config) -> None:
             window=network_config.window,
             audio_padding=network_config.audio_padding,
             pictures=phase.rendered_frames,
+            boxes=network_config.hourglass,
         )
         network_config = replace(network_config, num_features=windows.audio_features.count)
         heatmaps_until = phase.heatmap_steps(network_config) * config.optim.batch_size

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from datasets.media.streams import FPS
+from modules.face_points import LIDS, LIPS
 from modules.keypoints import Keypoints
-from modules.losses import LIDS, LIPS
 
 RATE = 32.0  # blinks a minute
 SPREAD = 0.7  # deviation of the intervals' logarithm

@@ -219,6 +219,9 @@ def check_together(arguments: argparse.Namespace) -> None:
     """Raises OptionError where one of two options would be without effect."""
     if arguments.still and arguments.head_motion_scale is not None:
         raise OptionError("--still holds the head, so --head-motion-scale has no effect: leave one of them out")
+    if arguments.head_return is not None and (arguments.still or arguments.head_pose is not None):
+        other = "--still" if arguments.still else "--head-pose"
+        raise OptionError(f"--head-return is for predicted heads, so with {other} it has no effect: leave one out")
     if arguments.stream is not None:
         without = {"--output": arguments.output, "--c2pa-cert": arguments.c2pa_cert}
         if arguments.audio == PIPE:

@@ -20,6 +20,7 @@ from animation.head_poses import (
     HeadPoses,
     KeptHeadPoses,
     PredictedHeadPoses,
+    ReturningHeadPoses,
     ScaledHeadPoses,
     read_head_pose,
 )
@@ -43,6 +44,7 @@ from datasets.media.source import read_source
 from datasets.media.streams import FPS, SAMPLE_RATE
 from datasets.media.video_writer import VideoWriter, write_frames
 from datasets.provenance import Signature
+from modules.face_points import with_closed_lips
 from modules.fuse import fuse_for_inference
 from modules.keypoints import Keypoints
 
@@ -134,7 +136,9 @@ class Animator:
 
     def moved(self, chunks: Iterator[Keypoints], source: Keypoints) -> Iterator[Keypoints]:
         """Keypoints as they are drawn: on the picture's own, where the options say so."""
-        return relative_to_source(chunks, source) if self.options.keypoint_mode == "relative" else chunks
+        if self.options.keypoint_mode != "relative":
+            return chunks
+        return relative_to_source(chunks, source, self.models.motion_field_config.closed_lips)
 
     def _writer(self, job: Job, fps: float, kind: type[VideoWriter], **target: Any) -> VideoWriter | GifWriter:
         common = {"fps": fps, "label": self.options.label, "signature": self.signature}
@@ -201,9 +205,13 @@ class Animator:
             head_pose_TP: head poses to use (rad, mm) instead of N_H's.
             keep_poses: False where the sound may last for ever.
         """
-        poses: HeadPoses = (
-            PredictedHeadPoses(self.models, image_BCHW) if head_pose_TP is None else GivenHeadPoses(head_pose_TP)
-        )
+        poses: HeadPoses
+        if head_pose_TP is not None:
+            poses = GivenHeadPoses(head_pose_TP)
+        else:
+            poses = PredictedHeadPoses(self.models, image_BCHW)
+            if self.options.head_return:
+                poses = ReturningHeadPoses(poses, self.options.head_return)
         poses = ScaledHeadPoses(poses, 0.0 if self.options.still or silent else self.options.head_motion_scale)
         kept: list[np.ndarray] = []
         if keep_poses:
@@ -228,7 +236,12 @@ class Animator:
             self.models, self.motion_generator, image_BCHW, sound, poses, self.look_ahead, windows, source
         )
         scale = self.options.expression_scale
-        return chunks if scale == 1.0 else expressive(chunks, scale)
+        if scale == 1.0:
+            return chunks
+        rest = None
+        if self.models.motion_field_config.closed_lips:
+            rest = source._replace(position_BK2=with_closed_lips(source.position_BK2))
+        return expressive(chunks, scale, rest)
 
     @property
     def look_ahead(self) -> int:
@@ -293,6 +306,7 @@ def refuse_without_effect(job: Job, options: AnimationOptions, carried: dict[str
         "--head-pose": job.head_pose is not None,
         "--still": options.still,
         "--head-motion-scale": options.head_motion_scale != usual["head_motion_scale"],
+        "--head-return": options.head_return != usual["head_return"],
         "--expression-scale": options.expression_scale != usual["expression_scale"],
     }
     without_effect = [name for name, is_asked in asked.items() if is_asked]

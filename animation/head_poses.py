@@ -106,6 +106,30 @@ class ScaledHeadPoses(HeadPoses):
         return self.first_P + np.float32(self.scale) * (pose - self.first_P)
 
 
+class ReturningHeadPoses(HeadPoses):
+    """Heads that come back to the first frame's pose (ours): their mean displacement of late is taken off.
+
+    N_H guesses where a head rests, from one picture; where it guesses wrongly the head goes there and stays. The mean
+    counts older frames less and less, by 1/e in `seconds`; what is slower than that is lost, too.
+    """
+
+    def __init__(self, poses: HeadPoses, seconds: float):
+        self.poses, self.share = poses, 1 - math.exp(-1 / (seconds * FPS))
+        self.reference_P = self.after_P = poses.reference_P
+        self.first_P: np.ndarray | None = None
+        self.mean_P = np.zeros(6, np.float32)
+
+    def follow(self, audio_TAF: np.ndarray) -> np.ndarray:
+        pose_TP = self.poses.follow(audio_TAF).copy()
+        if self.first_P is None:
+            self.first_P = pose_TP[0].copy()
+        for pose_P in pose_TP:
+            self.mean_P += self.share * (pose_P - self.first_P - self.mean_P)
+            pose_P -= self.mean_P
+        self.after_P = self.poses.after_P - self.mean_P
+        return pose_TP
+
+
 class KeptHeadPoses(HeadPoses):
     """Puts all poses that it gives into a list, too."""
 

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from animation.head_poses import HeadPoses
 from animation.models import Models
-from datasets.pose import render_boxes
+from datasets.pose import shown_head
+from modules.face_points import lip_motion, with_lips_apart
 from modules.keypoints import Keypoints
 from modules.motion_field_generator import MotionFieldGenerator, Reference
 
@@ -90,7 +91,9 @@ def generate_keypoints(
         windows = [maps.window(step.start, config.window, min(step.heard, maps.heard)) for step in group]
         reference = None
         if source is not None:
-            reference = Reference(source.repeated(len(group)), maps.reference_box.expand(len(group), -1, -1))
+            reference = Reference(
+                source.repeated(len(group)), maps.reference_head.expand(len(group), *maps.reference_head.shape[1:])
+            )
         field = generator.from_maps(
             image_map.expand(len(group), -1, -1, -1),
             torch.stack([audio for audio, _ in windows]),
@@ -113,7 +116,8 @@ class _Maps:
         self.made = self.forgotten = 0  # maps of frames forgotten to made - 1 are held
         self.last_AF: np.ndarray | None = None  # sound of frame made - 1
         self.audio_maps = self.pose_maps = None
-        self.reference_box = torch.from_numpy(render_boxes(head_poses.reference_P[None])).to(self.device)
+        self.boxes = models.motion_field_config.hourglass
+        self.reference_head = torch.from_numpy(shown_head(head_poses.reference_P[None], self.boxes)).to(self.device)
 
     def hear(self, audio_TAF: np.ndarray) -> None:
         self.waiting.append(audio_TAF)
@@ -153,29 +157,41 @@ class _Maps:
         self.made, self.last_AF = known, new_TAF[-1]
 
     def _mapped(self, audio_TAF: np.ndarray, pose_TP: np.ndarray) -> tuple[Tensor, Tensor]:
-        audio, boxes = (torch.from_numpy(part).to(self.device)[None] for part in (audio_TAF, render_boxes(pose_TP)))
-        return self.generator.audio_map(audio)[0], self.generator.pose_map(boxes)[0]
+        parts = audio_TAF, shown_head(pose_TP, self.boxes)
+        audio, head = (torch.from_numpy(part).to(self.device)[None] for part in parts)
+        return self.generator.audio_map(audio)[0], self.generator.pose_map(head)[0]
 
 
-def relative_to_source(chunks: Iterator[Keypoints], source: Keypoints) -> Iterator[Keypoints]:
+def relative_to_source(
+    chunks: Iterator[Keypoints], source: Keypoints, closed_lips: bool = False
+) -> Iterator[Keypoints]:
     """The motion since the first frame, applied to the source's own keypoints (relative mode of Siarohin et al. 2019b).
 
     It keeps the source's proportions where absolute keypoints would pull them towards what the audio network expects.
+
+    Args:
+        closed_lips: as in N_M's configuration; how far lips are apart is then kept as it is, in the first frame too.
     """
     first = None
     for chunk in chunks:
         if first is None:
             first = chunk.cut(0, 1)
+            if closed_lips:
+                apart_B = lip_motion(source.position_BK2)[..., 0]
+                first = first._replace(position_BK2=with_lips_apart(first.position_BK2, apart_B))
         yield source.moved(first, chunk)
 
 
-def expressive(chunks: Iterator[Keypoints], scale: float) -> Iterator[Keypoints]:
+def expressive(chunks: Iterator[Keypoints], scale: float, rest: Keypoints | None = None) -> Iterator[Keypoints]:
     """Motion within the face (lips, jaw) made `scale` times as large; the head's motion and the Jacobians stay (ours).
 
-    The head's motion since the first frame is the similarity transform (turn, size, shift) that fits the keypoints
+    The head's motion since the face was at rest is the similarity transform (turn, size, shift) that fits the keypoints
     best; what remains of each keypoint's motion is the face's. Networks trained with an L1 loss make that too small.
+
+    Args:
+        rest: of the face, a batch of one; None: the first frame.
     """
-    first_K = None
+    first_K = None if rest is None else torch.view_as_complex(rest.position_BK2.contiguous())[0]
     for chunk in chunks:
         now_BK = torch.view_as_complex(chunk.position_BK2.contiguous())
         if first_K is None:

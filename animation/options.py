@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 WORDS = ("auto", "off")  # of blink
 MOST_BLINKS = 100  # a minute
+MOST_RETURN_S = 3600.0
 MOST_SCALE = 10.0  # of motion: far beyond what a face can do
 SMALLEST_SIZE = 32  # pixels
 # Options that a checkpoint may carry, since they depend on what it was trained on.
-CARRIED = ("keypoint_mode", "expression_scale", "head_motion_scale")
+CARRIED = ("keypoint_mode", "expression_scale", "head_motion_scale", "head_return")
 
 
 class OptionError(ValueError):
@@ -59,6 +60,12 @@ class AnimationOptions:
     background: str = option("white", "colour behind a cut-out (a picture with alpha): a name or #RRGGBB")
     head_motion_scale: float = option(
         1.0, "make head motion about the first pose so many times as large", least=0, most=MOST_SCALE
+    )
+    head_return: float = option(
+        0.0,
+        "predicted heads come back to the first pose within about so many seconds; 0: they stay where they go",
+        least=0,
+        most=MOST_RETURN_S,
     )
     still: bool = option(False, "hold the head still, like a head motion scale of 0")
     expression_scale: float = option(

@@ -147,9 +147,9 @@ class Stage:
         box[..., 80:82, 80:180] = 255
         window = MotionFieldBatch(
             reference_CHW=smooth_pictures(batch, size).float() / 255,
-            reference_box_HW=box[:, 0],
+            reference_head=box[:, 0],
             audio_TAF=torch.randn(batch, frames, 4, 41),
-            box_THW=box,
+            head_T=box,
             frames_TCHW=smooth_pictures(batch * rendered, size).unflatten(0, (batch, rendered))
             if rendered
             else box[:, :0],

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from datasets.augment import ColorJitter, jitter_voice
 from datasets.clips import load_audio_features, load_manifest, mouth_boxes
 from datasets.media.image import to_float
-from datasets.pose import render_boxes
+from datasets.pose import shown_head
 from datasets.sampling import at_most, choices, clamped, grouped, padded, shuffled
 from datasets.targets import TargetStore
 
@@ -43,14 +43,14 @@ class MotionFieldDataConfig:
 class MotionFieldBatch(NamedTuple):
     """One window that starts at frame `start` of a clip.
 
-    A clip shorter than the window (LRW: 29 of 32) is padded at its end: audio as `audio_padding` says; boxes, frames
+    A clip shorter than the window (LRW: 29 of 32) is padded at its end: audio as `audio_padding` says; heads, frames
     and mouths with the last one. `valid_T` is False there.
     """
 
     reference_CHW: Tensor  # another frame of the clip (random), or its first; RGB float32 [0, 1]
-    reference_box_HW: Tensor  # head box of that frame's pose, as box_THW
+    reference_head: Tensor  # of that frame, as head_T
     audio_TAF: Tensor  # features, float32
-    box_THW: Tensor  # head boxes of the true poses, uint8 0 or 255, always 256x256
+    head_T: Tensor  # the true poses: head boxes, uint8 [T, 256, 256] of 0 or 255, or themselves, float32 [T, 6]
     frames_TCHW: Tensor  # the frames that were read, RGB uint8: R of the T, or all
     chosen_R: Tensor  # their numbers in the window, rising
     mouth_T4: Tensor  # the mouth's box (left, top, right, bottom) in [-1, 1], 0 where it is not known
@@ -72,6 +72,7 @@ class MotionFieldData(Dataset):
             the released inference.
         pictures: how many of the window's real frames are read, chosen at random (None: all T; the first phase of N_M
             needs none, the second a few).
+        boxes: whether head poses are drawn as boxes (Sec. 3.3), or given as they are, for N_M without Hourglass-3D.
     """
 
     def __init__(
@@ -82,10 +83,11 @@ class MotionFieldData(Dataset):
         window: int,
         audio_padding: Literal["edge", "zeros"] = "edge",
         pictures: int | None = None,
+        boxes: bool = True,
     ) -> None:
         assert window >= 1, window
         self.config, self.seed, self.size = config, seed, size
-        self.window, self.audio_padding, self.pictures = window, audio_padding, pictures
+        self.window, self.audio_padding, self.pictures, self.boxes = window, audio_padding, pictures, boxes
         self.clips = at_most(load_manifest(config.root, config.split), config.most_clips)
         self.groups = grouped(self.clips, config.identity_sampling)
         self.audio_features = load_audio_features(config.root)
@@ -115,12 +117,12 @@ class MotionFieldData(Dataset):
         reference_1HWC, audio_TAF = pictures_NHWC[:1], clip.features()[real]
         if self.config.augment:
             reference_1HWC, audio_TAF = self.jitter(reference_1HWC, random), jitter_voice(audio_TAF, random)
-        boxes_THW = render_boxes(clip.pose()[[reference, *rows]])
+        head_T = shown_head(clip.pose()[[reference, *rows]], self.boxes)
         return MotionFieldBatch(
             reference_CHW=to_float(reference_1HWC)[0],
-            reference_box_HW=torch.from_numpy(boxes_THW[0]),
+            reference_head=torch.from_numpy(head_T[0]),
             audio_TAF=torch.from_numpy(padded(audio_TAF, window, self.audio_padding)),
-            box_THW=torch.from_numpy(boxes_THW[1:]),
+            head_T=torch.from_numpy(head_T[1:]),
             frames_TCHW=torch.from_numpy(np.ascontiguousarray(frames_RHWC.transpose(0, 3, 1, 2))),
             chosen_R=torch.from_numpy(chosen),
             mouth_T4=torch.from_numpy(mouth_boxes(clip.mouth()[rows]).astype(np.float32)),

@@ -82,6 +82,11 @@ def moved_with_picture(pose_TP: np.ndarray, box_4: np.ndarray) -> np.ndarray:
     return moved_TP
 
 
+def shown_head(pose_TP: np.ndarray, boxes: bool) -> np.ndarray:
+    """Head poses as N_M sees them: boxes, uint8 [T, 256, 256], or, without Hourglass-3D, the poses, float32 [T, 6]."""
+    return render_boxes(pose_TP) if boxes else np.asarray(pose_TP, np.float32)
+
+
 def render_boxes(pose_TP: np.ndarray) -> np.ndarray:
     """Draw the head box of each pose (Sec. 3.3: "we draw a 3D box ... and project it to the image").
 

@@ -54,6 +54,7 @@ _METRICS = (
     motion("pose_velocity", "Pose velocity", "lower", 3, "Frechet distance of head velocities", POSES, True, "", "set"),
     motion("spectrum", "Spectrum", "lower", 3, "distance of head turns in their frequencies, 0 to 1", POSES, True),
     motion("diversity", "Head turns °", "truth", 2, "deviation of head angles over a clip, degrees", POSES),
+    motion("turns_seen", "Turns seen °", "truth", 2, "the same, measured in the frames", FACE),
     motion("jitter", "Jitter px", "truth", 3, "tremble of the face mesh, pixels of 256", FACE),
     motion("blink_rate", "Blinks/s", "truth", 2, "blinks a second", FACE),
     motion("lowest_lids", "Lowest lids", "truth", 2, "lowest eye aspect ratio of a clip by its median", FACE),

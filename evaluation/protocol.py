@@ -25,7 +25,7 @@ from evaluation.videos.candidate import Candidate
 from evaluation.videos.truth import Item, Truth
 from modules.keypoints import Keypoints
 
-PROTOCOL = "audio2head-evaluation/5"
+PROTOCOL = "audio2head-evaluation/6"
 WAIT_S = 0.5  # between looks for what other ranks have finished
 
 

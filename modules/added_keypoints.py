@@ -1,6 +1,6 @@
 """Weights of a stage one as the beginning of one with more keypoints (ours).
 
-Keypoints that are tied to the lips are the last four of both, so new ones come before them (`modules.losses.LIDS`).
+Keypoints that are tied to the lips are the last four of both, so new ones come before them (`face_points.LIDS`).
 What the old keypoints did stays as it was: nothing reads the new ones yet, and their masks begin as the old ones' mean.
 
 Letters: K keypoint; states are those of `KeypointDetector` and `ImageGenerator`.

@@ -20,7 +20,7 @@ class KeypointDetectorConfig:
     block_expansion: int = 32
     max_features: int = 1024
     num_blocks: int = 5
-    lid_keypoints: int = 0  # ours: 4 where those before the lips' four are tied to the lids (`modules.losses`)
+    lid_keypoints: int = 0  # ours: 4 where those before the lips' four are tied to the lids (`modules.face_points`)
 
 
 class KeypointDetector(nn.Module):

@@ -4,7 +4,7 @@ It has one of two heads. The paper's finds each keypoint anew in every frame (a 
 ours (`relative_head`) moves the reference picture's own keypoints, which takes far less data and training.
 
 Letters: B batch, T frame of a window (64; 32 for LRW), A audio window in a frame (4), F audio feature (41),
-K keypoint, C channel, H W picture, M side of the maps that enter Hourglass-3D (64).
+K keypoint, C channel, H W picture, M side of the maps that enter Hourglass-3D (64), P pose value (6).
 """
 
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from modules.blocks import AntiAliasDownsample
+from modules.face_points import LIPS, apart_when_closed, lip_motion, with_closed_lips, with_lips_apart
 from modules.hourglass import Hourglass3d
 from modules.keypoints import (
     Keypoints,
@@ -28,6 +29,8 @@ from modules.keypoints import (
 )
 
 BOX_SIZE = 256  # pixels; head pose boxes are always drawn at this size
+# Without Hourglass-3D, head poses are measured in these (rad, mm): some deviations of a head that speaks.
+POSE_UNITS = (0.07, 0.07, 0.07, 7.0, 7.0, 7.0)
 AUDIO_MAP_SIZE = 32  # side of E_A's map before it is enlarged to M
 
 
@@ -52,9 +55,13 @@ class MotionFieldGeneratorConfig:
     # features of Hourglass-3D around each, instead of finding them by heatmaps. Before training nothing moves.
     # Hourglass-3D then also sees the head pose box of the reference.
     relative_head: bool = False
-    # Ours: False leaves Hourglass-3D out. Temporal convolutions over sound, boxes and the reference's keypoints are
-    # then all of N_M, a hundredth of its work; only with relative_head.
+    # Ours: False leaves Hourglass-3D out. Temporal convolutions over sound, head poses (themselves: no picture of a box
+    # is looked at) and the reference's keypoints are then all of N_M, a hundredth of its work; only with relative_head.
     hourglass: bool = True
+    # Ours: the relative head moves lips from a closed mouth, not from that of the reference picture, so that sound says
+    # how far a mouth is open and not how much further than in some picture. For a stage one that ties keypoints to the
+    # lips (`train_fomm.py`, weights.lips).
+    closed_lips: bool = False
     # Ours, off in the paper: scale each audio feature to mean 0 and deviation 1 (running statistics) before E_A, whose
     # inputs otherwise range from 0.1 (voicing) to 800 (F0 in Hz).
     normalise_audio: bool = False
@@ -73,6 +80,11 @@ class MotionFieldGeneratorConfig:
             )
         if not (self.hourglass or self.relative_head):
             raise ValueError("hourglass: false needs relative_head: true, which goes on from the reference's keypoints")
+        if self.closed_lips and not (self.relative_head and self.num_keypoints > LIPS):
+            raise ValueError(
+                f"closed_lips: true needs relative_head: true and more than the {LIPS} keypoints of the lips, found"
+                f" relative_head: {str(self.relative_head).lower()} and num_keypoints: {self.num_keypoints}"
+            )
         if self.num_features < 33 or self.num_features % 2 == 0:
             raise ValueError(f"num_features must be odd and 33 or more, found {self.num_features}")
 
@@ -100,10 +112,10 @@ class MotionField(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """What the relative head goes on from: N_D's keypoints of the reference picture, and the box of its head pose."""
+    """What the relative head goes on from: N_D's keypoints of the reference picture, and its head pose."""
 
     keypoints: Keypoints
-    box_BHW: Tensor  # [B, 256, 256] of 0 and 255
+    head: Tensor  # box [B, 256, 256] of 0 and 255, or pose [B, 6], as those of the window
 
 
 def box_moments(map_BTMM: Tensor) -> Tensor:
@@ -121,19 +133,31 @@ def box_moments(map_BTMM: Tensor) -> Tensor:
     return torch.cat([mean, (weight[..., None] * spread).sum((2, 3))], dim=-1)
 
 
-def _temporal_path(width: int, outputs: int) -> tuple[nn.Sequential, nn.Conv1d]:
-    """The path over time of both heads: convolutions (16 frames to each side) over what is heard and the box's five
-    moments, and the layer that reads the change off their result and the moments, zero before training.
+def _temporal_path(width: int, told: int, outputs: int, dropout: float) -> tuple[nn.Sequential, nn.Conv1d]:
+    """The path over time of both heads: convolutions (16 frames to each side) over what is heard and what is told
+    beside it (so many values), and the layer that reads the change off their result and the latter.
+
+    The layer is zero before training.
     """
     layers: list[nn.Module] = []
     for n, dilation in enumerate((1, 2, 4, 1)):
-        inputs = width + 5 if n == 0 else width
+        inputs = width + told if n == 0 else width
         conv = nn.Conv1d(inputs, width, 5, padding=2 * dilation, dilation=dilation)
-        layers += [conv, nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(0.1)]
-    change = nn.Conv1d(width + 5, outputs, 1)
+        layers += [conv, nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(dropout)]
+    change = nn.Conv1d(width + told, outputs, 1)
     nn.init.zeros_(change.weight)
     nn.init.zeros_(change.bias)
     return nn.Sequential(*layers), change
+
+
+def _mouth(reference: Keypoints, closed_lips: bool, frames: int) -> Tensor:
+    """How far the reference's mouth is open, for lips that start closed, [B, 1, T], the same in each of so many frames;
+    otherwise [B, 0, T].
+    """
+    position = reference.position_BK2
+    if not closed_lips:
+        return position.new_zeros(len(position), 0, frames)
+    return (lip_motion(position)[:, 0] - apart_when_closed(position))[:, None, None].expand(-1, 1, frames)
 
 
 class RelativeHead(nn.Module):
@@ -143,12 +167,13 @@ class RelativeHead(nn.Module):
     convolutions (16 frames to each side) from E_A's maps and the box's motion, which learns from minutes of video.
     """
 
-    def __init__(self, channels: int, num_keypoints: int, jacobians: bool, width: int = 128):
+    def __init__(self, channels: int, num_keypoints: int, jacobians: bool, closed_lips: bool, width: int = 128):
         super().__init__()
         self.values = 6 if jacobians else 2  # x, y; then the 2x2 Jacobian, row-major
+        self.closed_lips = closed_lips
         self.weight = nn.Parameter(torch.zeros(num_keypoints, channels, self.values))
         self.listen = nn.Linear(2 * AUDIO_MAP_SIZE**2, width)
-        self.temporal, self.change = _temporal_path(width, num_keypoints * self.values)
+        self.temporal, self.change = _temporal_path(width, 5 + closed_lips, num_keypoints * self.values, dropout=0.1)
 
     def forward(
         self, features_BCTHW: Tensor, audio_BT2HW: Tensor, pose_BTMM: Tensor, pose_B1MM: Tensor, reference: Keypoints
@@ -166,46 +191,64 @@ class RelativeHead(nn.Module):
         # A matrix product may run in bfloat16 here: these are features, not coordinates.
         pooled = torch.einsum("bcthw,bkhw->btkc", features_BCTHW, around_BKHW.to(features_BCTHW))
         change = torch.einsum("btkc,kcv->btkv", pooled, self.weight.to(pooled)).float()
-        moved = rearrange(box_moments(pose_BTMM) - box_moments(pose_B1MM), "b t m -> b m t") * 10
         heard = rearrange(self.listen(audio_BT2HW.flatten(2)), "b t e -> b e t")
-        heard = self.temporal(torch.cat([heard, moved.to(heard)], dim=1))
-        direct = self.change(torch.cat([heard, moved.to(heard)], dim=1)).float()
+        moved = rearrange(box_moments(pose_BTMM) - box_moments(pose_B1MM), "b t m -> b m t") * 10
+        told = torch.cat([moved, _mouth(reference, self.closed_lips, moved.shape[-1])], dim=1).to(heard)
+        heard = self.temporal(torch.cat([heard, told], dim=1))
+        direct = self.change(torch.cat([heard, told], dim=1)).float()
         change = change + rearrange(direct, "b (k v) t -> b t k v", v=self.values)
-        return moved_keypoints(reference, change)
+        return moved_keypoints(reference, change, self.closed_lips)
 
 
 class TemporalHead(nn.Module):
     """Ours: how each of the reference's keypoints moves, without Hourglass-3D; zero before training.
 
-    Temporal convolutions (16 frames to each side) hear the features themselves, and are told how the head's box moves
-    and how the reference's keypoints lie: whether its mouth is open, how large it is.
+    Temporal convolutions (16 frames to each side) hear the features themselves, and are told how the reference's
+    keypoints lie: whether its mouth is open, how large it is. The head carries keypoints along by its pose's motion,
+    almost linearly; from the picture of its box a small network does not learn that (where the head turns, the mean of
+    the box's lines moves against the face). How far lips are apart is for the sound alone to say: poses are measured in
+    a mesh that an open mouth deforms, so true poses tell of mouths what predicted ones do not.
     """
 
-    NOISE = 0.3  # on features of deviation 1, in training: few voices are otherwise learned by heart
+    NOISE, DROPOUT = (
+        0.6,
+        0.3,
+    )  # in training, noise on features of deviation 1: few voices are otherwise learned by heart
 
-    def __init__(self, num_features: int, num_keypoints: int, jacobians: bool, width: int = 160):
+    def __init__(self, num_features: int, num_keypoints: int, jacobians: bool, closed_lips: bool, width: int = 160):
         super().__init__()
         self.values = 6 if jacobians else 2  # x, y; then the 2x2 Jacobian, row-major
+        self.closed_lips = closed_lips
         self.listen = nn.Linear(4 * num_features, width)
         self.look = nn.Linear(2 * num_keypoints, width)
-        self.temporal, self.change = _temporal_path(width, num_keypoints * self.values)
+        self.temporal, self.change = _temporal_path(width, int(closed_lips), num_keypoints * self.values, self.DROPOUT)
+        self.carry = nn.Linear(len(POSE_UNITS), num_keypoints * self.values, bias=False)
+        nn.init.zeros_(self.carry.weight)
 
-    def forward(self, audio_BTAF: Tensor, pose_BTMM: Tensor, pose_B1MM: Tensor, reference: Keypoints) -> MotionField:
-        """Args: features (normalised), boxes of the frames and of the reference, the reference's keypoints."""
+    def forward(self, audio_BTAF: Tensor, pose_BTP: Tensor, pose_B1P: Tensor, reference: Keypoints) -> MotionField:
+        """Args: features (normalised), poses of the frames and of the reference (scaled), the reference's keypoints."""
         sound = audio_BTAF.flatten(2)
         if self.training:
             sound = sound + self.NOISE * torch.randn_like(sound)
         place_BK2 = reference.position_BK2 - reference.position_BK2.mean(1, keepdim=True)
         heard = self.listen(sound) + self.look(place_BK2.flatten(1) / 0.3)[:, None]
-        moved = rearrange(box_moments(pose_BTMM) - box_moments(pose_B1MM), "b t m -> b m t").to(heard) * 10
-        heard = self.temporal(torch.cat([rearrange(heard, "b t e -> b e t"), moved], dim=1))
-        change = self.change(torch.cat([heard, moved], dim=1)).float()
-        return moved_keypoints(reference, rearrange(change, "b (k v) t -> b t k v", v=self.values))
+        told = _mouth(reference, self.closed_lips, sound.shape[1]).to(heard)
+        heard = self.temporal(torch.cat([rearrange(heard, "b t e -> b e t"), told], dim=1))
+        spoken = rearrange(self.change(torch.cat([heard, told], dim=1)).float(), "b (k v) t -> b t k v", v=self.values)
+        carried = rearrange(self.carry(pose_BTP - pose_B1P).float(), "b t (k v) -> b t k v", v=self.values)
+        field = moved_keypoints(reference, spoken + carried, self.closed_lips)
+        if not self.closed_lips:
+            return field
+        apart_BT = lip_motion(moved_keypoints(reference, spoken, self.closed_lips).position_BTK2)[..., 0]
+        return field._replace(position_BTK2=with_lips_apart(field.position_BTK2, apart_BT))
 
 
-def moved_keypoints(reference: Keypoints, change_BTKV: Tensor) -> MotionField:
-    """The reference's keypoints with changes of x, y and, where there are Jacobians, of their four entries."""
-    position = reference.position_BK2[:, None] + change_BTKV[..., :2]
+def moved_keypoints(reference: Keypoints, change_BTKV: Tensor, closed_lips: bool) -> MotionField:
+    """The reference's keypoints, its lips closed or as they are, with changes of x, y and, where there are Jacobians,
+    of their four entries.
+    """
+    start_BK2 = with_closed_lips(reference.position_BK2) if closed_lips else reference.position_BK2
+    position = start_BK2[:, None] + change_BTKV[..., :2]
     if change_BTKV.shape[-1] == 2 or reference.jacobian_BK22 is None:
         return MotionField(position, None, None)
     turn = rearrange(change_BTKV[..., 2:], "b t k (r c) -> b t k r c", r=2)
@@ -224,7 +267,9 @@ class MotionFieldGenerator(nn.Module):
         self.audio_norm = nn.BatchNorm1d(config.num_features, affine=False) if config.normalise_audio else None
         self.relative_head = self.kp = self.jacobian = None
         if not config.hourglass:
-            self.relative_head = TemporalHead(config.num_features, config.num_keypoints, config.jacobians)
+            self.relative_head = TemporalHead(
+                config.num_features, config.num_keypoints, config.jacobians, config.closed_lips
+            )
             return
         self.down_id = AntiAliasDownsample(3, config.map_size / config.image_size)
         self.down_pose = AntiAliasDownsample(config.window, config.map_size / BOX_SIZE)
@@ -241,7 +286,7 @@ class MotionFieldGenerator(nn.Module):
         channels = self.predictor.out_channels
         if config.relative_head:
             self.down_reference_pose = AntiAliasDownsample(1, config.map_size / BOX_SIZE)
-            self.relative_head = RelativeHead(channels, config.num_keypoints, config.jacobians)
+            self.relative_head = RelativeHead(channels, config.num_keypoints, config.jacobians, config.closed_lips)
             return
         self.kp = nn.Conv3d(channels, config.num_keypoints, 7, padding=(3, 0, 0))  # E_kp
         if config.jacobians:
@@ -252,11 +297,14 @@ class MotionFieldGenerator(nn.Module):
         """One frame of V_I: the reference image [0, 1] at the maps' size -> [B, 3, M, M]."""
         return self.down_id(image_BCHW) if self.hourglass else image_BCHW[..., :1, :1]  # not looked at
 
-    def pose_map(self, box_BTHW: Tensor) -> Tensor:
-        """V_S: boxes [B, T, 256, 256] of 0 and 255 (uint8 or float) -> [B, T, M, M] of 0 to `box_value`."""
+    def pose_map(self, head_BT: Tensor) -> Tensor:
+        """V_S: boxes [B, T, 256, 256] of 0 and 255 (uint8 or float) -> [B, T, M, M] of 0 to `box_value`.
+
+        Without Hourglass-3D, poses [B, T, 6] (rad, mm) -> the same in POSE_UNITS.
+        """
         if not self.hourglass:
-            return F.avg_pool2d(box_BTHW.float(), BOX_SIZE // self.map_size) * (self.box_value / 255.0)
-        return self.down_pose(box_BTHW) * (self.box_value / 255.0)
+            return head_BT / head_BT.new_tensor(POSE_UNITS)
+        return self.down_pose(head_BT) * (self.box_value / 255.0)
 
     def audio_map(self, audio_BTAF: Tensor) -> Tensor:
         """V_A before enlargement: [B, T, 4, F] -> [B, T, 2, 32, 32]; without Hourglass-3D the (normalised) features."""
@@ -274,7 +322,7 @@ class MotionFieldGenerator(nn.Module):
         """Hourglass-3D and its head on the maps of a window; only the relative head needs `reference`."""
         if not self.hourglass:
             return self.relative_head(
-                audio_BT2HW, pose_BTMM, self.pose_map(reference.box_BHW[:, None]), reference.keypoints
+                audio_BT2HW, pose_BTMM, self.pose_map(reference.head[:, None]), reference.keypoints
             )
         frames, enlarge = audio_BT2HW.shape[1], self.map_size // audio_BT2HW.shape[-1]
         audio = rearrange(audio_BT2HW, "b t c h w -> b c t h w")
@@ -282,7 +330,7 @@ class MotionFieldGenerator(nn.Module):
         image = repeat(image_B3MM, "b c h w -> b c t h w", t=frames)
         maps = [audio, image, pose_BTMM[:, None]]
         if self.relative_head is not None:
-            reference_B1MM = self.down_reference_pose(reference.box_BHW[:, None]) * (self.box_value / 255.0)
+            reference_B1MM = self.down_reference_pose(reference.head[:, None]) * (self.box_value / 255.0)
             maps.append(repeat(reference_B1MM, "b c h w -> b c t h w", t=frames))
         volume = torch.cat(maps, dim=1)  # V: (B, 6 or 7, T, M, M)
         features = self.predictor(volume)  # (B, C, T, M, M)
@@ -301,7 +349,8 @@ class MotionFieldGenerator(nn.Module):
         )
 
     def forward(
-        self, image_BCHW: Tensor, audio_BTAF: Tensor, box_BTHW: Tensor, reference: Reference | None = None
+        self, image_BCHW: Tensor, audio_BTAF: Tensor, head_BT: Tensor, reference: Reference | None = None
     ) -> MotionField:
-        maps = self.image_map(image_BCHW), self.audio_map(audio_BTAF), self.pose_map(box_BTHW)
+        """Args: reference image, sound, and head boxes or poses as `pose_map` takes them."""
+        maps = self.image_map(image_BCHW), self.audio_map(audio_BTAF), self.pose_map(head_BT)
         return self.from_maps(*maps, reference)

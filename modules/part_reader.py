@@ -63,7 +63,7 @@ def crops(image_BCHW: Tensor, box_B4: Tensor, turn_B: Tensor, size: int, view: f
     """Upright squares about parts, `view` times as wide as the part whatever its opening -> [B, C, size, size].
 
     Args:
-        box_B4, turn_B: as `losses.lip_points` takes them; of an unknown part the picture's middle is cut out.
+        box_B4, turn_B: as `face_points.lip_points` takes them; of an unknown part the picture's middle is cut out.
     """
     centre_B2 = (box_B4[:, :2] + box_B4[:, 2:]) / 2
     half_B = (box_B4[:, 2] - box_B4[:, 0]) / 1.5 * view / 2

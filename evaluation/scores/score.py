@@ -98,6 +98,7 @@ def _score_faces(scores: Scores, candidate: Candidate, truth: Truth, networks: N
     head_4 = liveliness.head_box(np.concatenate([faces_TN3, true_TN3]))
     steady = liveliness.background_stability(footage.frames_THWC[1:], truth.footage.frames_THWC[1:], head_4)
     scores.add("background", steady.ratio, "the head fills the picture, or the true background stands entirely still")
+    scores.add("turns_seen", liveliness.head_deviation(footage.pose_TP).mean, "poses are not finite")
     points_TD = (faces_TN3[..., :2] * footage.to_256).reshape(len(footage), -1)
     scores.add("jitter", liveliness.jitter(points_TD), "fewer than four frames")
     eyes_T = liveliness.eye_aspect_ratio(footage.mesh_TN3)

@@ -13,7 +13,6 @@ from torch import Tensor
 from animation.full_size import FullSize, Geometry
 from animation.generate import Animator
 from animation.models import load_models
-from animation.motion import relative_to_source
 from animation.options import AnimationOptions
 from animation.weights import NETWORKS, RUN_WEIGHTS, TRAINED_BY, read_weights
 from datasets.audio import is_silent
@@ -137,8 +136,7 @@ class Generated:
         driving: Keypoints,
         pose_TP: np.ndarray,
     ) -> Candidate:
-        if self.options.keypoint_mode == "relative":
-            driving = next(relative_to_source(iter([driving]), source))
+        driving = next(animator.moved(iter([driving]), source))
         full_size = None
         if self.options.size != "native":
             first_HWC, config = truth.footage.frames_THWC[0], animator.models.image_config

@@ -93,7 +93,7 @@ def test_every_row_is_measured_and_what_cannot_be_is_named(files, whole):
         "no-set": "needs variants.no_set=RUN of train_headpose.py",
         "no-jacobian": "needs variants.no_jacobian=RUN of train_motionfield.py",
     }
-    assert found["protocol"] == "audio2head-evaluation/5" and found["identities"] == 2
+    assert found["protocol"] == "audio2head-evaluation/6" and found["identities"] == 2
     assert len(found["weights_sha256"][str(files / "model.safetensors")]) == 64
     assert found["config"]["split"] == "train" and found["commit"]
     rows = found["rows"]

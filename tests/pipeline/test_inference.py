@@ -18,6 +18,7 @@ import pytest
 import skimage.data
 import soundfile
 import torch
+import yaml
 from PIL import Image
 
 import inference
@@ -308,7 +309,8 @@ def test_a_checkpoint_carries_what_suits_it_and_the_user_wins(files, tmp_path, m
 
 def test_the_demo_model_carries_its_settings():
     animation = read_weights([DEMO_WEIGHTS]).configs["animation"]
-    assert animation == {"keypoint_mode": "relative", "expression_scale": 1.5}  # of config/demo/animation.yaml
+    wanted = {"keypoint_mode": "relative", "expression_scale": 1.3, "head_return": 2.0}
+    assert animation == wanted == yaml.safe_load((ROOT / "config/demo/animation.yaml").read_text(encoding="utf-8"))
 
 
 def test_options_come_from_a_file_and_the_command_line_wins(files, tmp_path, capsys):
@@ -567,6 +569,10 @@ def bad_cases(files, tmp_path):
         "motion and still": (saved | {"still": True}, ["--still would have no effect"]),
         "motion and expression": (saved | {"expression_scale": 2}, ["--expression-scale would have no effect"]),
         "motion and head motion": (saved | {"head_motion_scale": 2}, ["--head-motion-scale would have no effect"]),
+        "motion and return": (saved | {"head_return": 2}, ["--head-return would have no effect"]),
+        "still and return": ({"still": True, "head_return": 2}, ["--head-return is for predicted heads"]),
+        "poses and return": ({"head_pose": tmp_path / "pose.npz", "head_return": 2}, ["with --head-pose it has no"]),
+        "return negative": ({"head_return": "-1"}, ["head_return must be from 0 to 3600"]),
         "still and scaled": ({"still": True, "head_motion_scale": 2}, ["no effect"]),
         "checkpoint is a web page": ({"checkpoint": tmp_path / "page.pth.tar"}, ["is a web page"]),
         "safetensors is a web page": ({"checkpoint": tmp_path / "page.safetensors"}, ["is a web page"]),

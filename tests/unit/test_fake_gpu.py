@@ -134,9 +134,9 @@ def stage_three(gpu: FakeGpu, phase_name: str, relative: bool, items_on: FakeGpu
     tensor = items_on.tensor
     window = MotionFieldBatch(
         reference_CHW=tensor(BATCH, 3, size, size),
-        reference_box_HW=tensor(BATCH, 256, 256, dtype=torch.uint8),
+        reference_head=tensor(BATCH, 256, 256, dtype=torch.uint8),
         audio_TAF=tensor(BATCH, frames, 4, 41),
-        box_THW=tensor(BATCH, frames, 256, 256, dtype=torch.uint8),
+        head_T=tensor(BATCH, frames, 256, 256, dtype=torch.uint8),
         frames_TCHW=tensor(BATCH, rendered, 3, size, size, dtype=torch.uint8),
         chosen_R=tensor(BATCH, rendered, dtype=torch.int64),
         mouth_T4=tensor(BATCH, frames, 4),

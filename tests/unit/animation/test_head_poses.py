@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from animation.head_poses import GivenHeadPoses, HeadPoses, KeptHeadPoses, ScaledHeadPoses, read_head_pose
+from animation.head_poses import (
+    GivenHeadPoses,
+    HeadPoses,
+    KeptHeadPoses,
+    ReturningHeadPoses,
+    ScaledHeadPoses,
+    read_head_pose,
+)
 from datasets.errors import DataError
 
 
@@ -24,6 +31,23 @@ def test_scaling_is_about_the_first_pose_and_keeps_the_pictures_own():
     assert np.array_equal(still_TP, np.repeat(ramp(1), 3, axis=0)) and np.array_equal(still.after_P, ramp(1)[0])
     assert np.array_equal(twice_TP[2], ramp(1)[0] + 2 * (ramp(3)[2] - ramp(1)[0]))
     assert np.array_equal(twice.after_P, 18 - ramp(1)[0]) and np.array_equal(twice.reference_P, ramp(1)[0])
+
+
+def test_heads_come_back_from_where_they_have_gone_and_still_nod():
+    """A step to a wrong place is gone after some of the given seconds, a fast sway stays; pieces change nothing."""
+    step_TP = np.full((200, 6), 5, np.float32)
+    step_TP[0] = 1
+    poses = ReturningHeadPoses(GivenHeadPoses(step_TP), seconds=2.0)
+    back_TP = np.concatenate([poses.follow(sound(n)) for n in (1, 60, 139)])
+    assert (back_TP[0] == 1).all() and back_TP[1].min() > 4.8
+    np.testing.assert_allclose(back_TP[51], 1 + 4 * np.exp(-1), atol=0.1)  # after two seconds
+    np.testing.assert_allclose(back_TP[199], 1, atol=0.1)
+    np.testing.assert_allclose(poses.after_P, back_TP[199], atol=1e-5)
+    np.testing.assert_array_equal(back_TP, ReturningHeadPoses(GivenHeadPoses(step_TP), 2.0).follow(sound(200)))
+    assert step_TP[1:].min() == 5  # the poses that were given are as they were
+    nod_TP = np.sin(2 * np.pi * np.arange(200) / 25)[:, None].astype(np.float32).repeat(6, 1)  # one a second
+    kept_TP = ReturningHeadPoses(GivenHeadPoses(nod_TP), 2.0).follow(sound(200))
+    assert kept_TP[100:].std() > 0.95 * nod_TP[100:].std()
 
 
 @pytest.mark.parametrize("frames", [2, 5])

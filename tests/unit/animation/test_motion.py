@@ -12,6 +12,7 @@ from animation.motion import Step, expressive, generate_keypoints, piece_sizes, 
 from animation.render import rebatch
 from animation.weights import DEMO_WEIGHTS
 from engine.checkpoint import save_weights
+from modules.face_points import with_lips_apart
 from modules.keypoints import Keypoints
 
 
@@ -118,6 +119,24 @@ def test_relative_motion_starts_from_the_sources_keypoints_and_goes_on_across_ch
     assert torch.allclose(relative.position_BK2 - source.position_BK2, shift, atol=1e-6)
 
 
+def test_relative_motion_of_closed_lips_keeps_how_far_they_are_apart():
+    source, driving = moving(1, seed=1), moving(7)
+    chunks = relative_to_source(in_chunks(driving, 3, 4), source, closed_lips=True)
+    position = Keypoints.cat(chunks).position_BK2
+    plain = Keypoints.cat(relative_to_source(in_chunks(driving, 3, 4), source)).position_BK2
+    assert torch.equal(position[:, :-2], plain[:, :-2])
+    across = source.position_BK2[:, 1] - source.position_BK2[:, 0]
+    assert torch.allclose(position[0, 1] - position[0, 0], across[0], atol=1e-6)
+    lips = torch.tensor([[[-0.2, 0.3], [0.2, 0.3], [0.0, 0.25], [0.0, 0.3]]])  # they speak, the head stays
+    speaking = with_lips_apart(lips.expand(5, -1, -1), torch.tensor([3.0, 1.0, 2.0, 4.0, 1.5]))
+    spoken = Keypoints(speaking, None)
+    (moved,) = relative_to_source(iter([spoken]), Keypoints(lips, None), closed_lips=True)
+    assert torch.allclose(moved.position_BK2, speaking, atol=1e-6)
+    again = Keypoints(moved.position_BK2, None)  # as a saved motion is rendered
+    (same,) = relative_to_source(iter([again]), Keypoints(lips, None), closed_lips=True)
+    assert torch.allclose(same.position_BK2, speaking, atol=1e-6)
+
+
 def test_expression_grows_while_the_head_moves_as_before():
     """A turn, growth and shift of all keypoints is the head's; one keypoint's own motion is the face's."""
     first = moving(1).position_BK2
@@ -135,6 +154,9 @@ def test_expression_grows_while_the_head_moves_as_before():
     opening = (louder.position_BK2[1, 3, 1] - louder.position_BK2[1, :3, 1].mean()).item()
     assert opening - (first[0, 3, 1] - first[0, :3, 1].mean()).item() > 0.07
     assert louder.jacobian_BK22 is jacobian
+    rest = Keypoints(first, jacobian[:1])  # of a face that already speaks in the first frame
+    (from_rest,) = expressive(iter([Keypoints(spoken, jacobian[:1])]), 3.0, rest)
+    assert torch.equal(from_rest.position_BK2, louder.position_BK2[1:])
 
 
 @pytest.mark.parametrize("jacobians", [True, False])

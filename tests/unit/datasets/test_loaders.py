@@ -23,7 +23,7 @@ from datasets.motionfield import MotionFieldData, MotionFieldDataConfig
 from datasets.pose import moved_with_picture, project, render_boxes
 from datasets.sampling import at_most, choices, shuffled
 from datasets.synthetic import make_corpus
-from modules.losses import lip_points
+from modules.face_points import lip_points
 
 
 @pytest.fixture(scope="module")
@@ -311,8 +311,11 @@ def test_motionfield_window_is_aligned(corpus):
     window = slice(item.start, item.start + 32)
     np.testing.assert_array_equal(item.frames_TCHW.permute(0, 2, 3, 1), clip.read_frames(range(40))[window])
     np.testing.assert_array_equal(item.audio_TAF, clip.features()[window])
-    np.testing.assert_array_equal(item.box_THW, render_boxes(clip.pose()[window]))
-    assert item.box_THW.dtype == torch.uint8 and item.frames_TCHW.dtype == torch.uint8 and item.valid_T.all()
+    np.testing.assert_array_equal(item.head_T, render_boxes(clip.pose()[window]))
+    poses = MotionFieldData(MotionFieldDataConfig(str(corpus)), seed=0, size=64, window=32, boxes=False)[2]
+    np.testing.assert_array_equal(poses.head_T, clip.pose()[window])
+    np.testing.assert_array_equal(poses.reference_head, clip.pose()[item.reference])
+    assert item.head_T.dtype == torch.uint8 and item.frames_TCHW.dtype == torch.uint8 and item.valid_T.all()
 
 
 @pytest.mark.parametrize("padding", ["edge", "zeros"])
@@ -321,7 +324,7 @@ def test_motionfield_pads_at_the_end(corpus, padding):
     assert item.start == 0 and item.valid_T.tolist() == [True] * 40 + [False] * 8
     assert (item.audio_TAF[39] != 0).any()
     assert (item.audio_TAF[40:] == (0 if padding == "zeros" else item.audio_TAF[39])).all()
-    for field in (item.box_THW, item.frames_TCHW, item.mouth_T4):
+    for field in (item.head_T, item.frames_TCHW, item.mouth_T4):
         assert (field[40:] == field[39]).all()
 
 

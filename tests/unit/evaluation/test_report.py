@@ -41,7 +41,7 @@ def test_the_table_has_arrows_intervals_and_reasons(tmp_path):
     assert "- LPIPS: not computed: needs FILE" in text and "- a note" in text
     assert "0.900 [0.900, 0.900]" in text
     document = json.loads((tmp_path / "results.json").read_text())
-    assert document["protocol"] == "audio2head-evaluation/5" and len(document["clips"]["full"]) == 3
+    assert document["protocol"] == "audio2head-evaluation/6" and len(document["clips"]["full"]) == 3
     assert (tmp_path / "plots" / "psnr.png").stat().st_size > 1000
     assert not (tmp_path / "plots" / "ssim.png").exists()
 

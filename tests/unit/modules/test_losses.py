@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from datasets.clips import mouth_boxes
-from modules import losses, measures
+from modules import face_points, losses, measures
 from modules.keypoints import Keypoints, gaussian_heatmaps, soft_argmax
 from modules.perceptual import ImagePyramid
 from modules.random_warp import RandomWarp, RandomWarpConfig, random_warp
@@ -217,35 +217,35 @@ def test_mouth_weight_rises_in_the_box_only() -> None:
 def test_lip_points_open_with_the_mouth_and_unknown_mouths_do_not_count() -> None:
     mouths = np.array([[128.0, 180, 48, 0], [128, 180, 48, 16], [np.nan] * 4])  # centre, width, opening, of 256
     box = torch.from_numpy(mouth_boxes(mouths)).float()
-    points = losses.lip_points(box, torch.zeros(3))
+    points = face_points.lip_points(box, torch.zeros(3))
     left, right, upper, lower = points.unbind(1)
     assert ((right - left)[:2] * 128).tolist() == [[pytest.approx(48), 0], [pytest.approx(48), 0]]
     assert ((lower - upper)[:2, 1] * 128).tolist() == pytest.approx([12, 28], abs=1e-3)  # lips 12 thick, then 16 more
     assert (upper + lower)[0].tolist() == pytest.approx([2 * 128.5 / 128 - 2, 2 * 180.5 / 128 - 2], abs=1e-5)
-    wider = losses.lip_points(box, torch.zeros(3), gain=3.0)
+    wider = face_points.lip_points(box, torch.zeros(3), gain=3.0)
     assert ((wider[:, 3] - wider[:, 2])[:2, 1] * 128).tolist() == pytest.approx([12, 12 + 3 * 16], abs=1e-3)
     known = torch.tensor([1.0, 1, 0])
     keypoints = torch.cat([torch.rand(3, 6, 2), points], dim=1)
-    lips = keypoints[:, -losses.LIPS :]
+    lips = keypoints[:, -face_points.LIPS :]
     assert losses.place_l1(lips, points, known) == 0 and losses.lip_shape_l1(keypoints, points, known) == 0
     keypoints[:, -1, 1] += 0.4  # of the last lip alone
     assert losses.place_l1(lips, points, known) == pytest.approx(2 / 3 * 0.4 / 8)
-    assert losses.lip_shape_l1(keypoints, points, known) == pytest.approx(2 / 3 * 0.4 / losses.LIP_UNIT / 2)
+    assert losses.lip_shape_l1(keypoints, points, known) == pytest.approx(2 / 3 * 0.4 / face_points.LIP_UNIT / 2)
 
 
 def test_lid_points_and_their_distances() -> None:
     eyes = np.array([[[90.0, 110, 28, 8], [166, 110, 28, 0]]])  # the right one in the picture is closed
     box = torch.from_numpy(mouth_boxes(eyes)).float()
-    points = losses.lid_points(box, torch.zeros(1), gain=2.0)
+    points = face_points.lid_points(box, torch.zeros(1), gain=2.0)
     assert (points[0, :, 0] * 128).tolist() == pytest.approx([-37.5, -37.5, 38.5, 38.5], abs=1e-3)
     apart = points[:, 1::2] - points[:, ::2]
     assert (apart[0, :, 1] * 128).tolist() == pytest.approx([7 + 2 * 8, 7], abs=1e-3)  # a quarter of the width always
-    tilted = losses.lid_motion(losses.lid_points(box, torch.full((1,), 0.4), gain=2.0))
-    assert torch.allclose(tilted, losses.lid_motion(points), atol=1e-5)
+    tilted = face_points.lid_motion(face_points.lid_points(box, torch.full((1,), 0.4), gain=2.0))
+    assert torch.allclose(tilted, face_points.lid_motion(points), atol=1e-5)
     keypoints = torch.cat([torch.rand(1, 6, 2), points, torch.rand(1, 4, 2)], dim=1)
     assert losses.lid_shape_l1(keypoints, points, torch.ones(1)) == 0
     keypoints[:, 7, 1] += 0.1  # the lower lid of the left eye
-    assert losses.lid_shape_l1(keypoints, points, torch.ones(1)) == pytest.approx(0.1 / losses.LIP_UNIT / 2)
+    assert losses.lid_shape_l1(keypoints, points, torch.ones(1)) == pytest.approx(0.1 / face_points.LIP_UNIT / 2)
     assert losses.lid_shape_l1(keypoints, points, torch.zeros(1)) == 0
 
 
@@ -260,16 +260,6 @@ def test_pixels_of_mouth_and_eyes_weigh_more() -> None:
     assert at(0, 0.4) == pytest.approx(5, abs=0.1) and at(-0.4, -0.25) == pytest.approx(3, abs=0.1)
     assert at(0.4, -0.25) == pytest.approx(3, abs=0.1) and at(0.9, 0.9) == pytest.approx(1, abs=1e-2)
     assert pixel_weight(mouth, eyes, 65, 65, ReconstructionWeights()) is None
-
-
-def test_lips_of_a_tilted_head() -> None:
-    box = torch.tensor([[-0.2, 0.3, 0.2, 0.6]])
-    upright = losses.lip_points(box, torch.zeros(1))[0]
-    tilted = losses.lip_points(box, torch.full((1,), math.pi / 2))[0]
-    assert torch.allclose(tilted.mean(0), upright.mean(0))
-    assert tilted[0, 1] < tilted[1, 1] and tilted[2, 0] > tilted[3, 0]  # clockwise: left corner up, upper lip right
-    assert torch.allclose(losses.lip_motion(tilted), losses.lip_motion(upright), atol=1e-5)
-    assert losses.lip_motion(upright)[0] > 0 > losses.lip_motion(upright[[0, 1, 3, 2]])[0]
 
 
 def test_lip_motion_loss_wants_the_whole_opening_and_its_time() -> None:
@@ -292,7 +282,7 @@ def test_lip_motion_loss_wants_the_whole_opening_and_its_time() -> None:
     late[:, 16:] = False
     spoilt = torch.cat([opening[:16], -opening[16:]])
     assert losses.lip_motion_loss(speaking(spoilt), speaking(opening), late) == pytest.approx(0, abs=1e-6)
-    moved = losses.lip_motion(speaking(opening))[0, :, 0]
+    moved = face_points.lip_motion(speaking(opening))[0, :, 0]
     assert moved == pytest.approx((0.08 + opening) / 0.05)
     again = measures.correlation(moved[None], opening[None], valid)
     assert again.item() == pytest.approx(1, abs=1e-4)
@@ -325,15 +315,3 @@ def test_liveliness_measures() -> None:
     assert measures.deviation(pose, valid).item() == pytest.approx(pose.std(1, correction=0).mean().item(), rel=1e-4)
     assert measures.speed(pose.mean(1, keepdim=True).expand_as(pose), valid) == 0
     assert measures.speed(2 * pose, valid).item() == pytest.approx(2 * measures.speed(pose, valid).item(), rel=1e-4)
-
-
-def test_lips_and_lids_are_put_as_far_apart_as_given_about_their_own_middles() -> None:
-    torch.manual_seed(0)
-    found, lips, lids = torch.rand(2, 10, 2), torch.rand(2, 4, 2), torch.rand(2, 4, 2)
-    moved = losses.with_openings(found, lips, lids, torch.tensor([1.0, 0.0]))
-    assert torch.equal(moved[1], found[1])
-    assert torch.equal(moved[0, [0, 1, 6, 7]], found[0, [0, 1, 6, 7]])  # free ones and the mouth's corners
-    for upper, given in ((2, lids[0, :2]), (4, lids[0, 2:]), (8, lips[0, 2:])):
-        pair = moved[0, upper : upper + 2]
-        assert torch.allclose(pair[1] - pair[0], given[1] - given[0], atol=1e-6)
-        assert torch.allclose(pair.mean(0), found[0, upper : upper + 2].mean(0), atol=1e-6)

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from modules import fuse
 from modules.blocks import AntiAliasDownsample, UpBlock
+from modules.face_points import lip_motion, with_closed_lips, with_lips_apart
 from modules.fourier import FourierConv
 from modules.fuse import RowsFirstConv, enlarging_conv, fuse_for_inference
 from modules.head_motion_predictor import HeadMotionPredictor, HeadMotionPredictorConfig, MotionState
@@ -292,33 +293,78 @@ def test_the_relative_head_starts_from_the_references_keypoints():
     assert field.heatmap_BTKHW is None
 
 
-def test_without_hourglass_sound_boxes_and_the_references_shape_are_what_moves_keypoints():
+def test_without_hourglass_sound_poses_and_the_references_shape_are_what_moves_keypoints():
     torch.manual_seed(0)
     generator = MotionFieldGenerator(replace(RELATIVE_FIELD, hourglass=False)).eval()
     assert not any(name.startswith(("predictor", "embedding")) for name in generator.state_dict())
     audio, image = torch.randn(2, 32, 4, 41), torch.rand(2, 3, 64, 64)
-    box = torch.zeros(2, 32, 256, 256, dtype=torch.uint8)
-    box[:, :, 100:140, 100:140] = 255
-    reference = Reference(reference_keypoints(2), box[:, 0])
-    field = generator(image, audio, box, reference)
+    pose = torch.tensor([0.1, 0, 0, 20.0, 30, 300]).repeat(2, 32, 1)
+    reference = Reference(reference_keypoints(2), pose[:, 0])
+    field = generator(image, audio, pose, reference)
     keypoints = reference.keypoints
     assert torch.equal(field.position_BTK2, keypoints.position_BK2[:, None].expand(-1, 32, -1, -1))
     assert torch.equal(field.jacobian_BTK22, keypoints.jacobian_BK22[:, None].expand(-1, 32, -1, -1, -1))
     torch.nn.init.normal_(generator.relative_head.change.weight)
-    moved = generator(image, audio, box, reference).position_BTK2 - keypoints.position_BK2[:, None]
+    torch.nn.init.normal_(generator.relative_head.carry.weight)
+    moved = generator(image, audio, pose, reference).position_BTK2 - keypoints.position_BK2[:, None]
     assert moved.abs().max() > 0.01
     wider = keypoints._replace(position_BK2=2 * keypoints.position_BK2)
     others = {
-        "sound": generator(image, audio + 1, box, reference),
-        "box": generator(image, audio, box.roll(20, dims=3), reference),
-        "shape": generator(image, audio, box, reference._replace(keypoints=wider)),
+        "sound": generator(image, audio + 1, pose, reference),
+        "pose": generator(image, audio, pose + 0.1, reference),
+        "shape": generator(image, audio, pose, reference._replace(keypoints=wider)),
     }
     for what, other in others.items():
         start = wider if what == "shape" else keypoints
         assert not torch.allclose(other.position_BTK2 - start.position_BK2[:, None], moved, atol=1e-3), what
     shifted = keypoints._replace(position_BK2=keypoints.position_BK2 + 0.2)  # the same face elsewhere
-    again = generator(image, audio, box, reference._replace(keypoints=shifted)).position_BTK2
+    again = generator(image, audio, pose, reference._replace(keypoints=shifted)).position_BTK2
     assert torch.allclose(again - shifted.position_BK2[:, None], moved, atol=1e-4)
+    elsewhere = reference._replace(head=reference.head + 5)  # only the motion since the reference counts
+    again = generator(image, audio, pose + 5, elsewhere).position_BTK2
+    assert torch.allclose(again - keypoints.position_BK2[:, None], moved, atol=1e-3)
+
+
+@pytest.mark.parametrize("hourglass", [True, False])
+def test_closed_lips_move_from_a_closed_mouth_however_open_the_references_is(hourglass):
+    torch.manual_seed(0)
+    config = replace(RELATIVE_FIELD, hourglass=hourglass, closed_lips=True, num_keypoints=6)
+    generator = MotionFieldGenerator(config).eval()
+    closed = with_closed_lips(torch.rand(2, 6, 2) - 0.5)
+    opened = with_lips_apart(closed, lip_motion(closed)[..., 0] + 2)
+    image, audio = torch.rand(2, 3, 64, 64), torch.randn(2, 32, 4, 41)
+    head = torch.randint(0, 2, (2, 32, 256, 256), dtype=torch.uint8) * 255 if hourglass else torch.rand(2, 32, 6)
+
+    def moved(position_BK2):
+        jacobian = torch.eye(2).expand(2, 6, 2, 2)
+        return generator(image, audio, head, Reference(Keypoints(position_BK2, jacobian), head[:, 0])).position_BTK2
+
+    for reference in (closed, opened):  # nothing has been trained
+        assert torch.allclose(moved(reference), closed[:, None].expand(-1, 32, -1, -1), atol=1e-5)
+    torch.nn.init.normal_(generator.relative_head.change.weight)
+    assert not torch.allclose(moved(closed), moved(opened), atol=1e-3)  # it is told how far the mouth was open
+
+
+def test_how_far_closed_lips_part_is_for_the_sound_to_say_not_for_the_head():
+    torch.manual_seed(0)
+    generator = MotionFieldGenerator(replace(RELATIVE_FIELD, hourglass=False, closed_lips=True, num_keypoints=6)).eval()
+    for layer in (generator.relative_head.change, generator.relative_head.carry):
+        torch.nn.init.normal_(layer.weight, std=0.02)
+    keypoints = Keypoints(with_closed_lips(torch.rand(2, 6, 2) - 0.5), torch.eye(2).expand(2, 6, 2, 2))
+    image, audio, pose = torch.rand(2, 3, 64, 64), torch.randn(2, 32, 4, 41), torch.randn(2, 32, 6)
+    reference = Reference(keypoints, pose[:, 0])
+    moved = generator(image, audio, pose, reference).position_BTK2
+    still = generator(image, audio, pose[:, :1].expand(-1, 32, -1), reference).position_BTK2
+    other = generator(image, audio + 1, pose, reference).position_BTK2
+    assert (moved - still).abs().max() > 0.01
+    assert torch.allclose(lip_motion(moved)[..., 0], lip_motion(still)[..., 0], atol=1e-3)
+    assert not torch.allclose(lip_motion(moved)[..., 0], lip_motion(other)[..., 0], atol=0.1)
+
+
+@pytest.mark.parametrize("wrong", [{"relative_head": False}, {"num_keypoints": 4}])
+def test_closed_lips_want_the_relative_head_and_keypoints_for_the_lips(wrong):
+    with pytest.raises(ValueError, match="closed_lips: true needs relative_head: true and more than the 4 keypoints"):
+        replace(RELATIVE_FIELD, **{"num_keypoints": 6, "closed_lips": True} | wrong)
 
 
 def test_hourglass_can_be_left_out_only_under_the_relative_head():
@@ -328,7 +374,7 @@ def test_hourglass_can_be_left_out_only_under_the_relative_head():
 
 def test_the_relative_head_reads_features_around_each_keypoint():
     """A feature that is 1 in the right half only moves the keypoint that lies there."""
-    head = RelativeHead(channels=1, num_keypoints=2, jacobians=True)
+    head = RelativeHead(channels=1, num_keypoints=2, jacobians=True, closed_lips=False)
     with torch.no_grad():
         head.weight[:] = torch.tensor([0.5, -0.25, 0.1, 0.0, 0.0, 0.2])
     reference = Keypoints(torch.tensor([[[-0.6, 0.0], [0.6, 0.0]]]), torch.eye(2).expand(1, 2, 2, 2))

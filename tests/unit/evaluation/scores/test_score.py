@@ -41,6 +41,25 @@ def test_a_clip_scored_against_itself_is_perfect_and_frame_0_does_not_count():
     assert finder.asked == 2  # once a video
 
 
+def test_turns_are_seen_in_the_frames_whatever_pose_drove_them():
+    still_TN3 = speaking_mesh(OPENING)
+    roll_T11 = (0.2 * np.sin(np.arange(40) / 6))[:, None, None]
+    x, y, z = np.split(still_TN3 - np.float32([32, 32, 0]), 3, axis=-1)
+    rolled_TN3 = np.concatenate(
+        [x * np.cos(roll_T11) - y * np.sin(roll_T11) + 32, x * np.sin(roll_T11) + y * np.cos(roll_T11) + 32, z], -1
+    )
+    driving = {"still": np.zeros((40, 6)), "turning": np.tile(np.sin(np.arange(40) / 6)[:, None] / 5, 6)}
+    for mesh_TN3, seen in ((still_TN3, 0.0), (rolled_TN3, np.degrees(roll_T11.std()) / 3)):
+        for name, pose_TP in driving.items():
+            truth = a_truth(Told(mesh_TN3))
+            candidate = Candidate(truth.footage, truth.pcm, truth.sound, pose_TP.astype(np.float32))
+            found = score_video(ROWS["full"], candidate, truth, load_networks(NetworkPaths(), CPU), PoseRange()).metrics
+            assert (
+                0.8 * seen <= found["turns_seen"] <= 2 * seen + 0.15
+            )  # these points are no face: other axes turn, too
+            assert (found["diversity"] > 1) == (name == "turning")
+
+
 def test_the_truth_and_given_poses_are_not_praised():
     truth = a_truth(Told(speaking_mesh(OPENING)))
     candidate = Candidate(truth.footage, truth.pcm, truth.sound, truth.pose_TP, Keypoints(torch.zeros(40, 10, 2), None))

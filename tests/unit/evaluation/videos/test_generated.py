@@ -16,6 +16,7 @@ def made_with(options: AnimationOptions) -> dict[str, str]:
 
 
 OTHER = {"seed": 1, "crop": "none", "head_motion_scale": 0.5, "still": True, "expression_scale": 2.0, "crf": 20}
+OTHER |= {"head_return": 2.0}
 OTHER |= {"face": 1, "view": "square", "size": 256, "background": "teal", "look_ahead": 8, "blink": "off"}
 OTHER |= {"keypoint_mode": "relative", "label": True, "device": "cpu", "batch_size": 3, "compile": True}
 
