@@ -50,7 +50,8 @@ class MotionFieldGeneratorConfig:
     num_blocks: int = 5
     # What follows the last audio frame inside a window: "edge" repeats it (ours), "zeros" as in the released program.
     audio_padding: Literal["edge", "zeros"] = "edge"
-    box_value: float = 255.0  # of a line in the pose picture: the paper says "binary", the released model reads 0/255
+    # Of a line in the pose picture, which Hourglass-3D sees: the paper says "binary", the released model reads 0/255.
+    box_value: float = 255.0
     # Ours, off in the paper: predict how far the reference picture's own keypoints (found by N_D) move, from the
     # features of Hourglass-3D around each, instead of finding them by heatmaps. Before training nothing moves.
     # Hourglass-3D then also sees the head pose box of the reference.
@@ -210,10 +211,8 @@ class TemporalHead(nn.Module):
     a mesh that an open mouth deforms, so true poses tell of mouths what predicted ones do not.
     """
 
-    NOISE, DROPOUT = (
-        0.6,
-        0.3,
-    )  # in training, noise on features of deviation 1: few voices are otherwise learned by heart
+    # In training: few voices are otherwise learned by heart.
+    NOISE, DROPOUT = 0.6, 0.3  # noise on features of deviation 1
 
     def __init__(self, num_features: int, num_keypoints: int, jacobians: bool, closed_lips: bool, width: int = 160):
         super().__init__()
@@ -267,6 +266,7 @@ class MotionFieldGenerator(nn.Module):
         self.audio_norm = nn.BatchNorm1d(config.num_features, affine=False) if config.normalise_audio else None
         self.relative_head = self.kp = self.jacobian = None
         if not config.hourglass:
+            self.register_buffer("pose_units", torch.tensor(POSE_UNITS), persistent=False)
             self.relative_head = TemporalHead(
                 config.num_features, config.num_keypoints, config.jacobians, config.closed_lips
             )
@@ -303,7 +303,7 @@ class MotionFieldGenerator(nn.Module):
         Without Hourglass-3D, poses [B, T, 6] (rad, mm) -> the same in POSE_UNITS.
         """
         if not self.hourglass:
-            return head_BT / head_BT.new_tensor(POSE_UNITS)
+            return head_BT / self.pose_units
         return self.down_pose(head_BT) * (self.box_value / 255.0)
 
     def audio_map(self, audio_BTAF: Tensor) -> Tensor:
