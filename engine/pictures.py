@@ -18,8 +18,8 @@ CELL = 128  # pixels, smallest side of a picture in a sheet
 
 def with_points(image_BCHW: Tensor, position_BK2: Tensor) -> Tensor:
     """Images with a coloured dot at each keypoint, (x, y) in [-1, 1]; on the CPU."""
-    images = _enlarged(image_BCHW)
-    side = images.shape[-1]
+    side = max(CELL, image_BCHW.shape[-1])
+    images = _enlarged(image_BCHW, side)
     drawn = []
     for image, points in zip(_to_bytes(images), position_BK2.float().cpu().numpy(), strict=True):
         canvas = np.ascontiguousarray(image)
@@ -32,10 +32,14 @@ def with_points(image_BCHW: Tensor, position_BK2: Tensor) -> Tensor:
 
 
 def save_columns(path: Path, columns: Mapping[str, Tensor]) -> None:
-    """One titled column for each entry, one row for each sample; one-channel images are drawn grey."""
+    """One titled column for each entry, one row for each sample; one-channel images are drawn grey.
+
+    All are drawn as large as the largest (an occlusion map is a quarter of its picture).
+    """
+    side = max(CELL, *(image_BCHW.shape[-1] for image_BCHW in columns.values()))
     strips = []
     for title, image_BCHW in columns.items():
-        images = _to_bytes(_enlarged(image_BCHW))
+        images = _to_bytes(_enlarged(image_BCHW, side))
         header = np.full((TITLE_HEIGHT, images.shape[2], 3), 255, np.uint8)
         cv2.putText(header, title, (2, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
         strips.append(np.concatenate([header, *images]))
@@ -58,9 +62,9 @@ def save_curves(path: Path, curves: Mapping[str, np.ndarray], axes: tuple[str, .
     figure.savefig(path, dpi=100)
 
 
-def _enlarged(image_BCHW: Tensor) -> Tensor:
+def _enlarged(image_BCHW: Tensor, side: int) -> Tensor:
     image = image_BCHW.detach().float().cpu()
-    return image if image.shape[-1] >= CELL else F.interpolate(image, size=(CELL, CELL), mode="nearest")
+    return image if image.shape[-1] == side else F.interpolate(image, size=(side, side), mode="nearest")
 
 
 def _to_bytes(image_BCHW: Tensor) -> np.ndarray:
