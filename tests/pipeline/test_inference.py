@@ -479,7 +479,11 @@ def test_an_interrupted_run_leaves_nothing(files, tmp_path, how):
     out = tmp_path / "out"
     arguments = usual(files, out / "o.mp4", audio=tmp_path / "long.wav", frames_dir=tmp_path / "frames")
     process = subprocess.Popen(
-        [sys.executable, "inference.py", *map(str, arguments)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "inference.py", *map(str, arguments)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     deadline = time.time() + 120
     while not any((tmp_path / "frames").glob("*.png")) and time.time() < deadline:
