@@ -7,6 +7,7 @@ and the others are made.
 import contextlib
 import difflib
 import json
+import os
 import tempfile
 import traceback
 from collections.abc import Iterable, Iterator
@@ -133,6 +134,12 @@ def check_outputs(jobs: Iterable[Job], source: Path) -> None:
 GIF_END = b";"  # its last byte; unlike an mp4 it does not tell how many pictures there are
 
 
+def _last_byte(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read()
+
+
 def is_whole(path: Path) -> bool:
     """Whether a file is a video of this project with all its pictures."""
     import av
@@ -140,7 +147,7 @@ def is_whole(path: Path) -> bool:
     if not path.is_file():
         return False
     try:
-        if not provenance.read_marks(path) or (path.suffix.lower() == ".gif" and path.read_bytes()[-1:] != GIF_END):
+        if not provenance.read_marks(path) or (path.suffix.lower() == ".gif" and _last_byte(path) != GIF_END):
             return False
         with open_media(path, "video", "video") as (container, stream):
             packets = sum(packet.size > 0 and not packet.is_corrupt for packet in container.demux(stream))
