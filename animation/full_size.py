@@ -15,6 +15,7 @@ no seam: there and outside, the frame is the photograph to the bit.
 Letters: B frame, S small square's side, n nodes of the motion field, H W photograph, digits literal.
 """
 
+import threading
 from dataclasses import dataclass
 
 import cv2
@@ -165,6 +166,15 @@ def _painted(rendering: Rendering, small_source_BCHW: Tensor, align_corners: boo
     return torch.cat([(rendering.image_BCHW.float() - (1 - share_B1SS) * warped_BCHW) * 255, share_B1SS], dim=1)
 
 
+class _Buffers:
+    """Maps of a box's size, used again for each frame: memory that is new each time costs as much as the arithmetic."""
+
+    def __init__(self, height: int, width: int) -> None:
+        box = height, width
+        self.from_HW2, self.painted_HW3, self.kept_HW3 = (np.empty((*box, n), np.float32) for n in (2, 3, 3))
+        self.kept_HW, self.moved_HW3 = np.empty(box, np.float32), np.empty((*box, 3), np.uint8)
+
+
 class _OnCpu:
     """OpenCV, frame by frame: at 1280x720 a few milliseconds each."""
 
@@ -181,10 +191,7 @@ class _OnCpu:
         self.here_HW2 = np.dstack([x, y]) * TWICE
         # Every second pixel in both directions is a pixel of the photograph itself, so what does not move stays equal.
         half = np.array([[1 / TWICE, 0, 0], [0, 1 / TWICE, 0]])
-        # Buffers: memory that is new each time costs as much as the arithmetic.
-        box = self.bottom - self.top, self.right - self.left
-        self.from_HW2, self.painted_HW3, self.kept_HW3 = (np.empty((*box, n), np.float32) for n in (2, 3, 3))
-        self.kept_HW, self.moved_HW3 = np.empty(box, np.float32), np.empty((*box, 3), np.uint8)
+        self._buffers = threading.local()
         self.twice_HW3 = cv2.warpAffine(
             photograph_HW3,
             half,
@@ -192,6 +199,13 @@ class _OnCpu:
             flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REPLICATE,
         )
+
+    @property
+    def buffers(self) -> _Buffers:
+        """Those of the calling thread."""
+        if not hasattr(self._buffers, "own"):
+            self._buffers.own = _Buffers(self.bottom - self.top, self.right - self.left)
+        return self._buffers.own
 
     def frames(self, layers: Layers) -> Tensor:
         frames_BHW3 = np.empty((len(layers.over_BSS4), *self.photograph_HW3.shape), np.uint8)
@@ -202,23 +216,23 @@ class _OnCpu:
         return torch.from_numpy(frames_BHW3)
 
     def _fill(self, box_HW3: np.ndarray, displacement_nn2: np.ndarray, over_SS4: np.ndarray) -> None:
-        nodes = len(displacement_nn2)
+        nodes, buffers = len(displacement_nn2), self.buffers
         finer = FINER * nodes
         displacement_ff2 = cv2.resize(displacement_nn2 * TWICE, (finer, finer), interpolation=cv2.INTER_CUBIC)
         places = self.geometry.node_places(nodes)
         cell = (places[1] - places[0]) / FINER
         first = places[0] - (FINER - 1) / 2 * cell  # of the finer nodes, in the square's pixels
         to_finer_23 = (self.to_square_23 - np.array([[0, 0, first], [0, 0, first]])) / cell
-        from_HW2 = self._enlarged(displacement_ff2, to_finer_23, self.from_HW2)
+        from_HW2 = self._enlarged(displacement_ff2, to_finer_23, buffers.from_HW2)
         cv2.add(from_HW2, self.here_HW2, dst=from_HW2)
         moved_HW3 = cv2.remap(
-            self.twice_HW3, from_HW2, None, cv2.INTER_LINEAR, dst=self.moved_HW3, borderMode=cv2.BORDER_REPLICATE
+            self.twice_HW3, from_HW2, None, cv2.INTER_LINEAR, dst=buffers.moved_HW3, borderMode=cv2.BORDER_REPLICATE
         )
-        kept_HW = self._enlarged(1 - over_SS4[..., 3], self.to_square_23, self.kept_HW)
-        painted_HW3 = self._enlarged(np.ascontiguousarray(over_SS4[..., :3]), self.to_square_23, self.painted_HW3)
-        cv2.merge([kept_HW] * 3, dst=self.kept_HW3)
-        cv2.multiply(moved_HW3, self.kept_HW3, dst=self.kept_HW3, dtype=cv2.CV_32F)
-        cv2.add(self.kept_HW3, painted_HW3, dst=box_HW3, dtype=cv2.CV_8U)
+        kept_HW = self._enlarged(1 - over_SS4[..., 3], self.to_square_23, buffers.kept_HW)
+        painted_HW3 = self._enlarged(np.ascontiguousarray(over_SS4[..., :3]), self.to_square_23, buffers.painted_HW3)
+        cv2.merge([kept_HW] * 3, dst=buffers.kept_HW3)
+        cv2.multiply(moved_HW3, buffers.kept_HW3, dst=buffers.kept_HW3, dtype=cv2.CV_32F)
+        cv2.add(buffers.kept_HW3, painted_HW3, dst=box_HW3, dtype=cv2.CV_8U)
 
     def _enlarged(self, small: np.ndarray, matrix_23: np.ndarray, into: np.ndarray) -> np.ndarray:
         """`small` over the whole box; `matrix_23` takes the box's pixels to its own."""

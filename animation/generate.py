@@ -44,8 +44,10 @@ from datasets.media.source import read_source
 from datasets.media.streams import FPS, SAMPLE_RATE
 from datasets.media.video_writer import VideoWriter, write_frames
 from datasets.provenance import Signature
+from engine.device import computes_bf16
 from modules.face_points import with_closed_lips
 from modules.fuse import fuse_for_inference
+from modules.image_generator import ImageGenerator
 from modules.keypoints import Keypoints
 
 ENDINGS = (".mp4", ".gif")
@@ -71,12 +73,11 @@ class Animator:
         self.device = models.device
         self.dtype = options.chosen_dtype(models.device)
         self.batch_size = options.chosen_batch_size(models.device)
-        on_cpu = self.device.type == "cpu"
-        generator = fuse_for_inference(models.image_generator, float32_on_cpu=on_cpu and self.dtype is None)
-        self.generator = generator.to(memory_format=torch.channels_last)
+        self.generator = drawing_generator(models, self.dtype, options.compile)
         self.motion_generator = None
         if models.motion_field_generator is not None:
-            self.motion_generator = fuse_for_inference(models.motion_field_generator, float32_on_cpu=on_cpu)
+            cpu_dtype = torch.float32 if self.device.type == "cpu" else None
+            self.motion_generator = fuse_for_inference(models.motion_field_generator, cpu_dtype)
         self.has_lids = models.detector_config.lid_keypoints == LIDS
         options.blink_rate(self.has_lids)  # refused at once where it cannot be
 
@@ -269,6 +270,16 @@ class Animator:
             compile_network=self.options.compile,
             full_size=full_size,
         )
+
+
+def drawing_generator(models: Models, dtype: torch.dtype | None, compiled: bool) -> ImageGenerator:
+    """N_I rewritten as suits its device, its type (None: float32) and whether it will be compiled."""
+    cpu_dtype = None
+    if models.device.type == "cpu" and dtype is None:
+        cpu_dtype = torch.float32
+    elif models.device.type == "cpu" and computes_bf16(models.device) and not compiled:
+        cpu_dtype = torch.bfloat16  # where it is only imitated, or a graph of its own is made, autocast does it
+    return fuse_for_inference(models.image_generator, cpu_dtype).to(memory_format=torch.channels_last)
 
 
 def _blinked_to(sound: Iterable[np.ndarray], blinker: Blinker, closures: deque[float]) -> Iterator[np.ndarray]:

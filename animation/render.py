@@ -1,6 +1,8 @@
 """From keypoints to 8-bit frames: the source is encoded once, frames are rendered in batches of one fixed size."""
 
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -10,6 +12,10 @@ from torch import Tensor
 from animation.full_size import FullSize
 from modules.image_generator import ImageGenerator, Rendering
 from modules.keypoints import Keypoints
+
+# Batches that a CPU draws at once, each with its share of the threads. Most of a frame's layers are too small for
+# several threads to share, so each draws a frame of its own; but Python's one lock lets only a few do so at once.
+MOST_DRAWN_AT_ONCE = 4
 
 
 class Renderer:
@@ -42,14 +48,18 @@ class Renderer:
         self.full_size = full_size
         self.batch_size = batch_size
         self.truncate = truncate
-        self.autocast = torch.autocast(source_BCHW.device.type, dtype=dtype, enabled=dtype is not None)
-        with torch.inference_mode(), self.autocast:
+        self.dtype = dtype
+        with torch.inference_mode(), self._autocast():
             self.encoding = generator.encode(source_BCHW)
+        self.is_compiled = compile_network
         self.draw = torch.compile(self._draw, dynamic=False) if compile_network else self._draw
         self.generator = generator
 
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.source_BCHW.device.type, dtype=self.dtype, enabled=self.dtype is not None)
+
     def _draw(self, position_BK2: Tensor, jacobian_BK22: Tensor | None) -> Rendering:
-        with self.autocast:
+        with self._autocast():
             return self.generator.render(self.encoding, Keypoints(position_BK2, jacobian_BK22), self.source)
 
     def render_batch(self, position_BK2: Tensor, jacobian_BK22: Tensor | None) -> Tensor:
@@ -62,23 +72,63 @@ class Renderer:
             levels = levels.round()
         return rearrange(levels.to(torch.uint8), "b c h w -> b h w c")
 
-    @torch.inference_mode()
-    def frames(self, chunks: Iterator[Keypoints]) -> Iterator[np.ndarray]:
+    def frames(self, chunks: Iterator[Keypoints], ahead: bool = True) -> Iterator[np.ndarray]:
         """Frames uint8 [n, H, W, 3], n <= batch_size.
 
-        On a GPU one batch is computed while the one before is copied and used.
+        A CPU draws several batches at once; on a GPU one batch is computed while the one before is copied and used.
+
+        Args:
+            ahead: take the next chunk while the frames of the one before are still being drawn. False where a chunk may
+                be long in coming: all that can be drawn is then given first.
         """
+        threads = torch.get_num_threads()
+        at_once = min(threads, MOST_DRAWN_AT_ONCE)
+        if self.source_BCHW.device.type == "cpu" and at_once > 1 and not self.is_compiled:
+            return self._drawn_at_once(chunks, at_once, threads, ahead)
+        return self.drawn_in_turn(chunks)
+
+    @torch.inference_mode()
+    def drawn_in_turn(self, chunks: Iterator[Keypoints]) -> Iterator[np.ndarray]:
+        """The same, batch after batch."""
         waiting: tuple[Tensor, torch.cuda.Event] | None = None
-        for batch, count in rebatch(chunks, self.batch_size):
-            done = self._to_host(self.render_batch(*batch)[:count])
-            if done[1] is None:  # on a CPU it is there, and may be waited for
-                yield done[0].numpy()
-                continue
-            if waiting is not None:
-                yield _finish(*waiting)
-            waiting = done
+        for batches in rebatch(chunks, self.batch_size):
+            for batch, count in batches:
+                done = self._to_host(self.render_batch(*batch)[:count])
+                if done[1] is None:  # on a CPU it is there, and may be waited for
+                    yield done[0].numpy()
+                    continue
+                if waiting is not None:
+                    yield _finish(*waiting)
+                waiting = done
         if waiting is not None:
             yield _finish(*waiting)
+
+    @torch.inference_mode()
+    def _drawn_at_once(
+        self, chunks: Iterator[Keypoints], at_once: int, threads: int, ahead: bool
+    ) -> Iterator[np.ndarray]:
+        drawn: deque[Future[np.ndarray]] = deque()
+        most = 2 * at_once
+        pool = ThreadPoolExecutor(at_once, "draw", torch.set_num_threads, (threads // at_once,))
+        try:
+            for batches in rebatch(chunks, self.batch_size):
+                for batch, count in batches:
+                    if len(drawn) == most:
+                        yield drawn.popleft().result()
+                    drawn.append(pool.submit(self._drawn, batch, count))
+                # The first chunk may use all threads; the next ones are computed beside the drawing.
+                torch.set_num_threads(threads // at_once)
+                while len(drawn) > (at_once if ahead else 0):
+                    yield drawn.popleft().result()
+            while drawn:
+                yield drawn.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(threads)
+
+    @torch.inference_mode()
+    def _drawn(self, batch: Keypoints, count: int) -> np.ndarray:
+        return self.render_batch(*batch)[:count].numpy()
 
     def _to_host(self, frames: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
         if frames.device.type != "cuda":
@@ -95,17 +145,17 @@ def _finish(host: Tensor, event: "torch.cuda.Event") -> np.ndarray:
     return host.numpy()
 
 
-def rebatch(chunks: Iterator[Keypoints], size: int) -> Iterator[tuple[Keypoints, int]]:
-    """Batches of exactly `size` keypoint sets with the number of real ones; the last batch repeats its last set.
+def rebatch(chunks: Iterator[Keypoints], size: int) -> Iterator[list[tuple[Keypoints, int]]]:
+    """What each chunk completes: batches of exactly `size` keypoint sets with the number of real ones.
 
-    One size means one compiled graph and one set of memory blocks.
+    The last batch repeats its last set. One size means one compiled graph and one set of memory blocks.
     """
     held: Keypoints | None = None
     for chunk in chunks:
         held = chunk if held is None else Keypoints.cat([held, chunk])
-        while len(held.position_BK2) >= size:
-            yield held.cut(0, size), size
-            held = held.cut(size, None)
+        whole = len(held.position_BK2) // size * size
+        yield [(held.cut(start, start + size), size) for start in range(0, whole, size)]
+        held = held.cut(whole, None)
     if held is not None and len(held.position_BK2) > 0:
         count = len(held.position_BK2)
-        yield Keypoints.cat([held, held.cut(count - 1, count).repeated(size - count)]), count
+        yield [(Keypoints.cat([held, held.cut(count - 1, count).repeated(size - count)]), count)]

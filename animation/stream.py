@@ -70,4 +70,4 @@ class Stream:
         plan = self.animator.motion_of(
             self.image_BCHW, self.source, sound, head_pose_TP=self.head_pose_TP, keep_poses=False
         )
-        return self.renderer.frames(self.animator.moved(plan.chunks, self.source))
+        return self.renderer.frames(self.animator.moved(plan.chunks, self.source), ahead=False)

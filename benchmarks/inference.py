@@ -21,17 +21,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 import skimage.data
+import soundfile
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 ROOT = Path(__file__).resolve().parents[1]
 SPEECH = ROOT / "assets" / "speech.wav"
 sys.path.insert(0, str(ROOT))
 
 from animation.full_size import FullSize, Geometry  # noqa: E402
-from animation.generate import WINDOWS_ON_GPU, Animator  # noqa: E402
+from animation.generate import WINDOWS_ON_GPU, Animator, drawing_generator  # noqa: E402
 from animation.head_poses import GivenHeadPoses, PredictedHeadPoses  # noqa: E402
-from animation.job import Job  # noqa: E402
+from animation.job import Job, Summary  # noqa: E402
 from animation.models import Models, load_models  # noqa: E402
 from animation.motion import generate_keypoints  # noqa: E402
 from animation.options import AnimationOptions  # noqa: E402
@@ -42,6 +43,7 @@ from datasets import audio  # noqa: E402
 from datasets.face.upright import Frame  # noqa: E402
 from datasets.media.image import write_png  # noqa: E402
 from datasets.media.sound import load_pcm  # noqa: E402
+from datasets.media.video_writer import VideoWriter  # noqa: E402
 from datasets.pose import RELEASED_RANGE, render_boxes  # noqa: E402
 from engine.checkpoint import Weights, save_weights  # noqa: E402
 from engine.command import peak_memory_mb  # noqa: E402
@@ -115,10 +117,12 @@ def our_renderer(
     batch: int,
     dtype: torch.dtype | None,
     compiled: bool,
-    fewer_products: bool = True,
+    for_cpu: bool = True,
 ) -> Renderer:
-    float32_on_cpu = fewer_products and models.device.type == "cpu" and dtype is None
-    generator = fuse_for_inference(models.image_generator, float32_on_cpu).to(memory_format=torch.channels_last)
+    if for_cpu:
+        generator = drawing_generator(models, dtype, compiled)
+    else:
+        generator = fuse_for_inference(models.image_generator).to(memory_format=torch.channels_last)
     picture = image.contiguous(memory_format=torch.channels_last)
     return Renderer(generator, picture, source, batch, True, dtype, compiled)
 
@@ -143,21 +147,31 @@ def bench_rendering(models: Models, arguments: argparse.Namespace) -> None:
         _gflop(lambda: models.image_generator(image, one, source)),
         expected,
     )
+    on_cpu = device.type == "cpu"
     kinds = [
-        (precision, compiled, fewer)
+        (precision, compiled, for_cpu)
         for compiled in ((False, True) if arguments.compile else (False,))
         for precision in arguments.precisions
-        for fewer in ((False, True) if device.type == "cpu" and precision == "fp32" else (True,))
+        for for_cpu in ((False, True) if on_cpu and not compiled else (True,))
     ]
-    for precision, compiled, fewer in kinds:
-        renderer = our_renderer(models, image, source, arguments.batch_size, AUTOCAST[precision], compiled, fewer)
-        words = [precision, "compiled" * compiled, "all products" * (not fewer), f"batch {arguments.batch_size}"]
-        modes[", ".join(filter(None, words))] = (
-            lambda r=renderer: _drain(r.frames(iter([driving]))),
-            arguments.frames,
-            _gflop(lambda r=renderer: r.render_batch(*one)),
-            np.concatenate(list(renderer.frames(iter([few])))),
-        )
+    for precision, compiled, for_cpu in kinds:
+        renderer = our_renderer(models, image, source, arguments.batch_size, AUTOCAST[precision], compiled, for_cpu)
+        ways = {"": renderer.frames}
+        if on_cpu and not compiled:
+            ways = {"one at a time": renderer.drawn_in_turn, f"{torch.get_num_threads()} threads": renderer.frames}
+        for way, draw in ways.items():
+            words = [
+                precision,
+                "compiled" * compiled,
+                "rewritten for CPUs" * (on_cpu and for_cpu and not compiled),
+                way,
+            ]
+            modes[", ".join(filter(None, words))] = (
+                lambda draw=draw: _drain(draw(iter([driving]))),
+                arguments.frames,
+                _gflop(lambda r=renderer: r.render_batch(*one)),
+                np.concatenate(list(draw(iter([few])))),
+            )
     took: dict[str, list[float]] = {name: [] for name in modes}
     for _ in range(arguments.turns + 1):  # the first warms up
         for name, (turn, frames, _, _) in modes.items():
@@ -236,7 +250,7 @@ def bench_motion(models: Models, arguments: argparse.Namespace) -> None:
     rows.append(("pose boxes", lambda: render_boxes(pose_TP), lambda: render_boxes(np.repeat(pose_TP, 2, 0))))
     windows = WINDOWS_ON_GPU if device.type == "cuda" else 1
     plain = models.motion_field_generator
-    fused = fuse_for_inference(plain, float32_on_cpu=device.type == "cpu")
+    fused = fuse_for_inference(plain, torch.float32 if device.type == "cpu" else None)
     with torch.inference_mode():
         source = models.keypoint_detector(image).keypoints
 
@@ -259,28 +273,66 @@ def bench_motion(models: Models, arguments: argparse.Namespace) -> None:
         print(f"| {name} | {took:.2f} | {other} |")
 
 
+def reference_whole(models: Models, portrait: Path, sound: Path, output: Path) -> int:
+    """From files to a file in the reference mode, step after step; returns the number of frames."""
+    size = models.image_config.image_size
+    animator = Animator(models, AnimationOptions(device="cpu", precision="fp32", size="native"))
+    image, _ = animator.picture(portrait, Summary(output))
+    features = audio.features(load_pcm(sound), models.audio_features)
+    with torch.inference_mode():
+        source = models.keypoint_detector(image).keypoints
+        poses = GivenHeadPoses(PredictedHeadPoses(models, image).follow(features))
+        chunks = generate_keypoints(models, models.motion_field_generator, image, [features], poses, 0, 1, source)
+        frames_NHW3 = reference_frames(models, image, source, Keypoints.cat(chunks))
+    assert frames_NHW3.shape[1:3] == (size, size)
+    with VideoWriter(output, sound=sound) as writer:
+        writer.write(frames_NHW3)
+    return len(frames_NHW3)
+
+
 def bench_whole(models: Models, arguments: argparse.Namespace) -> None:
     """From files to a file, the networks loaded: real-time factor, and when the first frame is there."""
-    animator = Animator(models, load(AnimationOptions, None, [f"device={arguments.device}"], below=models.animation))
-    print("\nThe demo's sentence from files to a file, networks loaded; the first call and the next")
-    print(f"| call | first frame s | all s | its core time s | x real time |\n|{'---|' * 5}")
     with tempfile.TemporaryDirectory() as folder:
-        portrait = Path(folder) / "portrait.png"
+        portrait, output, sound = (Path(folder) / name for name in ("portrait.png", "o.mp4", "sound.wav"))
         write_png(portrait, skimage.data.astronaut())
-        for call in ("first", "second"):
-            marks: list[float] = []
-            start, core = time.perf_counter(), time.process_time()
-            summary = animator.animate(
-                Job(portrait, Path(folder) / "o.mp4", SPEECH),
-                lambda done, total, m=marks: m.append(time.perf_counter()),
-            )
-            took, core = time.perf_counter() - start, time.process_time() - core
-            speed = summary.frames / summary.fps / took
-            print(f"| {call} | {marks[0] - start:.2f} | {took:.2f} | {core:.2f} | {speed:.2f} |")
+        pcm = np.resize(load_pcm(SPEECH), round(16_000 * arguments.whole_seconds))
+        soundfile.write(sound, pcm, 16_000)
+        ways: dict[str, Callable[[], tuple[int, float]]] = {}  # -> frames, time of the first
+        if models.device.type == "cpu":
+            ways["reference mode, fp32"] = lambda: (reference_whole(models, portrait, sound, output), float("nan"))
+        for precision in arguments.precisions:
+            given = [f"device={arguments.device}", f"precision={precision}"]
+            animator = Animator(models, load(AnimationOptions, None, given, below=models.animation))
+            ways[f"inference.py, {precision}"] = lambda a=animator: _animated(a, Job(portrait, output, sound))
+        found: dict[str, list[tuple[float, float, float, int]]] = {name: [] for name in ways}
+        for _ in range(arguments.turns + 1):
+            for name, way in ways.items():
+                start, core = time.perf_counter(), time.process_time()
+                frames, first = way()
+                now = time.perf_counter() - start
+                found[name].append((first - start, now, time.process_time() - core, frames))
+    print(
+        f"\n{arguments.whole_seconds} s of speech from files to a file, networks loaded: first call, median of the next"
+    )
+    print(f"| mode | first frame s | all s | its core time s | ms/frame | ratio | x real time |\n|{'---|' * 7}")
+    reference_s = np.median([took for _, took, _, _ in next(iter(found.values()))[1:]])
+    for name, ((first, took, _, frames), *next_ones) in found.items():
+        next_first, next_took, core = np.median([row[:3] for row in next_ones], axis=0)
+        print(
+            f"| {name} | {first:.2f}, {next_first:.2f} | {took:.2f}, {next_took:.2f} | {core:.2f} |"
+            f" {1e3 * next_took / frames:.1f} | {reference_s / next_took:.2f} | {frames / 25 / next_took:.2f} |"
+        )
+
+
+def _animated(animator: Animator, job: Job) -> tuple[int, float]:
+    """Frames, and when the first was drawn."""
+    marks: list[float] = []
+    summary = animator.animate(job, lambda done, total: marks.append(time.perf_counter()))
+    return summary.frames, marks[0]
 
 
 def bench_stream(models: Models, arguments: argparse.Namespace) -> None:
-    """Delay and jitter of a stream, in virtual time: sound comes in blocks of 40 ms, computing takes its core time.
+    """Delay and jitter of a stream: sound comes in blocks of 40 ms of virtual time, computing takes its real time.
 
     A frame is there when its sound has come, all frames before it are done, and it was computed. Delays are counted
     from the end of the frame's own sound.
@@ -296,12 +348,12 @@ def bench_stream(models: Models, arguments: argparse.Namespace) -> None:
             animator.options = replace(animator.options, look_ahead=look_ahead)
             stream, arrived, delays = Stream(animator, portrait), [0.0], []
             clock = spent = 0.0
-            last = time.process_time()
+            last = time.perf_counter()
             for frames_NHW3 in stream.frames(_blocks(pcm, arrived)):
-                took = time.process_time() - last
+                took = time.perf_counter() - last
                 clock, spent = max(clock, arrived[0]) + took, spent + took
                 delays += [clock - (len(delays) + n + 1) / 25 for n in range(len(frames_NHW3))]
-                last = time.process_time()
+                last = time.perf_counter()
             middle, late = np.percentile(delays, [50, 99])
             row = f"| {look_ahead or animator.look_ahead} | {stream.delay_s:.2f} | {middle:.2f} | {late:.2f} |"
             print(f"{row} {max(delays):.2f} | {len(delays) / spent:.1f} | {peak_memory_mb():.0f} |")
@@ -316,8 +368,6 @@ def _blocks(pcm: np.ndarray, arrived: list[float]) -> Iterator[np.ndarray]:
 
 def bench_memory(arguments: argparse.Namespace) -> None:
     """Peak memory and speed of whole runs of inference.py on short and long sound."""
-    import soundfile
-
     checkpoints = arguments.checkpoint or [DEMO_WEIGHTS]
     print(f"\nWhole runs of inference.py with {', '.join(path.name for path in checkpoints)}")
     print("(peak memory must not grow with the sound, apart from its features)")
@@ -356,8 +406,24 @@ def _drain(items: Iterator[object]) -> None:
         pass
 
 
+def _packed_flop(x_shape: list[int], weight_shape: list[int], *rest: object, out_shape: list[int], **_: object) -> int:
+    return conv_flop_count(x_shape, weight_shape, out_shape)
+
+
+def _packed_and_added_flop(
+    x_shape: list[int], _: list[int], weight_shape: list[int], *rest: object, out_shape: list[int], **__: object
+) -> int:
+    return conv_flop_count(x_shape, weight_shape, out_shape)
+
+
+PACKED_FLOP = {
+    torch.ops.mkldnn._convolution_pointwise: _packed_flop,
+    torch.ops.mkldnn._convolution_pointwise.binary: _packed_and_added_flop,
+}
+
+
 def _gflop(function: Callable[[], object]) -> float:
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+    with torch.inference_mode(), FlopCounterMode(display=False, custom_mapping=PACKED_FLOP) as counter:
         function()
     return counter.get_total_flops() / 1e9
 
@@ -376,6 +442,7 @@ def main() -> None:
     parser.add_argument(
         "--skip", nargs="*", default=[], choices=["render", "full-size", "motion", "whole", "stream", "memory"]
     )
+    parser.add_argument("--whole-seconds", type=float, default=6.68, help="length of sound of a whole video")
     parser.add_argument("--stream-seconds", type=int, default=600, help="length of the streamed sound")
     parser.add_argument("--look-aheads", type=int, nargs="+", default=[0, 4], help="of the streams, frames; 0: usual")
     arguments = parser.parse_args()
@@ -391,11 +458,10 @@ def main() -> None:
         bench_full_size(models, arguments)
     if "motion" not in arguments.skip:
         bench_motion(models, arguments)
-    demo = load_models(arguments.checkpoint or [DEMO_WEIGHTS], device)
     if "whole" not in arguments.skip:
-        bench_whole(demo, arguments)
+        bench_whole(models, arguments)
     if "stream" not in arguments.skip:
-        bench_stream(demo, arguments)
+        bench_stream(load_models(arguments.checkpoint or [DEMO_WEIGHTS], device), arguments)
     if "memory" not in arguments.skip:
         bench_memory(arguments)
 

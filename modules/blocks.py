@@ -92,8 +92,10 @@ class ResidualUpBlock3d(UpBlock):
 def side_by_side(x: Tensor, one: nn.Module, other: nn.Module) -> tuple[Tensor, Tensor]:
     """Two convolutions of one kernel size over the same features, as one: a CPU spends half the time on it.
 
-    What `modules.fuse` made of a convolution runs by itself.
+    What `modules.fuse` made of them runs as it made it: each by itself, or both in one module.
     """
+    if one is other:
+        return one(x)
     if not isinstance(one, nn.Conv2d):
         return one(x), other(x)
     weight, bias = torch.cat([one.weight, other.weight]), torch.cat([one.bias, other.bias])

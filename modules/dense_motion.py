@@ -106,8 +106,6 @@ class DenseMotionNetwork(nn.Module):
         )
         deformed = rearrange(deformed, "(b n) c h w -> b n c h w", n=count)
         inputs = rearrange(torch.cat([heatmaps[:, :, None], deformed], dim=2), "b n c h w -> b (n c) h w")
-        if self.mask.weight.is_contiguous(memory_format=torch.channels_last):
-            inputs = inputs.contiguous(memory_format=torch.channels_last)  # once, not before each convolution
         logits, occlusion = side_by_side(self.hourglass(inputs), self.mask, self.occlusion)
         logits, occlusion = logits.float(), occlusion.float().sigmoid()
         if self.prior:

@@ -1,12 +1,12 @@
 """Exact rewrites of trained networks for faster inference.
 
-Two identities are used everywhere: BatchNorm in eval mode is an affine map and folds into the convolution before it;
+Two identities are used: BatchNorm in eval mode is an affine map and folds into the convolution before it;
 and a nearest x2 enlargement followed by a 3x3 convolution is one transposed convolution of stride 2 with 4x4 taps
 (4x4x4 in 3-D), which needs 2.25 times fewer multiplications (3.4 times in 3-D).
 
 In float32 on a CPU three more pay: Winograd's convolutions (`modules.winograd`), those by Fourier transforms
 (`modules.fourier`), and sums of rows for the 7x7 convolutions that give a few channels. Results differ from the plain
-networks by rounding only.
+networks by rounding only. N_I in bfloat16 on a CPU is rewritten otherwise (`modules.packed`).
 """
 
 import copy
@@ -22,6 +22,7 @@ from modules.blocks import ResidualBlock, ResidualDownBlock3d, SameBlock, UpBloc
 from modules.fourier import FourierConv
 from modules.image_generator import ImageGenerator
 from modules.motion_field_generator import MotionFieldGenerator
+from modules.packed import PackedConv, PackedPair, pack
 from modules.winograd import WinogradConv
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -34,23 +35,47 @@ WINOGRAD_CHANNELS = range(128, 257)
 CONV_TRANSPOSE = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 
 
-def fuse_for_inference(network: Network, float32_on_cpu: bool = False) -> Network:
+def fuse_for_inference(network: Network, cpu_dtype: torch.dtype | None = None) -> Network:
     """A copy of `network` (eval mode, not trainable) with the rewrites above; the original is left alone.
 
     Args:
-        float32_on_cpu: with those that pay only there; autocast then does not reach what they rewrite.
+        cpu_dtype: with those that pay only on a CPU which computes in this type: float32, or for N_I bfloat16. Autocast
+            then does not reach what they rewrite.
     """
     network = copy.deepcopy(network).eval().requires_grad_(False)
+    _fold(network)
+    if cpu_dtype == torch.bfloat16:
+        assert isinstance(network, ImageGenerator), "only N_I is computed in bfloat16 on a CPU"
+        _pack_generator(network)
+        return network
+    for module in network.modules():
+        if isinstance(module, UpBlock) and (module.conv.weight.ndim == 5 or module.conv.in_channels <= WIDEST_2D):
+            module.conv, module.enlarge = enlarging_conv(module.conv), nn.Identity()
+    if cpu_dtype == torch.float32:
+        _fewer_products(network)
+    return network
+
+
+def _pack_generator(generator: ImageGenerator) -> None:
+    """The rewrites for bfloat16 on a CPU, in place."""
+    dense = generator.dense_motion_network
+    dense.mask = dense.occlusion = PackedPair(dense.mask, dense.occlusion)
+    if generator.skip is None:
+        generator.final = PackedConv(generator.final)
+    else:
+        generator.final = generator.skip = PackedPair(generator.final, generator.skip)
+    if generator.keypoint_maps is not None:
+        generator.keypoint_maps = PackedConv(generator.keypoint_maps)
+    pack(generator)
+
+
+def _fold(network: nn.Module) -> None:
+    """Fold each BatchNorm that follows a convolution into it, in place."""
     for module in network.modules():
         if isinstance(module, SameBlock | ResidualDownBlock3d):  # down and up blocks included
             module.conv, module.norm = fuse_conv_bn_eval(module.conv, module.norm), nn.Identity()
-        if isinstance(module, UpBlock) and (module.conv.weight.ndim == 5 or module.conv.in_channels <= WIDEST_2D):
-            module.conv, module.enlarge = enlarging_conv(module.conv), nn.Identity()
         if isinstance(module, ResidualBlock):
             module.conv1, module.norm2 = fuse_conv_bn_eval(module.conv1, module.norm2), nn.Identity()
-    if float32_on_cpu:
-        _fewer_products(network)
-    return network
 
 
 def _fewer_products(network: nn.Module) -> None:

@@ -80,6 +80,8 @@ class Hourglass2d(nn.Module):
         self.out_channels = block_expansion + in_channels
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.encoder.down_blocks[0].conv.weight.is_contiguous(memory_format=torch.channels_last):
+            x = x.contiguous(memory_format=torch.channels_last)  # once, not before each convolution
         return self.decoder(self.encoder(x))
 
 

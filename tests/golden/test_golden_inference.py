@@ -98,7 +98,7 @@ def test_source_keypoints_equal_the_released_ones(models, golden, image):
 REWRITES = {
     "plain": lambda network: network,
     "fused": fuse_for_inference,
-    "fused for float32 on a CPU": lambda network: fuse_for_inference(network, float32_on_cpu=True),
+    "fused for float32 on a CPU": lambda network: fuse_for_inference(network, torch.float32),
 }
 
 

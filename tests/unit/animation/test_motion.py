@@ -163,8 +163,9 @@ def test_expression_grows_while_the_head_moves_as_before():
 def test_batches_have_one_size_and_say_how_many_are_real(jacobians):
     whole = moving(7)
     whole = whole if jacobians else Keypoints(whole.position_BK2, None)
-    batches = list(rebatch(in_chunks(whole, 2, 4, 1), 3))
-    assert [count for _, count in batches] == [3, 3, 1]
+    of_each_chunk = list(rebatch(in_chunks(whole, 2, 4, 1), 3))
+    assert [[count for _, count in batches] for batches in of_each_chunk] == [[], [3, 3], [], [1]]
+    batches = [batch for batches in of_each_chunk for batch in batches]
     assert all(len(batch.position_BK2) == 3 for batch, _ in batches)
     real = Keypoints.cat(batch.cut(0, count) for batch, count in batches)
     assert torch.equal(real.position_BK2, whole.position_BK2)

@@ -581,14 +581,14 @@ def test_convolution_row_by_row_equals_the_plain_one():
         assert torch.allclose(RowsFirstConv(conv)(x), conv(x), atol=1e-5)
 
 
-@pytest.mark.parametrize("float32_on_cpu", [False, True])
-def test_fused_networks_equal_the_plain_ones_and_leave_them_alone(float32_on_cpu, monkeypatch):
+@pytest.mark.parametrize("cpu_dtype", [None, torch.float32])
+def test_fused_networks_equal_the_plain_ones_and_leave_them_alone(cpu_dtype, monkeypatch):
     monkeypatch.setattr(fuse, "WINOGRAD_CHANNELS", range(1, 99))
     plain = small_generator(source_skip=True, keypoint_maps=True)
     before = {key: value.clone() for key, value in plain.state_dict().items()}
-    fused = fuse_for_inference(plain, float32_on_cpu)
+    fused = fuse_for_inference(plain, cpu_dtype)
     kinds = {type(module) for module in fused.modules()}
-    assert kinds.issuperset({WinogradConv, RowsFirstConv}) == float32_on_cpu
+    assert kinds.issuperset({WinogradConv, RowsFirstConv}) == (cpu_dtype is not None)
     inputs = torch.rand(1, 3, 64, 64), keypoints(3, seed=1), keypoints(1)
     with torch.no_grad():
         assert torch.allclose(fused(*inputs).image_BCHW, plain(*inputs).image_BCHW, atol=1e-5)
@@ -599,6 +599,27 @@ def test_fused_networks_equal_the_plain_ones_and_leave_them_alone(float32_on_cpu
     field = randomise_norms(MotionFieldGenerator(SMALL_FIELD)).eval()
     maps = torch.rand(1, 3, 32, 32), torch.randn(1, 32, 2, 32, 32), torch.rand(1, 32, 32, 32) * 255
     with torch.no_grad():
-        a, b = field.from_maps(*maps), fuse_for_inference(field, float32_on_cpu).from_maps(*maps)
+        a, b = field.from_maps(*maps), fuse_for_inference(field, cpu_dtype).from_maps(*maps)
     np.testing.assert_allclose(a.position_BTK2, b.position_BTK2, atol=1e-4)
     np.testing.assert_allclose(a.jacobian_BTK22, b.jacobian_BTK22, atol=1e-4)
+
+
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="needs AVX-512 of the CPU")
+@pytest.mark.parametrize("ours", [False, True])
+def test_packed_networks_are_as_near_to_the_plain_ones_as_autocast_is(ours):
+    plain = small_generator(source_skip=ours, keypoint_maps=ours)
+    before = {key: value.clone() for key, value in plain.state_dict().items()}
+    packed = fuse_for_inference(plain, torch.bfloat16)
+    assert not any(isinstance(m, torch.nn.Conv2d | torch.nn.BatchNorm2d) for m in packed.modules())
+    inputs = torch.rand(1, 3, 64, 64), keypoints(3, seed=1), keypoints(1)
+    with torch.no_grad():
+        expected = plain(*inputs)
+        with torch.autocast("cpu", torch.bfloat16):
+            usual = plain(*inputs)
+        found = packed(*inputs)
+    for what in ("image_BCHW", "painted_BCHW"):
+        error = (getattr(found, what) - getattr(expected, what)).square().mean().sqrt()
+        usual_error = (getattr(usual, what) - getattr(expected, what)).square().mean().sqrt()
+        assert 0 < error < 2 * usual_error + 1e-4, (what, error, usual_error)
+    assert found.image_BCHW.dtype == found.motion.deformation_BHW2.dtype == torch.float32
+    assert all(torch.equal(before[key], value) for key, value in plain.state_dict().items())
