@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from animation.options import AnimationOptions, OptionError
-from animation.weights import TRAINED_BY
+from animation.weights import TRAINED_BY, read_weights
 from datasets.clips import MANIFEST, Clip, load_manifest, load_pose_range
 from datasets.errors import DataError
 from datasets.face import mesh
@@ -69,7 +69,8 @@ class Config:
     max_clips: int = 0  # at most so many clips, spread evenly over the manifest, which is sorted by speaker (0: all)
     rows: tuple[RowName, ...] = tuple(ROWS)  # of the table, beside the true videos, which are always in it
     variants: VariantPaths = VariantPaths()  # checkpoints of the ablations
-    animation: FramedOptions = FramedOptions()  # how videos are generated, as for inference.py
+    # How videos are generated, as for inference.py: what is not said here is as the weights carry it.
+    animation: FramedOptions = FramedOptions()
     networks: NetworkPaths = NetworkPaths()  # files of published networks that measure
     # Folder with the words of clips, SPEAKER/STEM.align as of GRID: whether lips close at p, b and m.
     alignments: str = ""
@@ -94,7 +95,8 @@ class Subject:
 def main() -> None:
     arguments = parse_arguments()
     with clean_exit(*USER_ERRORS), ExitStack() as alone:
-        config = load(Config, arguments.config, arguments.overrides)
+        carried = read_weights(arguments.checkpoint, tensors=False).configs.get("animation", {})
+        config = load(Config, arguments.config, arguments.overrides, below={"animation": carried})
         place = from_torchrun()
         if place.rank == 0:
             alone.enter_context(only_one(make_folder(arguments.output) / LOCK, "evaluation"))

@@ -36,8 +36,11 @@ RUN_WEIGHTS = "weights.safetensors"
 DEMO_WEIGHTS = Path(__file__).resolve().parents[1] / "assets" / "demo.safetensors"  # docs/MODEL_CARD.md
 
 
-def read_weights(paths: list[Path]) -> Weights:
+def read_weights(paths: list[Path], tensors: bool = True) -> Weights:
     """Merge checkpoints; a component found twice is taken from the later path.
+
+    Args:
+        tensors: False: configurations alone, and no tensors, but of released files.
 
     Raises:
         CheckpointError: a file cannot be read, or N_H and N_M have learned from different features of sound.
@@ -45,7 +48,7 @@ def read_weights(paths: list[Path]) -> Weights:
     merged = Weights()
     heard: dict[str, AudioFeatureConfig] = {}
     for path in paths:
-        weights = _read_one(Path(path))
+        weights = _read_one(Path(path), tensors)
         setting = from_dict(AudioFeatureConfig, weights.configs.get("audio_features", {}), f"audio_features of {path}")
         heard |= {component: setting for component in LISTENERS & weights.states.keys()}
         merged.states.update(weights.states)
@@ -64,15 +67,15 @@ def read_weights(paths: list[Path]) -> Weights:
     return merged
 
 
-def _read_one(path: Path) -> Weights:
+def _read_one(path: Path, tensors: bool) -> Weights:
     if path.is_dir():
         file = path / RUN_WEIGHTS
         if not file.is_file():
             raise CheckpointError(
                 f"{path} is a folder without {RUN_WEIGHTS}; give a run folder of a finished or saved stage"
             )
-        return load_weights(file)
-    return load_weights(path) if file_kind(path) == "safetensors" else read_released(path)
+        return load_weights(file, tensors)
+    return load_weights(path, tensors) if file_kind(path) == "safetensors" else read_released(path)
 
 
 def build_networks(weights: Weights, source: str) -> dict[str, nn.Module]:

@@ -132,8 +132,15 @@ def save_weights(path: str | Path, weights: Weights) -> None:
             raise OSError(f"{path} could not be written: {error}") from error
 
 
-def load_weights(path: str | Path) -> Weights:
-    """Read a file of `save_weights`. Raises CheckpointError when it is missing, truncated or of another format."""
+def load_weights(path: str | Path, tensors: bool = True) -> Weights:
+    """Read a file of `save_weights`.
+
+    Args:
+        tensors: False: the configurations and the names of the components alone, from the file's beginning.
+
+    Raises:
+        CheckpointError: it is missing, truncated or of another format.
+    """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"weights file {path} {'is a directory' if path.is_dir() else 'does not exist'}")
@@ -146,7 +153,9 @@ def load_weights(path: str | Path) -> Weights:
             weights.configs = _configs(metadata.get("config", ""), path)
             for name in file.keys():  # noqa: SIM118 - safe_open is no mapping
                 component, _, key = name.partition(".")
-                weights.states.setdefault(component, {})[key] = file.get_tensor(name)
+                state = weights.states.setdefault(component, {})
+                if tensors:
+                    state[key] = file.get_tensor(name)
     except SafetensorError as error:
         raise CheckpointError(f"{path} is not a readable safetensors file (truncated?): {error}") from error
     return weights

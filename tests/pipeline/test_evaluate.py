@@ -277,6 +277,22 @@ def test_given_videos_against_videos(files, given, tmp_path, capsys):
     assert "is 64x40, its reference 64x64: crop both alike" in capsys.readouterr().err
 
 
+def test_options_that_the_weights_carry_count_until_others_are_asked_for(files, tmp_path, small_weights):
+    weights = small_weights(64)
+    weights.configs["animation"] = {"head_return": 3.0, "keypoint_mode": "relative"}
+    save_weights(tmp_path / "carrying.safetensors", weights)
+
+    def options(*overrides: str) -> dict:
+        arguments = ["--checkpoint", tmp_path / "carrying.safetensors", "--data", files / "corpus"]
+        output = tmp_path / str(len(overrides))
+        assert run(*arguments, "--output", output, *QUICK, "rows=[still]", "max_clips=1", *overrides) == 0
+        return results(output)["config"]["animation"]
+
+    found = options()
+    assert (found["head_return"], found["keypoint_mode"], found["expression_scale"]) == (3.0, "relative", 1.0)
+    assert options("animation.head_return=0.5")["head_return"] == 0.5
+
+
 def test_videos_can_be_scored_at_another_size(files):
     """Full-size frames, held against larger true ones; the networks see the same as ever."""
     output = files / "larger"
