@@ -23,6 +23,7 @@ import csv
 import io
 import json
 import math
+import struct
 import wave
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -56,6 +57,28 @@ MANIFEST, REJECTED, POSE_RANGE, SETTINGS = "manifest.csv", "rejected.csv", "pose
 CHECKED = ("frames.zip", "audio.wav", "features.npy", "pose.npy")  # files whose digest the manifest holds ...
 DIGEST = 16  # ... this many hexadecimal digits of it
 DATA_DESCRIPTOR = 0x08  # flag of a zip entry that is followed by more than the next one's header
+# A zip's end, and an entry of its directory for a name like 000000.jpg (.ZIP File Format Specification, 4.3.16 and 12).
+ZIP_END = struct.Struct("<4s4H2LH")
+ZIP_ENTRY = np.dtype(
+    [
+        ("mark", "S4"),
+        ("versions", "<u4"),
+        ("flags", "<u2"),
+        ("method", "<u2"),
+        ("time", "<u4"),
+        ("crc", "<u4"),
+        ("packed", "<u4"),
+        ("size", "<u4"),
+        ("path_length", "<u2"),
+        ("extra", "<u2"),
+        ("comment", "<u2"),
+        ("disk", "<u2"),
+        ("internal", "<u2"),
+        ("external", "<u4"),
+        ("offset", "<u4"),
+        ("path", "S10"),
+    ]
+)
 MOST_FRAMES, MOST_PIXELS = 1_000_000, 8192  # of a clip, half a day, and of a side: more is damage; ours
 FEATURE_TAIL_SAMPLES = 400 - 160 - 159  # sound past the last frame that still completes its fourth 25 ms window
 
@@ -188,8 +211,42 @@ class Clip:
 def _frame_places(path: Path) -> np.ndarray:
     """Where the JPEG of each frame lies in the stored zip: (offset, length) in bytes, int64 [T, 2].
 
-    Reading the zip's directory takes longer than decoding a frame, so it is remembered (a few kB a clip).
+    Remembered (a few kB a clip). In a zip as `_write_frames` writes it all entries of the directory are alike and are
+    read as one array, in a twentieth of the time that zipfile takes.
     """
+    entries_T, end = _directory(path)
+    in_order = entries_T["offset"][1:] > entries_T["offset"][:-1]
+    named_in_order = entries_T["path"][1:] > entries_T["path"][:-1]
+    if len(entries_T) and (in_order & named_in_order).all():
+        sizes_T = entries_T["size"].astype(np.int64)
+        return np.stack([np.append(entries_T["offset"][1:], end) - sizes_T, sizes_T], axis=1)
+    return _places_by_zipfile(path)
+
+
+def _directory(path: Path) -> tuple[np.ndarray, int]:
+    """The directory of a stored zip whose entries are all like `_write_frames`'s, and where it begins; else nothing."""
+    nothing = np.empty(0, ZIP_ENTRY), 0
+    with path.open("rb") as file:
+        if file.seek(0, io.SEEK_END) < ZIP_END.size:
+            return nothing
+        file.seek(-ZIP_END.size, io.SEEK_END)
+        mark, _, _, _, count, size, start, comment = ZIP_END.unpack(file.read())
+        if mark != b"PK\5\6" or comment or size != count * ZIP_ENTRY.itemsize:
+            return nothing
+        file.seek(start)
+        listed = file.read(size)
+    if len(listed) != size:
+        return nothing
+    entries_T = np.frombuffer(listed, ZIP_ENTRY)
+    alike = entries_T["mark"] == b"PK\1\2"
+    for field, value in (("method", zipfile.ZIP_STORED), ("path_length", 10), ("extra", 0), ("comment", 0)):
+        alike &= entries_T[field] == value
+    alike &= (entries_T["flags"] & DATA_DESCRIPTOR) == 0
+    return (entries_T, start) if alike.all() else nothing
+
+
+def _places_by_zipfile(path: Path) -> np.ndarray:
+    """`_frame_places` for any stored zip."""
     with zipfile.ZipFile(path) as archive:
         entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
         ends = [*(entry.header_offset for entry in entries[1:]), archive.start_dir]

@@ -1,5 +1,6 @@
 """The three training sets and the prepared format, on a small synthetic corpus."""
 
+import io
 import shutil
 import subprocess
 import sys
@@ -78,12 +79,38 @@ def test_the_places_of_frames_are_read_from_the_zips_directory_alone(corpus, mon
     path = clip.folder / "frames.zip"
     with zipfile.ZipFile(path) as archive:
         wanted = [archive.read(name) for name in sorted(archive.namelist())]
-    reads = []
-    monkeypatch.setattr(np, "frombuffer", lambda *_: reads.append(1) or np.zeros(2, int))  # of a frame's own header
-    places = clips._frame_places.__wrapped__(path)
-    assert not reads
-    whole = path.read_bytes()
+    whole, reads = path.read_bytes(), []
+
+    class Counted(io.BytesIO):
+        def read(self, *size: int) -> bytes:
+            reads.append(size)
+            return super().read(*size)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", lambda self, mode: Counted(whole))
+        places = clips._frame_places.__wrapped__(path)
+    assert len(reads) == 2 < len(places)
     assert [whole[start : start + length] for start, length in places.tolist()] == wanted
+    np.testing.assert_array_equal(places, clips._places_by_zipfile(path))
+
+
+def test_a_zip_that_was_packed_anew_is_read_as_well(corpus, tmp_path):
+    """Stored, but in another order, with a comment and longer entries."""
+    shutil.copytree(corpus, tmp_path / "copy")
+    clip = load_manifest(tmp_path / "copy")[0]
+    expected = clip.read_frames(range(5))
+    path = clip.folder / "frames.zip"
+    with zipfile.ZipFile(path) as archive:
+        pictures = {name: archive.read(name) for name in archive.namelist()}
+    for change in ("order", "comment", "extra"):
+        with zipfile.ZipFile(path, "w") as archive:
+            for name in sorted(pictures, reverse=change == "order"):
+                entry = zipfile.ZipInfo(name)
+                entry.extra = b"xx\x02\x00yy" if change == "extra" else b""
+                archive.writestr(entry, pictures[name])
+            archive.comment = b"anew" if change == "comment" else b""
+        clips._frame_places.cache_clear()
+        np.testing.assert_array_equal(clip.read_frames(range(5)), expected)
 
 
 def test_another_kind_of_zip_is_refused(corpus, tmp_path):
