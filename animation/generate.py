@@ -73,6 +73,7 @@ class Animator:
         self.device = models.device
         self.dtype = options.chosen_dtype(models.device)
         self.batch_size = options.chosen_batch_size(models.device)
+        self.threads = torch.get_num_threads()  # now: another video may hold some of them when the next one begins
         self.generator = drawing_generator(models, self.dtype, options.compile)
         self.motion_generator = None
         if models.motion_field_generator is not None:
@@ -269,6 +270,7 @@ class Animator:
             dtype=self.dtype,
             compile_network=self.options.compile,
             full_size=full_size,
+            threads=self.threads,
         )
 
 

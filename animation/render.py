@@ -30,6 +30,7 @@ class Renderer:
         truncate: 8 bits by truncation, as the released program does; otherwise by rounding.
         compile_network: run through torch.compile (slow first batch).
         full_size: makes frames at the photograph's own size; None: N_I's own frames.
+        threads: of a CPU, shared by the batches that it draws at once; None: as many as torch has here.
     """
 
     def __init__(
@@ -42,12 +43,14 @@ class Renderer:
         dtype: torch.dtype | None = None,
         compile_network: bool = False,
         full_size: FullSize | None = None,
+        threads: int | None = None,
     ):
         self.source = source
         self.source_BCHW = source_BCHW
         self.full_size = full_size
         self.batch_size = batch_size
         self.truncate = truncate
+        self.threads = threads or torch.get_num_threads()
         self.dtype = dtype
         with torch.inference_mode(), self._autocast():
             self.encoding = generator.encode(source_BCHW)
@@ -81,10 +84,10 @@ class Renderer:
             ahead: take the next chunk while the frames of the one before are still being drawn. False where a chunk may
                 be long in coming: all that can be drawn is then given first.
         """
-        threads = torch.get_num_threads()
-        at_once = min(threads, MOST_DRAWN_AT_ONCE)
+        threads_each = -(-self.threads // MOST_DRAWN_AT_ONCE)
+        at_once = self.threads // threads_each
         if self.source_BCHW.device.type == "cpu" and at_once > 1 and not self.is_compiled:
-            return self._drawn_at_once(chunks, at_once, threads, ahead)
+            return self._drawn_at_once(chunks, at_once, threads_each, ahead)
         return self.drawn_in_turn(chunks)
 
     @torch.inference_mode()
@@ -105,11 +108,11 @@ class Renderer:
 
     @torch.inference_mode()
     def _drawn_at_once(
-        self, chunks: Iterator[Keypoints], at_once: int, threads: int, ahead: bool
+        self, chunks: Iterator[Keypoints], at_once: int, threads_each: int, ahead: bool
     ) -> Iterator[np.ndarray]:
         drawn: deque[Future[np.ndarray]] = deque()
         most = 2 * at_once
-        pool = ThreadPoolExecutor(at_once, "draw", torch.set_num_threads, (threads // at_once,))
+        pool = ThreadPoolExecutor(at_once, "draw", torch.set_num_threads, (threads_each,))
         try:
             for batches in rebatch(chunks, self.batch_size):
                 for batch, count in batches:
@@ -117,14 +120,14 @@ class Renderer:
                         yield drawn.popleft().result()
                     drawn.append(pool.submit(self._drawn, batch, count))
                 # The first chunk may use all threads; the next ones are computed beside the drawing.
-                torch.set_num_threads(threads // at_once)
+                torch.set_num_threads(threads_each)
                 while len(drawn) > (at_once if ahead else 0):
                     yield drawn.popleft().result()
             while drawn:
                 yield drawn.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(threads)
+            torch.set_num_threads(self.threads)
 
     @torch.inference_mode()
     def _drawn(self, batch: Keypoints, count: int) -> np.ndarray:
