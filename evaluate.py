@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from animation.models import check_carried
 from animation.options import AnimationOptions, OptionError
 from animation.weights import TRAINED_BY, read_weights
 from datasets.clips import MANIFEST, Clip, load_manifest, load_pose_range
@@ -69,7 +70,7 @@ class Config:
     max_clips: int = 0  # at most so many clips, spread evenly over the manifest, which is sorted by speaker (0: all)
     rows: tuple[RowName, ...] = tuple(ROWS)  # of the table, beside the true videos, which are always in it
     variants: VariantPaths = VariantPaths()  # checkpoints of the ablations
-    # How videos are generated, as for inference.py: what is not said here is as the weights carry it.
+    # How the videos of all rows are generated, as for inference.py: what is not said is as --checkpoint carries it.
     animation: FramedOptions = FramedOptions()
     networks: NetworkPaths = NetworkPaths()  # files of published networks that measure
     # Folder with the words of clips, SPEAKER/STEM.align as of GRID: whether lips close at p, b and m.
@@ -96,6 +97,7 @@ def main() -> None:
     arguments = parse_arguments()
     with clean_exit(*USER_ERRORS), ExitStack() as alone:
         carried = read_weights(arguments.checkpoint, tensors=False).configs.get("animation", {})
+        check_carried(carried, ", ".join(map(str, arguments.checkpoint)))
         config = load(Config, arguments.config, arguments.overrides, below={"animation": carried})
         place = from_torchrun()
         if place.rank == 0:

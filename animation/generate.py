@@ -280,7 +280,9 @@ def drawing_generator(models: Models, dtype: torch.dtype | None, compiled: bool)
     if models.device.type == "cpu" and dtype is None:
         cpu_dtype = torch.float32
     elif models.device.type == "cpu" and computes_bf16(models.device) and not compiled:
-        cpu_dtype = torch.bfloat16  # where it is only imitated, or a graph of its own is made, autocast does it
+        # Where it is only imitated, or a graph of its own is made, autocast does it. So it does on ARM, whose library
+        # has no convolution with something after it.
+        cpu_dtype = None if torch.ops.mkldnn._is_mkldnn_acl_supported() else torch.bfloat16
     return fuse_for_inference(models.image_generator, cpu_dtype).to(memory_format=torch.channels_last)
 
 

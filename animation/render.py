@@ -1,5 +1,8 @@
 """From keypoints to 8-bit frames: the source is encoded once, frames are rendered in batches of one fixed size."""
 
+import contextlib
+import itertools
+import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -82,16 +85,17 @@ class Renderer:
 
         Args:
             ahead: take the next chunk while the frames of the one before are still being drawn. False where a chunk may
-                be long in coming: all that can be drawn is then given first.
+                be long in coming: all whole batches are then given first.
         """
         threads_each = -(-self.threads // MOST_DRAWN_AT_ONCE)
-        at_once = self.threads // threads_each
+        # Memory grows with what is drawn at once: large batches are drawn one after the other.
+        at_once = min(self.threads // threads_each, 2 * MOST_DRAWN_AT_ONCE // self.batch_size)
         if self.source_BCHW.device.type == "cpu" and at_once > 1 and not self.is_compiled:
             return self._drawn_at_once(chunks, at_once, threads_each, ahead)
-        return self.drawn_in_turn(chunks)
+        return self.drawn_in_turn(chunks, ahead)
 
     @torch.inference_mode()
-    def drawn_in_turn(self, chunks: Iterator[Keypoints]) -> Iterator[np.ndarray]:
+    def drawn_in_turn(self, chunks: Iterator[Keypoints], ahead: bool = True) -> Iterator[np.ndarray]:
         """The same, batch after batch."""
         waiting: tuple[Tensor, torch.cuda.Event] | None = None
         for batches in rebatch(chunks, self.batch_size):
@@ -103,6 +107,9 @@ class Renderer:
                 if waiting is not None:
                     yield _finish(*waiting)
                 waiting = done
+            if waiting is not None and not ahead:
+                yield _finish(*waiting)
+                waiting = None
         if waiting is not None:
             yield _finish(*waiting)
 
@@ -112,22 +119,25 @@ class Renderer:
     ) -> Iterator[np.ndarray]:
         drawn: deque[Future[np.ndarray]] = deque()
         most = 2 * at_once
-        pool = ThreadPoolExecutor(at_once, "draw", torch.set_num_threads, (threads_each,))
-        try:
-            for batches in rebatch(chunks, self.batch_size):
+        with contextlib.ExitStack() as stack:
+            pool = ThreadPoolExecutor(at_once, "draw", _use_threads, (threads_each,))
+            stack.callback(pool.shutdown, cancel_futures=True)
+            before = torch.get_num_threads()
+            ready = threading.Barrier(at_once + 1)  # what a thread is told, torch tells all that begin after it
+            stack.callback(ready.abort)
+            for _ in range(at_once):
+                pool.submit(ready.wait)
+            ready.wait()
+            torch.set_num_threads(before)
+            for batches in rebatch(_taken_beside(chunks, threads_each) if ahead else chunks, self.batch_size):
                 for batch, count in batches:
                     if len(drawn) == most:
                         yield drawn.popleft().result()
                     drawn.append(pool.submit(self._drawn, batch, count))
-                # The first chunk may use all threads; the next ones are computed beside the drawing.
-                torch.set_num_threads(threads_each)
                 while len(drawn) > (at_once if ahead else 0):
                     yield drawn.popleft().result()
             while drawn:
                 yield drawn.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(self.threads)
 
     @torch.inference_mode()
     def _drawn(self, batch: Keypoints, count: int) -> np.ndarray:
@@ -146,6 +156,27 @@ class Renderer:
 def _finish(host: Tensor, event: "torch.cuda.Event") -> np.ndarray:
     event.synchronize()
     return host.numpy()
+
+
+def _use_threads(count: int) -> None:
+    """In the calling thread; torch must be asked once, or it counts anew at the first layer."""
+    torch.set_num_threads(count)
+    torch.get_num_threads()
+
+
+def _taken_beside(chunks: Iterator[Keypoints], threads: int) -> Iterator[Keypoints]:
+    """The chunks: the first may use all of torch's threads, the next, computed while frames are drawn, so many."""
+    yield from itertools.islice(chunks, 1)
+    while True:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            chunk = next(chunks, None)
+        finally:
+            torch.set_num_threads(before)
+        if chunk is None:
+            return
+        yield chunk
 
 
 def rebatch(chunks: Iterator[Keypoints], size: int) -> Iterator[list[tuple[Keypoints, int]]]:

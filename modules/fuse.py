@@ -40,7 +40,8 @@ def fuse_for_inference(network: Network, cpu_dtype: torch.dtype | None = None) -
 
     Args:
         cpu_dtype: with those that pay only on a CPU which computes in this type: float32, or for N_I bfloat16. Autocast
-            then does not reach what they rewrite.
+            then does not reach what they rewrite. With bfloat16 the copy is for use where it was made: its kernels
+            can neither be copied, moved nor saved.
     """
     network = copy.deepcopy(network).eval().requires_grad_(False)
     _fold(network)

@@ -277,7 +277,7 @@ def test_given_videos_against_videos(files, given, tmp_path, capsys):
     assert "is 64x40, its reference 64x64: crop both alike" in capsys.readouterr().err
 
 
-def test_options_that_the_weights_carry_count_until_others_are_asked_for(files, tmp_path, small_weights):
+def test_options_that_the_weights_carry_count_until_others_are_asked_for(files, tmp_path, small_weights, capsys):
     weights = small_weights(64)
     weights.configs["animation"] = {"head_return": 3.0, "keypoint_mode": "relative"}
     save_weights(tmp_path / "carrying.safetensors", weights)
@@ -291,6 +291,18 @@ def test_options_that_the_weights_carry_count_until_others_are_asked_for(files, 
     found = options()
     assert (found["head_return"], found["keypoint_mode"], found["expression_scale"]) == (3.0, "relative", 1.0)
     assert options("animation.head_return=0.5")["head_return"] == 0.5
+    weights.configs["animation"] = {"crf": 3}
+    save_weights(tmp_path / "carrying.safetensors", weights)
+    arguments = [
+        "--checkpoint",
+        tmp_path / "carrying.safetensors",
+        "--data",
+        files / "corpus",
+        "--output",
+        tmp_path / "x",
+    ]
+    assert run(*arguments, *QUICK) == 2
+    assert "carrying.safetensors carries the animation option 'crf'" in capsys.readouterr().err
 
 
 def test_videos_can_be_scored_at_another_size(files):

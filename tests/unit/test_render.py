@@ -1,6 +1,7 @@
 """The renderer: drawing on several threads of a CPU, and its way from a GPU to the host, with a stand-in for one."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -102,6 +103,32 @@ def test_frames_that_can_be_drawn_do_not_wait_for_a_chunk_that_is_long_in_coming
     for frame in renderer.frames(chunks(), ahead=False):
         given.append(frame)
     assert len(given) == FRAMES
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize(("ahead", "expected"), [(True, [2, 1, 1]), (False, [2, 2, 2])])
+def test_threads_are_given_back_whenever_frames_are(ahead: bool, expected: list[int]) -> None:
+    """Only what is computed beside the drawing has to do with fewer."""
+    renderer, while_computing = small_renderer(1, False), []
+    driving = wandering(renderer)
+
+    def chunks() -> Iterator[Keypoints]:
+        for start in range(0, FRAMES, 8):
+            while_computing.append(torch.get_num_threads())
+            yield driving.cut(start, min(start + 8, FRAMES))
+
+    for _ in renderer.frames(chunks(), ahead):
+        assert torch.get_num_threads() == 2
+        with ThreadPoolExecutor(1) as later:  # a thread that begins now
+            assert later.submit(torch.get_num_threads).result() == 2
+    assert while_computing == expected
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_large_batches_are_drawn_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    renderer = small_renderer(8, False)
+    monkeypatch.setattr(renderer, "_drawn_at_once", None)
+    assert sum(map(len, renderer.frames(iter([wandering(renderer)])))) == FRAMES
 
 
 @pytest.mark.usefixtures("two_threads")
