@@ -9,7 +9,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from animation.full_size import FullSize
@@ -76,7 +75,7 @@ class Renderer:
         levels = rendering.image_BCHW * 255
         if not self.truncate:
             levels = levels.round()
-        return rearrange(levels.to(torch.uint8), "b c h w -> b h w c")
+        return levels.to(torch.uint8).movedim(1, -1)
 
     def frames(self, chunks: Iterator[Keypoints], ahead: bool = True) -> Iterator[np.ndarray]:
         """Frames uint8 [n, H, W, 3], n <= batch_size.

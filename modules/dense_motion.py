@@ -6,7 +6,6 @@ Letters: B batch, K keypoint, N = K + 1 motions (background first), H W the dens
 from typing import NamedTuple
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from modules.blocks import side_by_side
@@ -101,11 +100,11 @@ class DenseMotionNetwork(nn.Module):
         count = motions.shape[1]
         deformed = warp(
             small_source_BCHW.expand(len(motions), -1, -1, -1).repeat_interleave(count, dim=0),
-            rearrange(motions, "b n h w c -> (b n) h w c"),
+            motions.flatten(0, 1),
             self.align_corners,
         )
-        deformed = rearrange(deformed, "(b n) c h w -> b n c h w", n=count)
-        inputs = rearrange(torch.cat([heatmaps[:, :, None], deformed], dim=2), "b n c h w -> b (n c) h w")
+        deformed = deformed.unflatten(0, (-1, count))
+        inputs = torch.cat([heatmaps[:, :, None], deformed], dim=2).flatten(1, 2)
         logits, occlusion = side_by_side(self.hourglass(inputs), self.mask, self.occlusion)
         logits, occlusion = logits.float(), occlusion.float().sigmoid()
         if self.prior:

@@ -8,7 +8,6 @@ Letters: B batch, T frame, C input and O output channels, H W picture, digits li
 """
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 
@@ -30,7 +29,7 @@ class FourierConv(nn.Module):
             weight = weight[:, :, None]
         self.size, self.kept, self.taps = size, size - weight.shape[-1] + 1, weight.shape[2]
         spectra = torch.fft.rfft2(weight, s=(size, size)).conj()  # conj: taps are not mirrored
-        spectra = rearrange(spectra, "o c t h w -> (h w) c (t o)")
+        spectra = spectra.permute(3, 4, 1, 2, 0).flatten(3, 4).flatten(0, 1)
         self.register_buffer("spectra", spectra.to(torch.complex64).contiguous())
         self.register_buffer("bias", conv.bias.detach().clone())
 
@@ -42,13 +41,13 @@ class FourierConv(nn.Module):
 
     def _of_film(self, x_TCHW: Tensor) -> Tensor:
         frames = len(x_TCHW)
-        spectra = rearrange(torch.fft.rfft2(x_TCHW), "t c h w -> (h w) t c").contiguous()
-        products = rearrange(torch.bmm(spectra, self.spectra), "s t (n o) -> n s t o", n=self.taps)
+        spectra = torch.fft.rfft2(x_TCHW).flatten(2).permute(2, 0, 1).contiguous()
+        products = torch.bmm(spectra, self.spectra).unflatten(2, (self.taps, -1)).movedim(2, 0)
         total = products[self.taps // 2]
         for n in range(self.taps):
             shift = n - self.taps // 2  # frame t hears frame t + shift through tap n
             if shift:
                 into, of = slice(max(0, -shift), frames - max(0, shift)), slice(max(0, shift), frames + min(0, shift))
                 total[:, into] += products[n][:, of]
-        maps = torch.fft.irfft2(rearrange(total, "(h w) t o -> t o h w", h=self.size), s=(self.size, self.size))
+        maps = torch.fft.irfft2(total.permute(1, 2, 0).unflatten(2, (self.size, -1)), s=(self.size, self.size))
         return maps[..., : self.kept, : self.kept] + self.bias[:, None, None]

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
 from modules.resnet import RESNET34, ResNet
@@ -53,8 +52,8 @@ class AudioEncoder(nn.Module):
         self.resnet = ResNet(1, config.embedding, config.resnet_width, config.resnet_depths)
 
     def forward(self, audio_BTAF: Tensor) -> Tensor:
-        frames = rearrange(audio_BTAF, "b t a f -> (b t) 1 a f")
-        return rearrange(self.resnet(frames), "(b t) e -> b t e", b=len(audio_BTAF))
+        frames = audio_BTAF.flatten(0, 1)[:, None]
+        return self.resnet(frames).unflatten(0, audio_BTAF.shape[:2])
 
 
 class MotionState(NamedTuple):

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
 from modules.blocks import (
@@ -177,8 +176,8 @@ class ImageGenerator(nn.Module):
         return self._warp(encoding.image_BCHW, motion.deformation_BHW2)
 
     def _warp(self, x_BCHW: Tensor, deformation_BHW2: Tensor) -> Tensor:
-        field = _resize(rearrange(deformation_BHW2, "b h w c -> b c h w"), x_BCHW, self.align_corners)
-        grid = rearrange(field, "b c h w -> b h w c")
+        field = _resize(deformation_BHW2.movedim(-1, 1), x_BCHW, self.align_corners)
+        grid = field.movedim(1, -1)
         return warp(x_BCHW.expand(len(grid), -1, -1, -1), grid, self.align_corners)
 
     def forward(self, source_BCHW: Tensor, driving: Keypoints, source: Keypoints) -> Rendering:

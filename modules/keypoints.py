@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor
 
 
@@ -102,15 +101,15 @@ def soft_argmax(heatmap_BKHW: Tensor) -> Tensor:
 
 def spatial_softmax(logits_BKHW: Tensor, temperature: float) -> Tensor:
     """Softmax over H and W of logits / temperature, in float32 whatever the type of the logits."""
-    flat = rearrange(logits_BKHW.float() / temperature, "b k h w -> b k (h w)").softmax(dim=-1)
-    return rearrange(flat, "b k (h w) -> b k h w", h=logits_BKHW.shape[-2])
+    flat = (logits_BKHW.float() / temperature).flatten(2).softmax(dim=-1)
+    return flat.unflatten(2, logits_BKHW.shape[-2:])
 
 
 def weighted_jacobian(maps_BJHW: Tensor, heatmap_BKHW: Tensor) -> Tensor:
     """Mean of the predicted 2x2 maps under each heatmap -> jacobian_BK22, row-major (Siarohin et al. 2019b)."""
-    maps = rearrange(maps_BJHW.float(), "b (k j) h w -> b k j h w", j=4)
+    maps = maps_BJHW.float().unflatten(1, (-1, 4))
     jacobian = (maps * heatmap_BKHW[:, :, None]).sum((-1, -2))
-    return rearrange(jacobian, "b k (r c) -> b k r c", r=2)
+    return jacobian.unflatten(2, (2, 2))
 
 
 def gaussian_heatmaps(position_BK2: Tensor, height: int, width: int, variance: float = 0.01) -> Tensor:

@@ -12,7 +12,6 @@ from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from modules.blocks import AntiAliasDownsample
@@ -192,12 +191,12 @@ class RelativeHead(nn.Module):
         # A matrix product may run in bfloat16 here: these are features, not coordinates.
         pooled = torch.einsum("bcthw,bkhw->btkc", features_BCTHW, around_BKHW.to(features_BCTHW))
         change = torch.einsum("btkc,kcv->btkv", pooled, self.weight.to(pooled)).float()
-        heard = rearrange(self.listen(audio_BT2HW.flatten(2)), "b t e -> b e t")
-        moved = rearrange(box_moments(pose_BTMM) - box_moments(pose_B1MM), "b t m -> b m t") * 10
+        heard = self.listen(audio_BT2HW.flatten(2)).mT
+        moved = (box_moments(pose_BTMM) - box_moments(pose_B1MM)).mT * 10
         told = torch.cat([moved, _mouth(reference, self.closed_lips, moved.shape[-1])], dim=1).to(heard)
         heard = self.temporal(torch.cat([heard, told], dim=1))
         direct = self.change(torch.cat([heard, told], dim=1)).float()
-        change = change + rearrange(direct, "b (k v) t -> b t k v", v=self.values)
+        change = change + direct.mT.unflatten(2, (-1, self.values))
         return moved_keypoints(reference, change, self.closed_lips)
 
 
@@ -232,9 +231,9 @@ class TemporalHead(nn.Module):
         place_BK2 = reference.position_BK2 - reference.position_BK2.mean(1, keepdim=True)
         heard = self.listen(sound) + self.look(place_BK2.flatten(1) / 0.3)[:, None]
         told = _mouth(reference, self.closed_lips, sound.shape[1]).to(heard)
-        heard = self.temporal(torch.cat([rearrange(heard, "b t e -> b e t"), told], dim=1))
-        spoken = rearrange(self.change(torch.cat([heard, told], dim=1)).float(), "b (k v) t -> b t k v", v=self.values)
-        carried = rearrange(self.carry(pose_BTP - pose_B1P).float(), "b t (k v) -> b t k v", v=self.values)
+        heard = self.temporal(torch.cat([heard.mT, told], dim=1))
+        spoken = self.change(torch.cat([heard, told], dim=1)).float().mT.unflatten(2, (-1, self.values))
+        carried = self.carry(pose_BTP - pose_B1P).float().unflatten(2, (-1, self.values))
         field = moved_keypoints(reference, spoken + carried, self.closed_lips)
         if not self.closed_lips:
             return field
@@ -250,7 +249,7 @@ def moved_keypoints(reference: Keypoints, change_BTKV: Tensor, closed_lips: bool
     position = start_BK2[:, None] + change_BTKV[..., :2]
     if change_BTKV.shape[-1] == 2 or reference.jacobian_BK22 is None:
         return MotionField(position, None, None)
-    turn = rearrange(change_BTKV[..., 2:], "b t k (r c) -> b t k r c", r=2)
+    turn = change_BTKV[..., 2:].unflatten(3, (2, 2))
     return MotionField(position, reference.jacobian_BK22[:, None] + turn, None)
 
 
@@ -309,12 +308,12 @@ class MotionFieldGenerator(nn.Module):
     def audio_map(self, audio_BTAF: Tensor) -> Tensor:
         """V_A before enlargement: [B, T, 4, F] -> [B, T, 2, 32, 32]; without Hourglass-3D the (normalised) features."""
         if self.audio_norm is not None:
-            flat = self.audio_norm(rearrange(audio_BTAF, "b t a f -> (b t a) f"))
+            flat = self.audio_norm(audio_BTAF.flatten(0, 2))
             audio_BTAF = flat.view_as(audio_BTAF)
         if not self.hourglass:
             return audio_BTAF
-        frames = self.embedding(rearrange(audio_BTAF, "b t a f -> (b t) 1 a f"))
-        return rearrange(frames, "(b t) c h w -> b t c h w", b=len(audio_BTAF))
+        frames = self.embedding(audio_BTAF.flatten(0, 1)[:, None])
+        return frames.unflatten(0, audio_BTAF.shape[:2])
 
     def from_maps(
         self, image_B3MM: Tensor, audio_BT2HW: Tensor, pose_BTMM: Tensor, reference: Reference | None = None
@@ -325,27 +324,27 @@ class MotionFieldGenerator(nn.Module):
                 audio_BT2HW, pose_BTMM, self.pose_map(reference.head[:, None]), reference.keypoints
             )
         frames, enlarge = audio_BT2HW.shape[1], self.map_size // audio_BT2HW.shape[-1]
-        audio = rearrange(audio_BT2HW, "b t c h w -> b c t h w")
+        audio = audio_BT2HW.transpose(1, 2)
         audio = F.interpolate(audio, scale_factor=(1, enlarge, enlarge), mode="nearest")
-        image = repeat(image_B3MM, "b c h w -> b c t h w", t=frames)
+        image = image_B3MM[:, :, None].expand(-1, -1, frames, -1, -1)
         maps = [audio, image, pose_BTMM[:, None]]
         if self.relative_head is not None:
             reference_B1MM = self.down_reference_pose(reference.head[:, None]) * (self.box_value / 255.0)
-            maps.append(repeat(reference_B1MM, "b c h w -> b c t h w", t=frames))
+            maps.append(reference_B1MM[:, :, None].expand(-1, -1, frames, -1, -1))
         volume = torch.cat(maps, dim=1)  # V: (B, 6 or 7, T, M, M)
         features = self.predictor(volume)  # (B, C, T, M, M)
         if self.relative_head is not None:
             return self.relative_head(features, audio_BT2HW, pose_BTMM, reference_B1MM, reference.keypoints)
-        logits = rearrange(self.kp(features), "b k t h w -> (b t) k h w")
+        logits = self.kp(features).transpose(1, 2).flatten(0, 1)
         heatmap = spatial_softmax(logits, self.temperature)
         jacobian = None
         if self.jacobian is not None:
-            maps = self.jacobian(rearrange(features, "b c t h w -> (b t) c h w"))
-            jacobian = rearrange(weighted_jacobian(maps, heatmap), "(b t) k r c -> b t k r c", t=frames)
+            maps = self.jacobian(features.transpose(1, 2).flatten(0, 1))
+            jacobian = weighted_jacobian(maps, heatmap).unflatten(0, (-1, frames))
         return MotionField(
-            rearrange(soft_argmax(heatmap), "(b t) k c -> b t k c", t=frames),
+            soft_argmax(heatmap).unflatten(0, (-1, frames)),
             jacobian,
-            rearrange(heatmap, "(b t) k h w -> b t k h w", t=frames),
+            heatmap.unflatten(0, (-1, frames)),
         )
 
     def forward(

@@ -210,6 +210,14 @@ def test_label_crop_and_precision_options_work(files, tmp_path):
     assert np.abs(crop[0].astype(int) - plain[0]).mean() > 5
 
 
+def test_a_video_is_made_without_the_compilers_imports(files, tmp_path):
+    """They take seconds. einops asks for them at its first use, so it is kept out of what inference runs."""
+    code = "import sys, inference; sys.modules['torch._dynamo'] = sys.modules['einops'] = None; inference.main()"
+    command = [sys.executable, "-c", code, *map(str, usual(files, tmp_path / "a.mp4"))]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and (tmp_path / "a.mp4").is_file(), done.stderr
+
+
 def test_help_does_not_wait_for_torch():
     code = "import sys, inference; sys.argv = ['inference.py', '--help']; sys.modules['torch'] = None; inference.main()"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
