@@ -36,6 +36,7 @@ from datasets.targets import Targets, TargetStore
 from engine.loading import in_order
 
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+STAND_IN_MS = 0.3  # a frame of N_D on a GPU, about
 GOAL_PAIRS = 400  # frame pairs a second that keep one modern GPU busy
 
 
@@ -103,19 +104,19 @@ def frame_lists(root: Path, seconds: float) -> None:
 
 
 def targets(root: Path) -> None:
-    """Targets of stage three beside a stand-in for a GPU with 0.3 ms a frame: by the clock, on a quiet machine."""
+    """Targets of stage three beside a stand-in for a GPU: by the clock, on a quiet machine."""
     clips = load_manifest(root, "train")[:20]
     frames = sum(clip.frames for clip in clips)
     heatmap_HW = np.random.default_rng(0).integers(0, 4, (64, 64), dtype=np.uint8)
 
     def detect(frames_NHWC: np.ndarray) -> Targets:
         count = len(frames_NHWC)
-        time.sleep(0.0003 * count)
+        time.sleep(STAND_IN_MS / 1e3 * count)
         heatmap_TKHW = np.ascontiguousarray(np.broadcast_to(heatmap_HW, (count, 10, 64, 64)))
         return Targets(np.zeros((count, 10, 2), np.float32), np.zeros((count, 10, 2, 2), np.float32), heatmap_TKHW)
 
     print(f"\n| targets of {len(clips)} clips, {frames} frames | ms/frame |\n|---|---|")
-    print(f"| the stand-in alone | {0.3:.2f} |")
+    print(f"| the stand-in alone | {STAND_IN_MS:.2f} |")
     for workers in (0, 1, 2):
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()

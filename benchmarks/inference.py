@@ -406,20 +406,14 @@ def _drain(items: Iterator[object]) -> None:
         pass
 
 
-def _packed_flop(x_shape: list[int], weight_shape: list[int], *rest: object, out_shape: list[int], **_: object) -> int:
-    return conv_flop_count(x_shape, weight_shape, out_shape)
-
-
-def _packed_and_added_flop(
-    x_shape: list[int], _: list[int], weight_shape: list[int], *rest: object, out_shape: list[int], **__: object
-) -> int:
-    return conv_flop_count(x_shape, weight_shape, out_shape)
-
-
 PACKED_FLOP = {
-    torch.ops.mkldnn._convolution_pointwise: _packed_flop,
-    torch.ops.mkldnn._convolution_pointwise.binary: _packed_and_added_flop,
-}
+    torch.ops.mkldnn._convolution_pointwise: lambda x, weight, *_, out_shape, **__: conv_flop_count(
+        x, weight, out_shape
+    ),
+    torch.ops.mkldnn._convolution_pointwise.binary: lambda x, added, weight, *_, out_shape, **__: conv_flop_count(
+        x, weight, out_shape
+    ),
+}  # from shapes; `added` goes onto the result
 
 
 def _gflop(function: Callable[[], object]) -> float:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modules.blocks import DownBlock, ResidualBlock, SameBlock, UpBlock
+from modules.blocks import DownBlock, ResidualBlock, SameBlock, UpBlock, joined
 from modules.hourglass import Hourglass2d
 
 LAYOUT = torch.channels_last
@@ -53,8 +53,7 @@ class PackedPair(nn.Module):
         super().__init__()
         self.counts = one.out_channels, other.out_channels
         both = nn.Conv2d(one.in_channels, sum(self.counts), one.kernel_size, padding=one.padding)
-        both.weight.data = torch.cat([one.weight, other.weight])
-        both.bias.data = torch.cat([one.bias, other.bias])
+        both.weight.data, both.bias.data = joined(one, other)
         self.both = PackedConv(both)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -293,15 +293,8 @@ def test_options_that_the_weights_carry_count_until_others_are_asked_for(files, 
     assert options("animation.head_return=0.5")["head_return"] == 0.5
     weights.configs["animation"] = {"crf": 3}
     save_weights(tmp_path / "carrying.safetensors", weights)
-    arguments = [
-        "--checkpoint",
-        tmp_path / "carrying.safetensors",
-        "--data",
-        files / "corpus",
-        "--output",
-        tmp_path / "x",
-    ]
-    assert run(*arguments, *QUICK) == 2
+    arguments = ["--checkpoint", tmp_path / "carrying.safetensors", "--data", files / "corpus"]
+    assert run(*arguments, "--output", tmp_path / "refused", *QUICK) == 2
     assert "carrying.safetensors carries the animation option 'crf'" in capsys.readouterr().err
 
 
