@@ -26,7 +26,7 @@ def use(device: torch.device) -> None:
     keypoints by up to 4e-4; what may be less exact runs in bf16 instead.
     """
     if device.type == "cuda":
-        torch.cuda.set_device(device)
+        torch.cuda.set_device(torch.cuda.current_device() if device.index is None else device)
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
 

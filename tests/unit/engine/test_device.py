@@ -1,21 +1,28 @@
 """engine.device, with a stand-in for a machine with GPUs: which one is current, float32, bf16."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from animation.options import AnimationOptions
 from engine import device
+from engine.run import Run, RunConfig
 
 
 @pytest.fixture
 def two_gpus(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A machine with two RTX 2080 Ti: they hold bf16 tensors, and imitate their arithmetic."""
+    """A machine with two RTX 2080 Ti: they hold bf16 tensors, and imitate their arithmetic.
+
+    Only the driver is made up: what torch itself refuses, it refuses here.
+    """
     seen = SimpleNamespace(current=0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "set_device", lambda chosen: setattr(seen, "current", torch.device(chosen).index))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: seen.current)
+    monkeypatch.setattr(torch._C, "_cuda_setDevice", lambda index: setattr(seen, "current", index), raising=False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     return seen
@@ -30,6 +37,25 @@ def test_the_chosen_gpu_is_the_current_one(two_gpus: SimpleNamespace, option: st
 def test_float32_is_exact_on_a_gpu(two_gpus: SimpleNamespace) -> None:
     assert device.float32_meaning() == "tf32"  # torch's default
     AnimationOptions(device="cuda").chosen_device()
+    assert device.float32_meaning() == "ieee"
+
+
+@pytest.mark.parametrize("current", [0, 1])
+def test_a_gpu_without_a_number_is_the_current_one(two_gpus: SimpleNamespace, current: int) -> None:
+    two_gpus.current = current
+    device.use(torch.device("cuda"))
+    assert two_gpus.current == current and device.float32_meaning() == "ieee"
+
+
+@pytest.mark.parametrize("asked", ["auto", "cuda"])
+def test_a_training_starts_on_a_gpu(two_gpus: SimpleNamespace, asked: str, tmp_path: Path) -> None:
+    """Without torchrun, where Accelerate's device has no number."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    config = SimpleNamespace(run=RunConfig(str(tmp_path), max_steps=1, device=asked, tensorboard=False))
+    try:
+        assert Run("toy", config).device.type == "cuda"
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
     assert device.float32_meaning() == "ieee"
 
 
