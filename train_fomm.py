@@ -411,7 +411,7 @@ def teach_readers(readers: PartReaders, data: FommData, batch_size: int, device:
     for step in tqdm(range(steps), desc="readers", disable=None, unit="step"):
         batch = default_collate([data[n] for n in range(step * batch_size, (step + 1) * batch_size)])
         moved = {name: value.to(device) for name, value in batch._asdict().items()}
-        terms = learner(FommBatch(**moved), step)
+        terms = learner(FommBatch(**moved).floats(), step)
         torch.stack(list(terms.values())).sum().backward()
         for group in adam.param_groups:
             group["lr"] = READER_LR * (1 - step / steps)
