@@ -12,6 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from animation.weights import component_config, read_weights
+from modules.head_motion_predictor import HeadMotionPredictorConfig
+
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 # Small enough for a test, of the same shape as the tiny configurations.
@@ -89,7 +92,10 @@ def test_stage_two_learns_to_move_the_head(corpus: Path, tmp_path: Path) -> None
     assert last["val/ssim_channel"] < 0.95  # on unseen speakers
     assert last["val/std_ratio"] > 0.3 and last["val/audio_effect"] > 0.01  # not frozen, and not deaf
     assert list((tmp_path / "samples").glob("*pose0.png"))
-    assert "head_motion_predictor.output.weight" in load_file(tmp_path / "weights.safetensors")
+    weights = read_weights([tmp_path])
+    assert "output.weight" in weights.states["head_motion_predictor"]
+    stored = component_config(weights, "head_motion_predictor", HeadMotionPredictorConfig)
+    assert stored.image_size == 64  # that of the pictures, which the configuration names elsewhere
 
 
 def test_the_relative_head_starts_at_a_still_face_and_is_trained(corpus: Path, stage_one: Path, tmp_path: Path) -> None:

@@ -162,7 +162,10 @@ def test_stage_three(gpu: FakeGpu, phase_name: str, relative: bool) -> None:
     pixels = replace(config.pixels, rendered_frames=2, perceptual=1.0, pixel=1.0, mouth=1.0)
     vgg = gpu.build(VggFeatures, VggConfig("vgg16", ("relu1_1",)))
     losses = train_motionfield.PixelLosses(generator, pixels, stage_one, gpu.build(ImagePyramid, pixels.pyramid), vgg)
+    in_bf16: list[bool] = []
+    stage_one.detector.register_forward_pre_hook(lambda *_: in_bf16.append(torch.is_autocast_enabled("cuda")))
     settled(gpu, losses(item, random_warp(range(BATCH * 2), 0, pixels.warp, gpu.device)))
+    assert in_bf16 == [False, False]  # of the reference and of the warped frames, as in the targets
 
 
 def one_stride(detector: KeypointDetector) -> int:

@@ -1,5 +1,6 @@
 """The two phases of stage three: what they ask of data and networks, and what they take in a step."""
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,12 +9,14 @@ import pytest
 import torch
 
 import train_motionfield
+from benchmarks.steps import Stage
 from datasets.targets import NO_HEATMAPS, Targets, TargetStore, decode_heatmap
 from engine.checkpoint import save_weights
 from engine.config import ConfigError, load
 from modules.keypoint_detector import KeypointDetector, KeypointDetectorConfig
 from modules.keypoints import DetectedKeypoints
 from modules.motion_field_generator import MotionField, MotionFieldGeneratorConfig
+from modules.random_warp import RandomWarp
 
 TINY = Path(__file__).parents[2] / "config" / "motionfield_tiny.yaml"
 PHASE = train_motionfield.KeypointPhase(train_motionfield.KeypointPhaseConfig(heatmap=2.0))
@@ -81,21 +84,41 @@ def test_targets_are_computed_once_and_for_every_frame(tmp_path: Path) -> None:
     assert other.fill(clips, detect, image_size=64, batch_size=4, heatmaps=True) == 2  # those are wanted now
 
 
+class Clip(SimpleNamespace):
+    """Black where this process reads it, white where a worker does."""
+
+    def read_frames(self, frames: range, size: int) -> np.ndarray:
+        return np.full((len(frames), size, size, 3), 0 if os.getpid() == self.pid else 255, np.uint8)
+
+
+class Detector(torch.nn.Module):
+    """Finds one keypoint, at the picture's brightness."""
+
+    def forward(self, image_BCHW: torch.Tensor) -> DetectedKeypoints:
+        brightness_B12 = image_BCHW.mean((1, 2, 3))[:, None, None].expand(-1, 1, 2)
+        return DetectedKeypoints(brightness_B12, None, torch.full((len(image_BCHW), 1, 4, 4), 1 / 16))
+
+
+class Here(SimpleNamespace):
+    """A run without a folder."""
+
+    accelerator = SimpleNamespace(process_index=0, num_processes=1, wait_for_everyone=lambda: None)
+    device, is_main, settings = torch.device("cpu"), False, SimpleNamespace(workers=0)
+
+
+CLIP = Clip(frames=5, row=SimpleNamespace(id="a"), pid=os.getpid())
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_frames_of_targets_are_loaded_by_the_runs_workers(tmp_path: Path, workers: int) -> None:
+    run, store = Here(settings=SimpleNamespace(workers=workers)), TargetStore(tmp_path, "key")
+    stage_one, config = train_motionfield.StageOne(Detector(), None, 8), train_motionfield.TargetConfig(batch_size=2)
+    train_motionfield.fill_targets(run, store, [CLIP], stage_one, config, heatmaps=False)
+    assert (store.read("a", range(5), heatmaps=False).position_TK2 == workers).all()
+
+
 def test_heatmaps_are_kept_where_they_are_looked_at(tmp_path: Path) -> None:
-    class Clip(SimpleNamespace):
-        def read_frames(self, frames: range, size: int) -> np.ndarray:
-            return np.zeros((len(frames), 8, 8, 3), np.uint8)
-
-    class Detector(torch.nn.Module):
-        def forward(self, image_BCHW: torch.Tensor) -> DetectedKeypoints:
-            count = len(image_BCHW)
-            return DetectedKeypoints(torch.zeros(count, 1, 2), None, torch.full((count, 1, 4, 4), 1 / 16))
-
-    class Here(SimpleNamespace):
-        accelerator = SimpleNamespace(process_index=0, num_processes=1, wait_for_everyone=lambda: None)
-        device, is_main, settings = torch.device("cpu"), False, SimpleNamespace(workers=0)
-
-    clips, stage_one = [Clip(frames=5, row=SimpleNamespace(id="a"))], train_motionfield.StageOne(Detector(), None, 8)
+    clips, stage_one = [CLIP], train_motionfield.StageOne(Detector(), None, 8)
     store = TargetStore(tmp_path, "key")
     without, with_them = tmp_path / "key" / "a.npz", []
     config = train_motionfield.TargetConfig(batch_size=2)
@@ -122,3 +145,16 @@ def test_keypoints_of_the_frozen_detector_are_float32_in_a_bf16_training() -> No
         found.jacobian_BK22, wanted.jacobian_BK22
     )
     assert not torch.equal(in_bf16.position_BK2, wanted.position_BK2)
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_rendered_frames_are_warped_as_the_generator_warps(
+    monkeypatch: pytest.MonkeyPatch, align_corners: bool
+) -> None:
+    seen: list[bool] = []
+    image = RandomWarp.image
+    monkeypatch.setattr(RandomWarp, "image", lambda self, picture, how: seen.append(how) or image(self, picture, how))
+    stage = Stage("pixels", torch.device("cpu"), tiny=True, batch=1)
+    stage.module.frozen[0].generator.align_corners = align_corners
+    stage.losses()
+    assert seen == [align_corners]
