@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -154,22 +155,40 @@ def test_asked_to_stop_saves_and_exits_130(config: Path, tmp_path: Path, number:
 
 @pytest.mark.parametrize("to_workers_too", [False, True])
 def test_ranks_save_within_torchruns_patience(config: Path, tmp_path: Path, to_workers_too: bool) -> None:
-    """Although nothing is logged for a long time, and although the workers may hear of it twice."""
+    """Although nothing is logged for a long time, and although the workers may hear of it three times."""
     folder = tmp_path / "a"
     never = [f"run.{name}=100000" for name in ("max_steps", "save_every", "validate_every", "log_every")]
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--shutdown_timeout=15"]
     command = [sys.executable, *launch, str(TOY), "--config", str(config), f"run.dir={folder}", *never]
     command += ["run.device=cpu", "pause_s=0.02"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     while not (folder / "metrics.jsonl").exists() or not lines_so_far(folder):  # step 1 is logged
         assert process.poll() is None
         time.sleep(0.05)
     time.sleep(1)
-    os.killpg(process.pid, signal.SIGTERM) if to_workers_too else process.send_signal(signal.SIGTERM)
+    workers = psutil.Process(process.pid).children()  # in sessions of their own: no signal to a group reaches them
+    assert len(workers) == 2
+    for worker in workers * 2 if to_workers_too else []:
+        worker.send_signal(signal.SIGTERM)
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=60)
     assert (folder / "checkpoints" / "latest").exists(), stderr
     assert (folder / "weights.safetensors").exists()
+
+
+def test_a_second_signal_is_the_same_wish_only_for_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run("toy", SimpleNamespace(run=RunConfig(str(tmp_path), max_steps=1, device="cpu", tensorboard=False)))
+    now = 100.0
+    monkeypatch.setattr(engine.run, "time", SimpleNamespace(monotonic=lambda: now))
+    run._ask_to_stop(signal.SIGTERM, None)
+    now += engine.run.REPEAT_S - 0.1
+    run._ask_to_stop(signal.SIGTERM, None)
+    assert run._must_stop()  # in good order, after a checkpoint
+    now += 0.2
+    with pytest.raises(KeyboardInterrupt):
+        run._ask_to_stop(signal.SIGTERM, None)
 
 
 def lines_so_far(folder: Path) -> int:
