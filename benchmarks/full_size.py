@@ -24,6 +24,7 @@ from animation.weights import DEMO_WEIGHTS  # noqa: E402
 from datasets.clips import Clip, load_manifest  # noqa: E402
 from datasets.face.upright import Frame  # noqa: E402
 from datasets.media.image import to_float  # noqa: E402
+from engine.device import use  # noqa: E402
 
 ROWS = ("first frame, still", "N_I's frame, enlarged", "full size")
 
@@ -73,8 +74,10 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=5, help="judge every so-many-th frame")
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    use(device)
     needed = ("keypoint_detector", "image_generator")
-    models = load_models(arguments.checkpoint, torch.device(arguments.device), needed)
+    models = load_models(arguments.checkpoint, device, needed)
     clips = load_manifest(arguments.data, arguments.split)
     clips = [clip for clip in clips if not arguments.identities or clip.row.identity in arguments.identities]
     found = np.mean([clip_scores(models, clip, arguments.size, arguments.every) for clip in clips], axis=0)

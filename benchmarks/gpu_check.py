@@ -4,26 +4,31 @@
     python -m benchmarks.gpu_check --output results/gpu_check --minutes 10
 
 Runs the tests marked `gpu` (each stage's step at the paper's sizes beside the CPU's, resume, average, renderer, parity,
-two ranks where there are two cards), then measures rendering, whole videos and training, and writes report.json and
-report.md. Exit code 1: a test failed; 2: there is no CUDA device. What no time was left for is named in the report.
+two ranks where there are two cards), then measures how long training waits for data, whole videos, rendering and
+training, and writes report.json and report.md. Exit code 1: a test failed; 2: there is no CUDA device. What no time was
+left for is named in the report. What may take unknown time (tests, compiling) runs in processes of its own, which are
+ended when the time is up.
 
 `--device cpu` tries this command itself, in tiny sizes; its numbers mean nothing.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import psutil
 import soundfile
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -44,12 +49,14 @@ from modules.keypoints import Keypoints
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARE_OF_TESTS = 0.5  # of the time
+LEAST_S = 75.0  # with less time left nothing is begun
 AIMS = (
     "1,000 rendered frames/s, 20 x real time end to end, training at twice plain eager, below 5 % of the time waiting "
     "for data (one H200)"
 )
 PLAIN = {"precision": "fp32", "channels_last": False, "compiled": False}
-# What is compared in training; the last is what the paper's presets ask for, or a switch that a CPU cannot judge.
+# What is compared in training. Stage one's preset (config/fomm_vox.yaml) asks for the last, the other stages' for the
+# one before it; compiling the two phases of stage three is a switch that only a GPU can judge.
 MODES: dict[str, dict[str, Any]] = {
     "plain fp32": PLAIN,
     "bf16": PLAIN | {"precision": "bf16"},
@@ -74,20 +81,29 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=Path("results/gpu_check"), help="folder of the report")
     parser.add_argument("--minutes", type=float, default=10.0, help="time for everything")
     parser.add_argument("--skip-tests", action="store_true", help="measure only")
+    parser.add_argument("--measure", nargs=2, metavar=("TABLE", "NUMBER"), help="one mode of a table, as JSON")
     options = parser.parse_args(arguments)
     if options.device == "cuda" and not torch.cuda.is_available():
         print("gpu-check: torch sees no CUDA device here; run it on a machine with one", file=sys.stderr)
         return 2
-    device, clock, tiny = torch.device(options.device), Clock(options.minutes), options.device == "cpu"
+    device, tiny = torch.device(options.device), options.device == "cpu"
+    if options.measure:
+        devices.use(device)
+        table, number = options.measure
+        print(json.dumps(measured(TABLES[table](device, tiny)[int(number)], device, tiny)))
+        return 0
+    clock = Clock(options.minutes)
     report: dict[str, Any] = {"machine": machine(device), "aims": AIMS, "left_out": []}
+    left_out = report["left_out"]
     try:
         report["tests"] = [] if options.skip_tests else run_tests(options.device, SHARE_OF_TESTS * clock.left())
         devices.use(device)
-        torch.backends.cudnn.benchmark = True
-        report["rendering"] = list(rendering(device, tiny, clock, report["left_out"]))
-        report["end_to_end"] = end_to_end(device, tiny, clock, report["left_out"])
-        report["training"] = list(training(device, tiny, clock, report["left_out"]))
-        report["data"] = data_wait(options.device, clock, report["left_out"])
+        report["data"] = data_wait(options.device, clock, left_out)
+        report["end_to_end"] = end_to_end(device, tiny, clock, left_out)
+        for table in TABLES:
+            report[table] = []
+            for row in compared(table, device, tiny, clock, left_out):
+                report[table].append(row)
     finally:  # whatever breaks, what was found is kept
         options.output.mkdir(parents=True, exist_ok=True)
         (options.output / "report.json").write_text(json.dumps(report, indent=1) + "\n")
@@ -103,38 +119,61 @@ def machine(device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         card = torch.cuda.get_device_properties(0)
         found |= {"card": card.name, "cards": torch.cuda.device_count(), "memory_gb": round(card.total_memory / 1e9, 1)}
-        found |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+        found |= {"driver": driver(), "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
         found |= {"bf16": devices.computes_bf16(device)}
     else:
         found["card"] = f"CPU, {torch.get_num_threads()} threads"
     return found
 
 
-def run_tests(kind: str, limit_s: float) -> list[dict[str, str]]:
-    """The tests marked gpu, in a process of their own -> name and outcome of each; "failed" names its reason."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "junit.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", f"--junit-xml={path}"]
-        environment = os.environ | {"GPU_CHECK_DEVICE": kind}
+def driver() -> str:
+    """Version of NVIDIA's driver, by the program that comes with it."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return "unknown"
+    query = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
+    return subprocess.run(query, check=True, capture_output=True, text=True).stdout.splitlines()[0]
+
+
+def run_within(limit_s: float, command: list[str], **how: Any) -> subprocess.CompletedProcess:
+    """Run a command in ROOT; when its time is up, end it and all that it started, torchrun's workers too.
+
+    Those lie in sessions of their own, so that no signal to a process group reaches them.
+
+    Raises:
+        subprocess.TimeoutExpired: the time was up.
+    """
+    with subprocess.Popen(command, cwd=ROOT, text=True, **how) as process:
         try:
-            subprocess.run([*command, "tests/gpu"], cwd=ROOT, env=environment, timeout=limit_s)
+            stdout, stderr = process.communicate(timeout=limit_s)
+        except BaseException:
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended by itself, or with its parent
+                family = psutil.Process(process.pid).children(recursive=True)
+                process.kill()
+                for each in family:
+                    each.kill()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+
+def run_tests(kind: str, limit_s: float, folder: Path = ROOT / "tests" / "gpu") -> list[dict[str, str]]:
+    """The tests marked gpu, in a process of their own -> name and outcome of each; "failed" names its reason.
+
+    Outcomes are written as they come, so those of a run that was ended or broke down are there.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "outcomes.jsonl"
+        command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
+        command += ["-p", "benchmarks.outcomes", f"--outcomes={path}", str(folder)]
+        try:
+            status = run_within(limit_s, command, env=os.environ | {"GPU_CHECK_DEVICE": kind}).returncode
+            why = f"pytest ended with {status}"
         except subprocess.TimeoutExpired:
-            return [{"test": "tests/gpu", "outcome": "failed", "why": f"not done after {limit_s:.0f} s"}]
-        return read_results(path)
-
-
-def read_results(path: Path) -> list[dict[str, str]]:
-    """Outcomes from pytest's JUnit file; without one, one failure that says so."""
-    if not path.is_file():
-        return [{"test": "tests/gpu", "outcome": "failed", "why": "pytest wrote no result"}]
-    found = []
-    for case in ElementTree.parse(path).iter("testcase"):
-        outcome, why = "passed", ""
-        for part in case:
-            if part.tag in ("failure", "error", "skipped"):
-                outcome = "skipped" if part.tag == "skipped" else "failed"
-                why = (part.get("message") or "").splitlines()[0][:200] if part.get("message") else part.tag
-        found.append({"test": case.get("name", ""), "outcome": outcome, "why": why})
+            status, why = None, f"not done after {limit_s:.0f} s"
+        found = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    failed = any(test["outcome"] == "failed" for test in found)
+    if status is None or not found or (status and not failed):
+        found.append({"test": "tests/gpu", "outcome": "failed", "why": why})
     return found
 
 
@@ -160,18 +199,43 @@ def peak_memory_gb(device: torch.device) -> float | None:
     return round(torch.cuda.max_memory_allocated(device) / 1e9, 2) if device.type == "cuda" else None
 
 
-def measured(
-    work: Callable[[], object], items: int, device: torch.device, gflop: float, least_s: float
-) -> dict[str, Any]:
-    """Items and GFLOP a second of `work`, which handles so many items, and the most memory it took."""
+class Work(NamedTuple):
+    """What a mode does again and again."""
+
+    call: Callable[[], object]
+    items: int  # of a call
+    counted: Callable[[], object] | None  # what torch's counter sees of `counted_items`; None: nothing, it is compiled
+    counted_items: int = 1
+
+
+class Mode(NamedTuple):
+    """One row of a table. The modes of a table, or of a stage in it, are compared with their first."""
+
+    labels: dict[str, str]
+    make: Callable[[], Work]
+    precision: str = "bf16"
+    compiled: bool = False  # runs in a process of its own, and does the same work as the mode before it
+    cudnn_tries: bool = False  # cuDNN tries its algorithms and keeps the fastest, as in a training
+
+
+def measured(mode: Mode, device: torch.device, tiny: bool) -> dict[str, Any]:
+    """`rates` of a mode; nothing of it stays on the device."""
+    torch.backends.cudnn.benchmark = mode.cudnn_tries
+    try:
+        return rates(mode.make(), device, 0.1 if tiny else 3)
+    finally:
+        torch.backends.cudnn.benchmark = False
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def rates(work: Work, device: torch.device, least_s: float) -> dict[str, Any]:
+    """Items a second, GFLOP an item (None: not counted), and the most memory."""
+    gflop = None if work.counted is None else gflop_of(work.counted) / work.counted_items
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    took = timed(work, device, least_s)
-    return {
-        "per_s": round(items / took, 2),
-        "gflop_per_s": round(gflop / took, 1),
-        "peak_memory_gb": peak_memory_gb(device),
-    }
+    took = timed(work.call, device, least_s)
+    return {"per_s": round(work.items / took, 2), "gflop": gflop, "peak_memory_gb": peak_memory_gb(device)}
 
 
 def gflop_of(work: Callable[[], object]) -> float:
@@ -181,7 +245,55 @@ def gflop_of(work: Callable[[], object]) -> float:
     return counter.get_total_flops() / 1e9
 
 
-def rendering(device: torch.device, tiny: bool, clock: Clock, left_out: list[str]) -> Iterator[dict[str, Any]]:
+def compared(
+    table: str, device: torch.device, tiny: bool, clock: Clock, left_out: list[str]
+) -> Iterator[dict[str, Any]]:
+    """The rows of a table, each with its ratio to the first of its stage."""
+    stage = first = gflop = None
+    for number, mode in enumerate(TABLES[table](device, tiny)):
+        name = ", ".join((table, *mode.labels.values()))
+        if mode.labels.get("stage") != stage:
+            stage, first, gflop = mode.labels.get("stage"), None, None
+        if mode.precision == "bf16" and not devices.computes_bf16(device):
+            left_out.append(f"{name}: no bf16 instructions")
+            continue
+        if clock.left() < LEAST_S and not tiny:
+            left_out.append(name)
+            continue
+        try:
+            row = (
+                measured_elsewhere(table, number, device, clock.left())
+                if mode.compiled
+                else measured(mode, device, tiny)
+            )
+        except torch.OutOfMemoryError:
+            left_out.append(f"{name}: out of memory")
+            continue
+        except subprocess.TimeoutExpired as error:
+            left_out.append(f"{name}: not done after {error.timeout:.0f} s")
+            continue
+        except subprocess.CalledProcessError as error:
+            left_out.append(f"{name}: {last_line(error)}")
+            continue
+        gflop, first = row.pop("gflop") or gflop, first or row["per_s"]
+        row["gflop_per_s"] = None if gflop is None else round(gflop * row["per_s"], 1)
+        yield {**mode.labels, **row, "ratio": round(row["per_s"] / first, 2)}
+
+
+def measured_elsewhere(table: str, number: int, device: torch.device, limit_s: float) -> dict[str, Any]:
+    """`measured` in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.gpu_check", f"--device={device.type}", "--measure", table, str(number)]
+    done = run_within(limit_s, command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    done.check_returncode()
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def last_line(ended: subprocess.CompletedProcess | subprocess.CalledProcessError) -> str:
+    """Why a process failed: the last it said."""
+    return (ended.stderr.strip().splitlines() or [f"ended with {ended.returncode}"])[-1]
+
+
+def rendering(device: torch.device, tiny: bool) -> list[Mode]:
     """Frames a second of N_I at the paper's size, from keypoints on the device to bytes on the host."""
     config = ImageGeneratorConfig()
     if tiny:
@@ -193,31 +305,52 @@ def rendering(device: torch.device, tiny: bool, clock: Clock, left_out: list[str
     picture = torch.rand(1, 3, size, size, device=device)
     position = (torch.rand(1, 10, 2) - 0.5).to(device)
     source = Keypoints(position, torch.eye(2, device=device).repeat(1, 10, 1, 1))
-    batches = (4,) if tiny else (32, 64)
-    modes: list[tuple[str, ImageGenerator, int, torch.dtype | None, bool]] = [
-        ("plain fp32, one by one", plain, 1, None, False)
-    ]
-    modes += [(f"bf16, batches of {n}", fused, n, torch.bfloat16, False) for n in batches]
-    modes += [(f"bf16, plain upsampling, batches of {batches[0]}", plain, batches[0], torch.bfloat16, False)]
-    modes += [(f"bf16, compiled, batches of {n}", fused, n, torch.bfloat16, True) for n in batches[:1] if not tiny]
-    first = None
-    for name, network, batch, dtype, compiled in modes:
-        if dtype is not None and not devices.computes_bf16(device):
-            left_out.append(f"rendering, {name}: no bf16 instructions")
-            continue
-        if clock.left() < 60 and not tiny:
-            left_out.append(f"rendering, {name}")
-            continue
+
+    def work(network: ImageGenerator, batch: int, dtype: torch.dtype | None, compiled: bool = False) -> Work:
         renderer = Renderer(network, picture, source, batch, truncate=False, dtype=dtype, compile_network=compiled)
-        count = 2 if tiny else max(8, 4 * batch)
-        driving = source.repeated(count)
-        with torch.inference_mode():
-            gflop = gflop_of(lambda r=renderer, b=batch: r.render_batch(*source.repeated(b))) * count / batch
-        rates = measured(
-            lambda r=renderer, d=driving: list(r.frames(iter([d]))), count, device, gflop, 0.1 if tiny else 3
+        frames = 2 if tiny else max(8, 4 * batch)
+        driving, one_batch = source.repeated(frames), source.repeated(batch)
+        counted = torch.inference_mode()(lambda: renderer.render_batch(*one_batch))
+        return Work(lambda: list(renderer.frames(iter([driving]))), frames, None if compiled else counted, batch)
+
+    few, bf16 = 4 if tiny else 32, torch.bfloat16
+    modes = [
+        Mode({"mode": "plain fp32, one by one"}, lambda: work(plain, 1, None), precision="fp32"),
+        Mode({"mode": f"bf16, plain upsampling, batches of {few}"}, lambda: work(plain, few, bf16)),
+        Mode({"mode": f"bf16, batches of {few}"}, lambda: work(fused, few, bf16)),
+    ]
+    if not tiny:
+        modes += [
+            Mode({"mode": f"bf16, batches of {2 * few}"}, lambda: work(fused, 2 * few, bf16)),
+            Mode({"mode": f"bf16, cuDNN tries, batches of {few}"}, lambda: work(fused, few, bf16), cudnn_tries=True),
+            Mode({"mode": f"bf16, compiled, batches of {few}"}, lambda: work(fused, few, bf16, True), compiled=True),
+        ]
+    return modes
+
+
+def training(device: torch.device, tiny: bool) -> list[Mode]:
+    """Items a second of each stage's step at the paper's sizes and batches, data excluded."""
+
+    def work(stage: str, settings: dict[str, Any]) -> Work:
+        loop = Stage(stage, device, tiny, batch=2 if tiny else None, **settings)
+        return Work(loop.step, loop.batch, None if settings["compiled"] else loop.step, loop.batch)
+
+    return [
+        Mode(
+            {"stage": stage, "mode": name},
+            partial(work, stage, settings),
+            settings["precision"],
+            settings["compiled"],
+            cudnn_tries=True,
         )
-        first = first or rates["per_s"]
-        yield {"mode": name, **rates, "ratio": round(rates["per_s"] / first, 2)}
+        for stage in STAGES
+        for name, settings in MODES.items()
+        # A loop of 256 frames unrolls: minutes of compiling.
+        if not (settings["compiled"] and (tiny or stage == "headpose"))
+    ]
+
+
+TABLES = {"rendering": rendering, "training": training}
 
 
 def end_to_end(device: torch.device, tiny: bool, clock: Clock, left_out: list[str]) -> dict[str, Any] | None:
@@ -226,7 +359,7 @@ def end_to_end(device: torch.device, tiny: bool, clock: Clock, left_out: list[st
     The networks have random weights (the tiny way: the demo model and a second of sound); the second of two videos
     counts.
     """
-    if clock.left() < 60 and not tiny:
+    if clock.left() < LEAST_S and not tiny:
         left_out.append("end to end")
         return None
     models = load_models([DEMO_WEIGHTS], device) if tiny else paper_sized_models(device)
@@ -249,38 +382,9 @@ def end_to_end(device: torch.device, tiny: bool, clock: Clock, left_out: list[st
     }
 
 
-def training(device: torch.device, tiny: bool, clock: Clock, left_out: list[str]) -> Iterator[dict[str, Any]]:
-    """Items a second of each stage's step at the paper's sizes and batches, data excluded."""
-    for stage in STAGES:
-        first = gflop = None
-        for name, settings in MODES.items():
-            if (tiny and settings["compiled"]) or (settings["compiled"] and stage == "headpose"):
-                continue  # a loop of 256 frames unrolls: minutes of compiling
-            if settings["precision"] == "bf16" and not devices.computes_bf16(device):
-                left_out.append(f"training, {stage}, {name}: no bf16 instructions")
-                continue
-            if clock.left() < 75 and not tiny:
-                left_out.append(f"training, {stage}, {name}")
-                continue
-            try:
-                loop = Stage(stage, device, tiny, batch=2 if tiny else None, **settings)
-                if gflop is None:
-                    gflop = gflop_of(loop.step)
-                rates = measured(loop.step, loop.batch, device, gflop, 0.1 if tiny else 3)
-            except torch.OutOfMemoryError:
-                left_out.append(f"training, {stage}, {name}: out of memory")
-                continue
-            finally:
-                loop = None
-                if device.type == "cuda":
-                    torch.cuda.empty_cache()
-            first = first or rates["per_s"]
-            yield {"stage": stage, "mode": name, **rates, "ratio": round(rates["per_s"] / first, 2)}
-
-
 def data_wait(kind: str, clock: Clock, left_out: list[str]) -> dict[str, float] | None:
     """Share of the time that stage one waits for its data: the training script itself, on drawn clips."""
-    if clock.left() < 60:
+    if clock.left() < LEAST_S:
         left_out.append("waiting for data")
         return None
     with tempfile.TemporaryDirectory() as folder:
@@ -293,12 +397,12 @@ def data_wait(kind: str, clock: Clock, left_out: list[str]) -> dict[str, float] 
         options += [f"data.root={folder}/data", "synthetic.clips=8", "weights.perceptual=0", "weights.pixel=1"]
         command = [sys.executable, "train_fomm.py", "--config", f"config/{config}.yaml", *options]
         try:
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=clock.left())
+            done = run_within(clock.left() / 2, command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         except subprocess.TimeoutExpired:
             left_out.append("waiting for data: not done in time")
             return None
         if done.returncode:
-            left_out.append(f"waiting for data: {done.stderr.strip().splitlines()[-1]}")
+            left_out.append(f"waiting for data: {last_line(done)}")
             return None
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     line = lines[-2] if len(lines) > 1 else lines[-1]  # the last one holds the validation at the end
@@ -318,8 +422,8 @@ def markdown(report: dict[str, Any]) -> str:
         lines += [f"| {title} | {what} | ratio | GFLOP/s | peak GB |", "|---|---|---|---|---|"]
         for row in report.get(title, []):
             name = ", ".join(row[key] for key in ("stage", "mode") if key in row)
-            memory = "-" if row["peak_memory_gb"] is None else row["peak_memory_gb"]
-            lines.append(f"| {name} | {row['per_s']} | {row['ratio']} | {row['gflop_per_s']} | {memory} |")
+            known = ("-" if row[key] is None else row[key] for key in ("gflop_per_s", "peak_memory_gb"))
+            lines.append(f"| {name} | {row['per_s']} | {row['ratio']} | {' | '.join(map(str, known))} |")
         lines.append("")
     if report.get("end_to_end"):
         whole = report["end_to_end"]

@@ -48,7 +48,7 @@ from datasets.pose import RELEASED_RANGE, render_boxes  # noqa: E402
 from engine.checkpoint import Weights, save_weights  # noqa: E402
 from engine.command import peak_memory_mb  # noqa: E402
 from engine.config import load  # noqa: E402
-from engine.device import AUTOCAST  # noqa: E402
+from engine.device import AUTOCAST, use  # noqa: E402
 from modules.fuse import fuse_for_inference  # noqa: E402
 from modules.keypoints import Keypoints  # noqa: E402
 from modules.motion_field_generator import MotionFieldGenerator  # noqa: E402
@@ -441,6 +441,7 @@ def main() -> None:
     parser.add_argument("--look-aheads", type=int, nargs="+", default=[0, 4], help="of the streams, frames; 0: usual")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
+    use(device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"{name}; torch {torch.__version__}")
     rates = {precision: matrix_rate(device, AUTOCAST[precision] or torch.float32) for precision in arguments.precisions}
