@@ -16,10 +16,14 @@ from torch import Tensor, nn
 import train_fomm
 import train_headpose
 import train_motionfield
+from animation.head_poses import GivenHeadPoses
+from animation.motion import generate_keypoints
 from animation.render import Renderer
 from datasets.fomm import FommBatch
 from datasets.headpose import HeadPoseBatch
 from datasets.motionfield import Item, MotionFieldBatch
+from datasets.targets import TargetStore
+from engine.batch_norm import RankBatchNorm
 from engine.config import load
 from engine.run import OptimConfig, Run, RunConfig
 from evaluation.scores import identity
@@ -32,6 +36,7 @@ from modules.image_generator import ImageGenerator
 from modules.keypoint_detector import KeypointDetector
 from modules.keypoints import Keypoints
 from modules.motion_field_generator import MotionFieldGenerator
+from modules.part_reader import PartReaderConfig, PartReaders
 from modules.perceptual import ImagePyramid, VggConfig, VggFeatures
 from modules.random_warp import random_warp
 from tests.fake_gpu import FakeGpu, fake_gpu
@@ -56,7 +61,19 @@ def settled(gpu: FakeGpu, terms: dict[str, Tensor]) -> None:
 
 def fomm(gpu: FakeGpu, pyramid_on: FakeGpu) -> None:
     config = load(train_fomm.Config, CONFIG / "fomm_tiny.yaml")
-    weights = replace(config.weights, perceptual=1.0, pixel=1.0, mouth=1.0, adversarial=1.0, lips=1.0, lip_shape=1.0)
+    ours = (
+        "mouth",
+        "lips",
+        "lip_shape",
+        "lids",
+        "lid_shape",
+        "kept",
+        "painted",
+        "opening",
+        "opening_features",
+        "realness",
+    )
+    weights = replace(config.weights, perceptual=1.0, pixel=1.0, adversarial=1.0, **dict.fromkeys(ours, 1.0))
     detector, generator = (
         gpu.build(KeypointDetector, config.keypoint_detector),
         gpu.build(ImageGenerator, config.image_generator),
@@ -67,15 +84,18 @@ def fomm(gpu: FakeGpu, pyramid_on: FakeGpu) -> None:
     )
     judge = ImageDiscriminatorConfig(block_expansion=4, num_blocks=2, keypoints=config.keypoint_detector.num_keypoints)
     critic = gpu.build(MultiScaleDiscriminator, judge)
-    losses = train_fomm.GeneratorLosses(detector, generator, weights, pyramid, vgg)
+    teacher = gpu.build(KeypointDetector, config.keypoint_detector).eval()
+    readers = gpu.build(PartReaders, PartReaderConfig(crop=16, width=4, max_width=8, num_blocks=2), True)
+    losses = train_fomm.GeneratorLosses(detector, generator, weights, pyramid, vgg, teacher=teacher, true_openings=0.5)
     size = config.image_generator.image_size
     picture, mouth = gpu.tensor(BATCH, 3, size, size, dtype=torch.uint8), gpu.tensor(BATCH, 4)
     eyes = gpu.tensor(BATCH, 2, 4)
-    batch = FommBatch(picture, picture, mouth, mouth, eyes, eyes, gpu.tensor(BATCH), clip=0, index=0).floats()
+    batch = FommBatch(picture, picture, mouth, mouth, eyes, eyes, gpu.tensor(BATCH), clip=0, index=[0, 1]).floats()
     warp = random_warp(range(BATCH), 0, config.warp, gpu.device)
     with only_judging(critic):
-        redrawn = losses(batch, warp, critic)
+        redrawn = losses(batch, warp, critic, readers)
     settled(gpu, redrawn.losses)
+    settled(gpu, train_fomm.ReaderLosses(readers, 1.0)(batch, 0, redrawn.image_BCHW))
     shown = batch.driving_CHW, redrawn.image_BCHW, redrawn.position_BK2
     settled(gpu, train_fomm.DiscriminatorLosses(critic, weights)(*shown))
 
@@ -164,7 +184,8 @@ def test_stage_three(gpu: FakeGpu, phase_name: str, relative: bool) -> None:
     losses = train_motionfield.PixelLosses(generator, pixels, stage_one, gpu.build(ImagePyramid, pixels.pyramid), vgg)
     in_bf16: list[bool] = []
     stage_one.detector.register_forward_pre_hook(lambda *_: in_bf16.append(torch.is_autocast_enabled("cuda")))
-    settled(gpu, losses(item, random_warp(range(BATCH * 2), 0, pixels.warp, gpu.device)))
+    run = SimpleNamespace(settings=SimpleNamespace(seed=0), device=gpu.device)
+    settled(gpu, losses(item, train_motionfield.PixelPhase(pixels).at(run, item._replace(index=range(BATCH)))))
     assert in_bf16 == [False, False]  # of the reference and of the warped frames, as in the targets
 
 
@@ -232,6 +253,54 @@ def test_validation_of_stage_three(cuda: FakeGpu) -> None:
     with judging():
         found = train_motionfield.validate(networks, held_out, config, cuda.device)
     assert {"ke", "detected_psnr"} <= found.keys()
+
+
+def test_targets_of_stage_three(cuda: FakeGpu, tmp_path: Path) -> None:
+    _, _, stage_one, _ = stage_three(cuda, "keypoints", relative=True, items_on=HOST)
+    size = stage_one.image_size
+    frames = np.zeros((3, size, size, 3), np.uint8)
+    clip = SimpleNamespace(frames=3, row=SimpleNamespace(id="a"), read_frames=lambda numbers, _: frames[: len(numbers)])
+    here = SimpleNamespace(process_index=0, num_processes=1, wait_for_everyone=lambda: None)
+    run = SimpleNamespace(accelerator=here, device=cuda.device, is_main=False, settings=SimpleNamespace(workers=0))
+
+    def numpy(tensor: Tensor) -> np.ndarray:
+        assert tensor.device.type == "cpu"
+        return np.zeros(tensor.shape, str(tensor.dtype).removeprefix("torch."))
+
+    store, config = TargetStore(tmp_path, "key"), train_motionfield.TargetConfig(batch_size=2)
+    with judging(), mock.patch.object(Tensor, "numpy", numpy):
+        train_motionfield.fill_targets(run, store, [clip], stage_one, config, heatmaps=True)
+    targets = store.read("a", range(3), heatmaps=True)
+    assert [array.dtype for array in targets] == [np.float32, np.float32, np.uint8]
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_keypoints_along_a_sound(cuda: FakeGpu, relative: bool) -> None:
+    config, generator, stage_one, _ = stage_three(cuda, "keypoints", relative, items_on=HOST)
+    size, count = stage_one.image_size, stage_one.detector.kp.out_channels
+    models = SimpleNamespace(device=cuda.device, motion_field_config=config.motion_field_generator)
+    frames = config.motion_field_generator.window + 3
+    poses = GivenHeadPoses(np.zeros((frames, 6), np.float32))
+    sound = [np.zeros((frames, 4, 41), np.float32)]
+    source = Keypoints(cuda.tensor(1, count, 2), cuda.tensor(1, count, 2, 2)) if relative else None
+    picture = cuda.tensor(1, 3, size, size)
+    found = Keypoints.cat(list(generate_keypoints(models, generator.eval(), picture, sound, poses, 0, 2, source)))
+    assert found.position_BK2.shape == (frames, count, 2)
+    assert {(part.device.type, part.dtype) for part in found} == {("cuda", torch.float32)}
+
+
+@pytest.mark.parametrize(("compiled", "wanted"), [(True, RankBatchNorm), (False, nn.SyncBatchNorm)])
+def test_batch_norm_over_ranks(tmp_path: Path, compiled: bool, wanted: type[nn.Module]) -> None:
+    """Torch's own breaks a compiled graph; ours is slower where nothing is compiled."""
+    settings = RunConfig(str(tmp_path), max_steps=1, device="cpu", tensorboard=False, compile=compiled)
+    run = Run("toy", SimpleNamespace(run=settings))
+    run.accelerator = SimpleNamespace(num_processes=2, prepare=lambda module: module)
+    with fake_gpu("cuda") as gpu:
+        network = gpu.build(lambda: nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3)))
+        with mock.patch("engine.device.place", lambda module, *_: module):  # it lies there already
+            placed = run.place(network)
+        assert type(placed[1]) is wanted
+        assert {value.device.type for value in placed.state_dict().values()} == {"cuda"}
 
 
 def test_an_update(tmp_path: Path) -> None:
