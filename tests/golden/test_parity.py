@@ -9,40 +9,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import skimage.data
-import soundfile
 
 import inference
 from animation.motion_file import Motion, load_motion
 from datasets import audio
-from datasets.media.image import read_image, write_png
+from datasets.media.image import read_image
 from datasets.media.sound import load_pcm
 from datasets.pose import render_boxes
+from tests.golden.recording import FRAMES, NATIVE, animate_astronaut, close, levels_off, read_recording
 from tests.in_process import status_of
-
-HERE = Path(__file__).parent
-SPEECH = HERE.parents[1] / "assets" / "speech.wav"
-SAMPLES = 32_000  # of the speech; 2.0 s
-FRAMES = 49
 
 
 @pytest.fixture(scope="module")
 def golden() -> dict[str, np.ndarray]:
-    with np.load(HERE / "astronaut_speech.npz") as file:
-        return dict(file)
+    return read_recording()
 
 
 @pytest.fixture(scope="module")
 def folder(checkpoint, tmp_path_factory) -> Path:
     """What one run of inference.py has written: motion.npz and frames/."""
     folder = tmp_path_factory.mktemp("parity")
-    write_png(folder / "astronaut.png", skimage.data.astronaut())
-    samples, rate = soundfile.read(SPEECH, frames=SAMPLES, dtype="int16")
-    soundfile.write(folder / "speech.wav", samples, rate, subtype="PCM_16")
-    files = ["--image", folder / "astronaut.png", "--audio", folder / "speech.wav", "--output", folder / "out.mp4"]
-    kept = ["--save-motion", folder / "motion.npz", "--frames-dir", folder / "frames"]
-    options = ["--crop", "none", "--size", "native", "--precision", "fp32", "--device", "cpu"]
-    assert status_of(inference.main, *files, *kept, *options, "--checkpoint", checkpoint) == 0
+    animate_astronaut(folder, checkpoint, "cpu")
     return folder
 
 
@@ -57,10 +44,6 @@ def same_boxes(motion, golden) -> None:
     recorded = np.concatenate([golden["rotation"], golden["translation"]], axis=1)[:FRAMES]
     if not np.array_equal(render_boxes(motion.head_pose), render_boxes(recorded)):
         pytest.skip("this machine's rounding of the head poses moves an end of a line by a pixel")
-
-
-def close(actual: np.ndarray, expected: np.ndarray, atol: float) -> None:
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=atol)
 
 
 def test_features_of_the_speech(folder, golden):
@@ -91,17 +74,14 @@ def test_keypoints_of_every_frame(motion, golden, same_boxes):
 
 def test_frames(folder, golden, same_boxes):
     """Truncation to 8 bits turns the smallest difference into one level; that must stay rare."""
-    pictures = sorted((folder / "frames").glob("*.png"))
-    assert len(pictures) == FRAMES
-    frames = np.stack([read_image(pictures[number]) for number in golden["frame_numbers"]])
-    difference = np.abs(frames.astype(int) - golden["frames"])
+    difference = levels_off(folder, golden)
     assert difference.max() <= 1
     assert (difference > 0).mean() < 0.01
 
 
 def test_bf16_keeps_40_db(folder, checkpoint, golden, same_boxes):
     """What `--precision auto` chooses where the machine computes in it, on the frames that fp32 is held to above."""
-    options = ["--crop", "none", "--size", "native", "--precision", "bf16", "--device", "cpu"]
+    options = [*NATIVE, "--precision", "bf16", "--device", "cpu"]
     short = load_motion(folder / "motion.npz")
     chosen = golden["frame_numbers"][::2]
     replace(short, keypoints=short.keypoints[chosen], jacobians=short.jacobians[chosen]).save(folder / "short.npz")

@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 import torch
 
+from animation import generate
+from animation.head_poses import PredictedHeadPoses
 from animation.models import load_models
+from animation.motion_file import load_motion
 from animation.options import AnimationOptions
 from animation.render import Renderer
 from animation.weights import DEMO_WEIGHTS
@@ -21,12 +24,14 @@ from benchmarks.steps import STAGES, Stage
 from engine import device as devices
 from modules.keypoints import Keypoints
 from tests.golden.filled_checkpoint import filled, read_manifest
+from tests.golden.recording import animate_astronaut, close, levels_off, read_recording
 
 pytestmark = pytest.mark.gpu
 ROOT = Path(__file__).parents[2]
 KIND = os.environ.get("GPU_CHECK_DEVICE", "cuda")
 TINY = KIND == "cpu"
 TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2}
+RECORDED = read_recording()
 
 
 @pytest.fixture(scope="module")
@@ -111,11 +116,52 @@ def test_frames_are_the_cpus(device: torch.device, precision: str) -> None:
     )
 
 
-def test_networks_give_what_the_released_program_gave(device: torch.device, extra_data: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """In the released layout, filled as for the recordings of tests/golden."""
+    path = tmp_path_factory.mktemp("released") / "audio2head.pth.tar"
+    torch.save(filled(read_manifest()), path)
+    return path
+
+
+class RecordedHeadPoses(PredictedHeadPoses):
+    """N_H's head poses are held to the recorded ones, and those are drawn.
+
+    Ends of a pose's lines are cut to whole pixels, so that rounding may draw one a pixel further.
+    """
+
+    told = 0
+
+    def follow(self, audio_TAF: np.ndarray) -> np.ndarray:
+        found_TP = super().follow(audio_TAF)
+        rows = np.concatenate([RECORDED["rotation"], RECORDED["translation"]], axis=1)[self.told :]
+        self.told += len(found_TP)
+        close(found_TP[:, :3], rows[: len(found_TP), :3], 2e-4)  # rad
+        close(found_TP[:, 3:], rows[: len(found_TP), 3:], 5e-2)  # mm
+        self.after_P = rows[len(found_TP)]
+        return rows[: len(found_TP)]
+
+
+def test_inference_gives_what_the_released_program_gave(
+    device: torch.device, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From files to files in float32, every frame's keypoints and the recorded frames (tests/golden/README.md)."""
+    monkeypatch.setattr(generate, "PredictedHeadPoses", RecordedHeadPoses)
+    animate_astronaut(tmp_path, checkpoint, str(device))
+    motion = load_motion(tmp_path / "motion.npz")
+    _, windows, slots = RECORDED["emitted"].T
+    close(motion.source_keypoints, RECORDED["source_position"], 2e-4)
+    close(motion.source_jacobians, RECORDED["source_jacobian"], 2e-4)
+    close(motion.keypoints, RECORDED["position"][windows, slots], 5e-4)
+    close(motion.jacobians, RECORDED["jacobian"][windows, slots], 5e-4)
+    difference = levels_off(tmp_path, RECORDED)
+    assert difference.max() <= 3 and (difference > 0).mean() < 0.1
+
+
+def test_networks_give_what_the_released_program_gave(device: torch.device, checkpoint: Path, extra_data: Path) -> None:
     """As tests/golden on the CPU (tolerance 2e-5 there), on optional recordings: head poses and keypoints."""
     golden = dict(np.load(extra_data / "reference" / "golden_paint.npz"))
-    torch.save(filled(read_manifest()), tmp_path / "audio2head.pth.tar")
-    models = load_models([tmp_path / "audio2head.pth.tar"], device)
+    models = load_models([checkpoint], device)
     image = torch.from_numpy(golden["source_image"])[None].to(device)
     audio = torch.from_numpy(golden["audio_features"].astype(np.float32).reshape(-1, 4, 41))[None].to(device)
     with torch.inference_mode():
