@@ -41,13 +41,15 @@ from engine.loading import in_order
 from engine.run import OptimConfig, Run, RunConfig, RunError
 from engine.vgg_weights import fill_vgg
 from modules import face_points, losses, measures
+from modules.fuse import fuse_for_inference
 from modules.image_generator import ImageGenerator, Rendering, SourceEncoding
 from modules.keypoint_detector import KeypointDetector
 from modules.keypoints import Keypoints
-from modules.motion_field_generator import MotionField, MotionFieldGenerator, MotionFieldGeneratorConfig, Reference
+from modules.motion_field_generator import MotionFieldGenerator, MotionFieldGeneratorConfig
 from modules.perceptual import ImagePyramid, VggConfig, VggFeatures
 from modules.random_warp import RandomWarp, RandomWarpConfig, random_warp
 from modules.reconstruction import ReconstructionWeights, reconstruction_losses
+from modules.relative_head import MotionField, Reference
 
 logger = logging.getLogger(__name__)
 
@@ -330,6 +332,20 @@ def check_heatmap_size(network: MotionFieldGeneratorConfig, detector: KeypointDe
         )
 
 
+def check_shares(config: Config, ranks: int) -> None:
+    """Each listener of N_M learns from its own windows of what a rank is given at a time. Raises ConfigError."""
+    windows, listeners = (
+        config.optim.batch_size // (ranks * config.run.accumulate),
+        config.motion_field_generator.listeners,
+    )
+    if windows < listeners:
+        raise ConfigError(
+            f"motion_field_generator.listeners={listeners} want a window each, but optim.batch_size="
+            f"{config.optim.batch_size} gives {ranks} rank(s) {windows} at a time (run.accumulate="
+            f"{config.run.accumulate}): take a larger batch or fewer listeners"
+        )
+
+
 def detector_key(detector: KeypointDetector, image_size: int, precision: str) -> str:
     """Short hash of the detector's weights, the size of its pictures, and its precision."""
     digest = hashlib.sha256(f"1 {image_size}{'' if precision == 'fp32' else f' {precision}'}".encode())
@@ -342,13 +358,17 @@ def fill_targets(
     run: Run, store: TargetStore, clips: list[Clip], stage_one: StageOne, config: TargetConfig, heatmaps: bool
 ) -> None:
     """Have the targets of all clips in the store, with or without heatmaps; ranks share the clips."""
-    bf16 = torch.autocast(run.device.type, torch.bfloat16, enabled=config.precision == "bf16")
+    in_bf16 = config.precision == "bf16"
+    bf16 = torch.autocast(run.device.type, torch.bfloat16, enabled=in_bf16)
+    detector = stage_one.detector
+    if run.device.type == "cpu":
+        detector = fuse_for_inference(detector, None if in_bf16 else torch.float32)
 
     @torch.inference_mode()
     def detect(frames_NHWC: np.ndarray | Tensor) -> Targets:
         frames = rearrange(torch.as_tensor(frames_NHWC).to(run.device), "n h w c -> n c h w").float() / 255
         with bf16:
-            keypoints = stage_one.detector(frames)
+            keypoints = detector(frames)
         jacobian = keypoints.jacobian_BK22
         if jacobian is None:  # of a stage one without Jacobians: N_I moves each keypoint's surroundings by a shift
             jacobian = torch.eye(2).expand(*keypoints.position_BK2.shape, 2)
@@ -492,6 +512,7 @@ def main(config: Config) -> None:
     if phase.heatmap_steps(network_config):
         check_heatmap_size(network_config, models.keypoint_detector, image_size)
     with Run("motionfield", config) as run:
+        check_shares(config, run.accelerator.num_processes)
         with run.accelerator.main_process_first():
             make_if_absent(config.data.root, config.synthetic)
         stage_one = StageOne(run.freeze(models.keypoint_detector), run.freeze(models.image_generator), image_size)

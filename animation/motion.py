@@ -22,7 +22,8 @@ from animation.models import Models
 from datasets.pose import shown_head
 from modules.face_points import lip_motion, with_lips_apart
 from modules.keypoints import Keypoints
-from modules.motion_field_generator import MotionFieldGenerator, Reference
+from modules.motion_field_generator import MotionFieldGenerator
+from modules.relative_head import Reference
 
 
 class Step(NamedTuple):

@@ -15,8 +15,9 @@ from engine.checkpoint import save_weights
 from engine.config import ConfigError, load
 from modules.keypoint_detector import KeypointDetector, KeypointDetectorConfig
 from modules.keypoints import DetectedKeypoints
-from modules.motion_field_generator import MotionField, MotionFieldGeneratorConfig
+from modules.motion_field_generator import MotionFieldGeneratorConfig
 from modules.random_warp import RandomWarp
+from modules.relative_head import MotionField
 
 TINY = Path(__file__).parents[2] / "config" / "motionfield_tiny.yaml"
 PHASE = train_motionfield.KeypointPhase(train_motionfield.KeypointPhaseConfig(heatmap=2.0))
@@ -30,6 +31,18 @@ def test_heatmaps_of_two_sizes_are_refused_before_anything_is_computed(tmp_path:
     with pytest.raises(ConfigError, match=r"32x32, N_M on 64x64.*map_size=32"):
         train_motionfield.main(load(train_motionfield.Config, TINY, overrides))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("ranks", "accumulate"), [(2, 1), (1, 2)])
+def test_each_listener_has_a_window_of_every_share(ranks: int, accumulate: int) -> None:
+    overrides = ["optim.batch_size=6", "motion_field_generator.relative_head=true", f"run.accumulate={accumulate}"]
+    overrides += ["motion_field_generator.hourglass=false", "motion_field_generator.listeners="]
+    three, four = (load(train_motionfield.Config, TINY, [*overrides[:-1], overrides[-1] + n]) for n in "34")
+    train_motionfield.check_shares(three, ranks)
+    with pytest.raises(
+        ConfigError, match=r"listeners=4 want a window each, but optim.batch_size=6 gives . rank.s. 3 at"
+    ):
+        train_motionfield.check_shares(four, ranks)
 
 
 def test_heatmaps_count_until_their_weight_has_decayed() -> None:
@@ -115,6 +128,27 @@ def test_frames_of_targets_are_loaded_by_the_runs_workers(tmp_path: Path, worker
     stage_one, config = train_motionfield.StageOne(Detector(), None, 8), train_motionfield.TargetConfig(batch_size=2)
     train_motionfield.fill_targets(run, store, [CLIP], stage_one, config, heatmaps=False)
     assert (store.read("a", range(5), heatmaps=False).position_TK2 == workers).all()
+
+
+def test_targets_are_what_the_detector_finds(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = KeypointDetectorConfig(num_keypoints=3, block_expansion=4, max_features=8, num_blocks=2, scale_factor=1.0)
+    detector = KeypointDetector(config)
+    for module in detector.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    frames_NHWC = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    clip = SimpleNamespace(frames=5, row=SimpleNamespace(id="a"), read_frames=lambda numbers, _: frames_NHWC[numbers])
+    store, stage_one = TargetStore(tmp_path, "key"), train_motionfield.StageOne(detector.eval(), None, 32)
+    train_motionfield.fill_targets(
+        Here(), store, [clip], stage_one, train_motionfield.TargetConfig(batch_size=2), heatmaps=False
+    )
+    found = store.read("a", range(5), heatmaps=False)
+    with torch.inference_mode():
+        wanted = detector(torch.from_numpy(frames_NHWC).permute(0, 3, 1, 2).float() / 255).keypoints
+    assert np.allclose(found.position_TK2, wanted.position_BK2, atol=1e-5)
+    assert np.allclose(found.jacobian_TK22, wanted.jacobian_BK22, atol=1e-4)
 
 
 def test_heatmaps_are_kept_where_they_are_looked_at(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -9,6 +10,8 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from datasets.face.rigid_pose import rotation_matrix
+from datasets.pose import project
 from modules import fuse
 from modules.blocks import AntiAliasDownsample, UpBlock
 from modules.face_points import lip_motion, with_closed_lips, with_lips_apart
@@ -25,14 +28,9 @@ from modules.image_generator import (
 )
 from modules.keypoint_detector import KeypointDetector, KeypointDetectorConfig
 from modules.keypoints import Keypoints, coordinate_grid, gaussian_heatmaps, invert_2x2, soft_argmax
-from modules.motion_field_generator import (
-    MotionFieldGenerator,
-    MotionFieldGeneratorConfig,
-    Reference,
-    RelativeHead,
-    box_moments,
-)
+from modules.motion_field_generator import MotionFieldGenerator, MotionFieldGeneratorConfig
 from modules.perceptual import ImagePyramid
+from modules.relative_head import DEPTH_MM, CarriedByHead, Reference, RelativeHead, box_moments
 from modules.winograd import WinogradConv
 
 SMALL_HEAD = HeadMotionPredictorConfig(embedding=16, resnet_width=4, resnet_depths=(1, 1))
@@ -302,10 +300,10 @@ def test_without_hourglass_sound_poses_and_the_references_shape_are_what_moves_k
     reference = Reference(reference_keypoints(2), pose[:, 0])
     field = generator(image, audio, pose, reference)
     keypoints = reference.keypoints
-    assert torch.equal(field.position_BTK2, keypoints.position_BK2[:, None].expand(-1, 32, -1, -1))
+    assert torch.allclose(field.position_BTK2, keypoints.position_BK2[:, None].expand(-1, 32, -1, -1), atol=1e-5)
     assert torch.equal(field.jacobian_BTK22, keypoints.jacobian_BK22[:, None].expand(-1, 32, -1, -1, -1))
-    torch.nn.init.normal_(generator.relative_head.change.weight)
-    torch.nn.init.normal_(generator.relative_head.carry.weight)
+    torch.nn.init.normal_(generator.relative_head.listeners[0].change.weight)
+    torch.nn.init.normal_(generator.relative_head.carry.turn.weight)
     moved = generator(image, audio, pose, reference).position_BTK2 - keypoints.position_BK2[:, None]
     assert moved.abs().max() > 0.01
     wider = keypoints._replace(position_BK2=2 * keypoints.position_BK2)
@@ -320,9 +318,70 @@ def test_without_hourglass_sound_poses_and_the_references_shape_are_what_moves_k
     shifted = keypoints._replace(position_BK2=keypoints.position_BK2 + 0.2)  # the same face elsewhere
     again = generator(image, audio, pose, reference._replace(keypoints=shifted)).position_BTK2
     assert torch.allclose(again - shifted.position_BK2[:, None], moved, atol=1e-4)
-    elsewhere = reference._replace(head=reference.head + 5)  # only the motion since the reference counts
-    again = generator(image, audio, pose + 5, elsewhere).position_BTK2
-    assert torch.allclose(again - keypoints.position_BK2[:, None], moved, atol=1e-3)
+
+
+def test_keypoints_are_carried_as_points_of_the_head_that_the_pose_moves():
+    """True points of a turning head, found in the picture by their depths, are where the camera sees them."""
+    torch.manual_seed(0)
+    carried = CarriedByHead(num_keypoints=5, jacobians=False)
+    place_K3 = 60 * torch.randn(5, 3)
+    with torch.no_grad():
+        carried.depth[:] = place_K3[:, 2] / DEPTH_MM
+    pose_TP = torch.randn(7, 6) * torch.tensor([0.3, 0.3, 0.3, 20, 20, 30]) + torch.tensor([0, 0, 0, 0, 0, 300.0])
+    wanted = [project(place_K3.numpy(), np.concatenate([axis_angle(pose[:3]), pose[3:]])) for pose in pose_TP.numpy()]
+    wanted_TK2 = torch.from_numpy(np.stack(wanted) / 128 - 1).float()
+    change = carried(pose_TP[None], pose_TP[None, :1], wanted_TK2[:1])[0]
+    assert torch.allclose(change, wanted_TK2 - wanted_TK2[:1], atol=1e-4)
+    with torch.no_grad():
+        carried.share[2] = 0  # not of the head
+    change = carried(pose_TP[None], pose_TP[None, :1], wanted_TK2[:1])[0]
+    assert change[:, 2].abs().max() == 0 and change[1:, 3].abs().min() > 0
+
+
+def axis_angle(angle_3):
+    return cv2.Rodrigues(rotation_matrix(angle_3[None])[0])[0][:, 0]
+
+
+@pytest.mark.parametrize("turn", [(0, 1.57, 0), (3.1, 0, 0), (0, 0, 3.3)])
+@pytest.mark.parametrize("away", [20.0, 20_000.0])
+def test_whatever_a_pose_says_carried_keypoints_stay_numbers(turn, away):
+    carried = CarriedByHead(num_keypoints=3, jacobians=True)
+    pose = torch.tensor([*turn, 0, 0, away])
+    for here, there in ((pose, -pose), (-pose, pose), (pose.new_zeros(6), pose)):
+        change = carried(here[None, None], there[None, None], 2 * torch.rand(1, 3, 2) - 1)
+        assert change.isfinite().all() and change.abs().max() < 1e5
+
+
+def test_listeners_learn_apart_and_speak_as_one():
+    torch.manual_seed(0)
+    config = replace(RELATIVE_FIELD, hourglass=False, listeners=3)
+    generator = MotionFieldGenerator(config)
+    head = generator.relative_head
+    for listener in head.listeners:
+        torch.nn.init.normal_(listener.change.weight)
+    audio, pose = torch.randn(6, 32, 4, 41), torch.zeros(6, 32, 6) + 300
+    reference = Reference(reference_keypoints(6), pose[:, 0])
+    generator(torch.rand(6, 3, 64, 64), audio, pose, reference).position_BTK2[2:4].square().sum().backward()
+    heard = [listener.listen.weight.grad.abs().sum() > 0 for listener in head.listeners]
+    assert heard == [False, True, False]  # windows 2 and 3 of 6 are the second one's share
+
+    def moved():
+        return generator(torch.rand(6, 3, 64, 64), audio, pose, reference).position_BTK2
+
+    generator.eval()
+    together, each = moved(), []
+    listeners = head.listeners
+    for listener in listeners:
+        head.listeners = torch.nn.ModuleList([listener])
+        each.append(moved())
+    assert torch.allclose(together, torch.stack(each).mean(0), atol=1e-5)
+    assert not torch.allclose(each[0], each[1], atol=1e-2)
+
+
+@pytest.mark.parametrize("wrong", [{"listeners": 0}, {"listeners": 4, "hourglass": True}])
+def test_several_listeners_are_for_networks_without_hourglass(wrong):
+    with pytest.raises(ValueError, match="listeners must be 1, or more with hourglass: false"):
+        replace(RELATIVE_FIELD, **{"hourglass": False} | wrong)
 
 
 @pytest.mark.parametrize("hourglass", [True, False])
@@ -333,7 +392,9 @@ def test_closed_lips_move_from_a_closed_mouth_however_open_the_references_is(hou
     closed = with_closed_lips(torch.rand(2, 6, 2) - 0.5)
     opened = with_lips_apart(closed, lip_motion(closed)[..., 0] + 2)
     image, audio = torch.rand(2, 3, 64, 64), torch.randn(2, 32, 4, 41)
-    head = torch.randint(0, 2, (2, 32, 256, 256), dtype=torch.uint8) * 255 if hourglass else torch.rand(2, 32, 6)
+    box, pose = torch.randint(0, 2, (2, 32, 256, 256), dtype=torch.uint8) * 255, torch.zeros(2, 32, 6)
+    pose[..., 5] = 300
+    head = box if hourglass else pose
 
     def moved(position_BK2):
         jacobian = torch.eye(2).expand(2, 6, 2, 2)
@@ -341,17 +402,18 @@ def test_closed_lips_move_from_a_closed_mouth_however_open_the_references_is(hou
 
     for reference in (closed, opened):  # nothing has been trained
         assert torch.allclose(moved(reference), closed[:, None].expand(-1, 32, -1, -1), atol=1e-5)
-    torch.nn.init.normal_(generator.relative_head.change.weight)
+    speaks = generator.relative_head if hourglass else generator.relative_head.listeners[0]
+    torch.nn.init.normal_(speaks.change.weight)
     assert not torch.allclose(moved(closed), moved(opened), atol=1e-3)  # it is told how far the mouth was open
 
 
 def test_how_far_closed_lips_part_is_for_the_sound_to_say_not_for_the_head():
     torch.manual_seed(0)
     generator = MotionFieldGenerator(replace(RELATIVE_FIELD, hourglass=False, closed_lips=True, num_keypoints=6)).eval()
-    for layer in (generator.relative_head.change, generator.relative_head.carry):
-        torch.nn.init.normal_(layer.weight, std=0.02)
+    torch.nn.init.normal_(generator.relative_head.listeners[0].change.weight, std=0.02)
     keypoints = Keypoints(with_closed_lips(torch.rand(2, 6, 2) - 0.5), torch.eye(2).expand(2, 6, 2, 2))
-    image, audio, pose = torch.rand(2, 3, 64, 64), torch.randn(2, 32, 4, 41), torch.randn(2, 32, 6)
+    image, audio = torch.rand(2, 3, 64, 64), torch.randn(2, 32, 4, 41)
+    pose = torch.randn(2, 32, 6) * torch.tensor([0.1, 0.1, 0.1, 9, 9, 9]) + torch.tensor([0, 0, 0, 0, 0, 300.0])
     reference = Reference(keypoints, pose[:, 0])
     moved = generator(image, audio, pose, reference).position_BTK2
     still = generator(image, audio, pose[:, :1].expand(-1, 32, -1), reference).position_BTK2
