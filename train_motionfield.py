@@ -338,7 +338,7 @@ def check_shares(config: Config, ranks: int) -> None:
         config.optim.batch_size // (ranks * config.run.accumulate),
         config.motion_field_generator.listeners,
     )
-    if windows < listeners:
+    if windows < listeners > 1:
         raise ConfigError(
             f"motion_field_generator.listeners={listeners} want a window each, but optim.batch_size="
             f"{config.optim.batch_size} gives {ranks} rank(s) {windows} at a time (run.accumulate="

@@ -147,10 +147,12 @@ def run_within(limit_s: float, command: list[str], **how: Any) -> subprocess.Com
         try:
             stdout, stderr = process.communicate(timeout=limit_s)
         except BaseException:
-            with contextlib.suppress(psutil.NoSuchProcess):  # it ended by itself, or with its parent
+            family = []
+            with contextlib.suppress(psutil.NoSuchProcess):
                 family = psutil.Process(process.pid).children(recursive=True)
-                process.kill()
-                for each in family:
+            process.kill()
+            for each in family:
+                with contextlib.suppress(psutil.NoSuchProcess):  # it ended with its parent
                     each.kill()
             raise
     return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
@@ -248,11 +250,12 @@ def gflop_of(work: Callable[[], object]) -> float:
 def compared(
     table: str, device: torch.device, tiny: bool, clock: Clock, left_out: list[str]
 ) -> Iterator[dict[str, Any]]:
-    """The rows of a table, each with its ratio to the first of its stage."""
+    """The rows of a table, each with its ratio to the first of its stage (None: that one could not be measured)."""
     stage = first = gflop = None
     for number, mode in enumerate(TABLES[table](device, tiny)):
         name = ", ".join((table, *mode.labels.values()))
-        if mode.labels.get("stage") != stage:
+        begins = number == 0 or mode.labels.get("stage") != stage
+        if begins:
             stage, first, gflop = mode.labels.get("stage"), None, None
         if mode.precision == "bf16" and not devices.computes_bf16(device):
             left_out.append(f"{name}: no bf16 instructions")
@@ -275,9 +278,10 @@ def compared(
         except subprocess.CalledProcessError as error:
             left_out.append(f"{name}: {last_line(error)}")
             continue
-        gflop, first = row.pop("gflop") or gflop, first or row["per_s"]
+        gflop = row.pop("gflop") or gflop
+        first = row["per_s"] if begins else first
         row["gflop_per_s"] = None if gflop is None else round(gflop * row["per_s"], 1)
-        yield {**mode.labels, **row, "ratio": round(row["per_s"] / first, 2)}
+        yield {**mode.labels, **row, "ratio": None if first is None else round(row["per_s"] / first, 2)}
 
 
 def measured_elsewhere(table: str, number: int, device: torch.device, limit_s: float) -> dict[str, Any]:
@@ -384,7 +388,7 @@ def end_to_end(device: torch.device, tiny: bool, clock: Clock, left_out: list[st
 
 def data_wait(kind: str, clock: Clock, left_out: list[str]) -> dict[str, float] | None:
     """Share of the time that stage one waits for its data: the training script itself, on drawn clips."""
-    if clock.left() < LEAST_S:
+    if clock.left() < LEAST_S and kind != "cpu":
         left_out.append("waiting for data")
         return None
     with tempfile.TemporaryDirectory() as folder:
@@ -422,8 +426,8 @@ def markdown(report: dict[str, Any]) -> str:
         lines += [f"| {title} | {what} | ratio | GFLOP/s | peak GB |", "|---|---|---|---|---|"]
         for row in report.get(title, []):
             name = ", ".join(row[key] for key in ("stage", "mode") if key in row)
-            known = ("-" if row[key] is None else row[key] for key in ("gflop_per_s", "peak_memory_gb"))
-            lines.append(f"| {name} | {row['per_s']} | {row['ratio']} | {' | '.join(map(str, known))} |")
+            known = ("-" if row[key] is None else row[key] for key in ("ratio", "gflop_per_s", "peak_memory_gb"))
+            lines.append(f"| {name} | {row['per_s']} | {' | '.join(map(str, known))} |")
         lines.append("")
     if report.get("end_to_end"):
         whole = report["end_to_end"]

@@ -223,7 +223,10 @@ def load_strict(module: nn.Module, state: dict[str, Tensor], source: str) -> Non
         if keys
     ]
     if problems:
-        raise CheckpointError(f"{source} does not fit {type(module).__name__}: {'; '.join(problems)}")
+        raise CheckpointError(
+            f"{source} does not fit {type(module).__name__}: {'; '.join(problems)}. It may be of another version of"
+            " this code (CHANGELOG.md)"
+        )
     module.load_state_dict({**{key: expected[key] for key in counters}, **state}, strict=True)
 
 

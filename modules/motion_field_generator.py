@@ -42,8 +42,8 @@ class MotionFieldGeneratorConfig:
     # Of a line in the pose picture, which Hourglass-3D sees: the paper says "binary", the released model reads 0/255.
     box_value: float = 255.0
     # Ours, off in the paper: predict how far the reference picture's own keypoints (found by N_D) move, from the
-    # features of Hourglass-3D around each, instead of finding them by heatmaps. Before training nothing moves.
-    # Hourglass-3D then also sees the head pose box of the reference.
+    # features of Hourglass-3D around each, instead of finding them by heatmaps. Before training nothing moves, but
+    # (without Hourglass-3D) what the head carries. Hourglass-3D then also sees the head pose box of the reference.
     relative_head: bool = False
     # Ours: False leaves Hourglass-3D out. Temporal convolutions over sound and the reference's keypoints, which the
     # head's pose carries along (itself: no picture of a box is looked at), are then all of N_M, a hundredth of its

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 FOCAL = 233.333 / 128  # of the camera, for positions in [-1, 1]: a test holds it against `datasets.pose.FOCAL_LENGTH`
-# Whatever the poses, points stay before the camera: a head in profile has no depth along a line of sight.
-LEAST_SLOPE, NEAREST_MM = 0.25, 10.0
+# A head in profile has no depth along a line of sight. So a point is sought no nearer and no further than by these
+# parts of the head's distance, and nothing lies behind the camera, whatever the poses.
+LEAST_SLOPE, NEAREST_PART, FARTHEST_PART, NEAREST_MM = 0.25, 0.5, 2.0, 10.0
 
 
 def rotation(angle: Tensor) -> Tensor:
@@ -32,7 +33,7 @@ def _turned(rotation_33: Tensor, point_3: Tensor) -> Tensor:
 
 
 def on_head(position_BK2: Tensor, depth_K: Tensor, pose_BP: Tensor) -> Tensor:
-    """Where points of the picture lie in the head's own frame, mm [B, K, 3].
+    """Where points of the picture lie in the head's own frame, mm [B, K, 3]; seen from there they are where they were.
 
     Args:
         position_BK2: in [-1, 1].
@@ -44,6 +45,8 @@ def on_head(position_BK2: Tensor, depth_K: Tensor, pose_BP: Tensor) -> Tensor:
     sight_BK3 = _turned(back_B133, sight_BK3)
     middle_B13 = _turned(back_B133, pose_BP[:, None, 3:])
     away_BK = (depth_K + middle_B13[..., 2]) / sight_BK3[..., 2].clamp(min=LEAST_SLOPE)
+    head_B1 = pose_BP[:, 5:].clamp(min=2 * NEAREST_MM)
+    away_BK = away_BK.clamp(NEAREST_PART * head_B1, FARTHEST_PART * head_B1)
     return away_BK[..., None] * sight_BK3 - middle_B13
 
 

@@ -29,7 +29,7 @@ MESH = 192  # pixels: the mesh's input
 ANCHORS = ((16, 2), (8, 6))  # BlazeFace's grids: cells a side, proposals a cell
 LEAST_SCORE = 0.5  # of a proposal, mediapipe's own
 LEAST_MESH = 4.0  # logit. Measured: 152 of 154 faces 7-65, two 1.8 and 3.1; 17 proposals that are none at most 1.3
-CLEAR_MESH = 7.0  # less is taken for a face only where nothing clearer is there: badges and patches have up to 5
+CLEAR_MESH = 7.0  # less is taken for a face only where nothing else is: a badge has up to 5
 UNSURE_MESH = 16.0  # below it the face may stand on its head: such a mesh is fitted, but with less trust
 MESH_PER_FACE = 1.5  # side of the mesh's square by the face's longer side, mediapipe's own
 MOST_PROPOSALS = 12
@@ -78,9 +78,7 @@ class Face(NamedTuple):
 
 
 def find_faces(image_HW3: np.ndarray) -> list[Face]:
-    """The faces of an RGB picture uint8, largest first, doubtful ones (CLEAR_MESH) last.
-
-    Where one is cut off, its eyes and mouth must be inside.
+    """The faces of an RGB picture uint8, largest first; where one is cut off, its eyes and mouth must be inside.
 
     A face needs about a fortieth of the picture's longer side.
     """
@@ -97,7 +95,8 @@ def find_faces(image_HW3: np.ndarray) -> list[Face]:
             face = _looked_at(searched, points_82)
             if face is not None and all(_overlap(face.box, other.box) < SAME_FACE for other in faces):
                 faces.append(face)
-    faces.sort(key=lambda face: (face.sure < CLEAR_MESH, -np.prod(face.upright_box[1])))
+    faces = [face for face in faces if face.sure >= CLEAR_MESH] or faces
+    faces.sort(key=lambda face: -np.prod(face.upright_box[1]))
     return [_scaled(face, scale) for face in faces] if scale < 1 else faces
 
 

@@ -112,7 +112,7 @@ def choose_frame(
         raise DataError(f"--face {face}: the picture has {len(faces)} face(s): {_listed(faces)}")
     chosen, notices = faces[(face or 1) - 1], []
     if face is None and len(faces) > 1:
-        notices.append(f"{len(faces)} faces found: {_listed(faces)}; using 1 (--face N takes another)")
+        notices.append(f"{len(faces)} faces found: {_listed(faces)}; using 1, the largest (--face N takes another)")
     if abs(chosen.roll) > np.radians(60):
         notices.append(f"the face is turned by {np.degrees(chosen.roll):.0f} degrees: is the picture the right way up?")
     return Framing(face_frame(chosen, width, height), notices)

@@ -118,6 +118,22 @@ def test_a_mode_that_compiles_too_long_is_left_out(monkeypatch: pytest.MonkeyPat
     assert len(rows) == 1 and len(left_out) == 1 and left_out[0].endswith(why)
 
 
+def test_without_the_first_mode_there_is_no_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured(mode: gpu_check.Mode, device: torch.device, tiny: bool) -> dict:
+        if mode.labels["mode"].startswith("plain fp32"):
+            raise torch.OutOfMemoryError
+        return {"per_s": 2.0, "gflop": None, "peak_memory_gb": None}
+
+    modes = [mode._replace(precision="fp32") for mode in gpu_check.rendering(torch.device("cpu"), tiny=True)]
+    monkeypatch.setitem(gpu_check.TABLES, "rendering", lambda device, tiny: modes)
+    monkeypatch.setattr(gpu_check, "measured", measured)
+    left_out: list[str] = []
+    rows = list(gpu_check.compared("rendering", torch.device("cpu"), True, gpu_check.Clock(3), left_out))
+    assert [row["ratio"] for row in rows] == [None, None] and left_out[0].endswith("out of memory")
+    report = {"machine": {}, "aims": "", "left_out": left_out, "tests": [], "rendering": rows}
+    assert "| 2.0 | - | - | - |" in gpu_check.markdown(report)
+
+
 def test_only_trainings_let_cudnn_try(monkeypatch: pytest.MonkeyPatch) -> None:
     """As engine.run does, and inference does not."""
     cpu = torch.device("cpu")

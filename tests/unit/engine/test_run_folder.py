@@ -109,7 +109,7 @@ def test_keys_that_no_longer_exist_do_not_count_in_old_runs(tmp_path: Path) -> N
 def test_keys_that_came_later_do_not_count_in_old_runs(tmp_path: Path) -> None:
     kept = RunFolder(tmp_path, keep_every=0)
     save(kept, 3)
-    later = CONFIG | {"head_motion_predictor": {"image_size": 0}}
+    later = CONFIG | {"head_motion_predictor": {"image_size": 0}, "motion_field_generator": {"listeners": 1}}
     assert kept.read(kept.newest(), "toy", later, {"before": "abc"}).step == 3
     save(kept, 4, config=later)  # a run that knows the key is held to it
     with pytest.raises(CheckpointError, match=r"image_size: 0 there, 64 here"):

@@ -324,7 +324,7 @@ def test_keypoints_are_carried_as_points_of_the_head_that_the_pose_moves():
     """True points of a turning head, found in the picture by their depths, are where the camera sees them."""
     torch.manual_seed(0)
     carried = CarriedByHead(num_keypoints=5, jacobians=False)
-    place_K3 = 60 * torch.randn(5, 3)
+    place_K3 = 40 * torch.randn(5, 3)
     with torch.no_grad():
         carried.depth[:] = place_K3[:, 2] / DEPTH_MM
     pose_TP = torch.randn(7, 6) * torch.tensor([0.3, 0.3, 0.3, 20, 20, 30]) + torch.tensor([0, 0, 0, 0, 0, 300.0])
@@ -342,14 +342,32 @@ def axis_angle(angle_3):
     return cv2.Rodrigues(rotation_matrix(angle_3[None])[0])[0][:, 0]
 
 
-@pytest.mark.parametrize("turn", [(0, 1.57, 0), (3.1, 0, 0), (0, 0, 3.3)])
+@pytest.mark.parametrize("turn", [(0, 1.57, 0), (0, 1.66, 0), (3.1, 0, 0), (0, 0, 3.3)])
 @pytest.mark.parametrize("away", [20.0, 20_000.0])
-def test_whatever_a_pose_says_carried_keypoints_stay_numbers(turn, away):
+def test_whatever_a_pose_says_carried_keypoints_stay_with_the_head(turn, away):
+    torch.manual_seed(0)
+    carried = CarriedByHead(num_keypoints=3, jacobians=False)
+    with torch.no_grad():
+        carried.depth[:] = torch.tensor([-20, 0, 60]) / DEPTH_MM
+    position, pose = 2 * torch.rand(1, 3, 2) - 1, torch.tensor([*turn, 0, 0, away])
+    for reference in (pose, pose.new_zeros(6)):
+        still = carried(reference[None, None], reference[None, None], position)
+        assert still.abs().max() < 1e-3
+        nudged = carried((reference + torch.tensor([0, 0.05, 0, 0, 0, 0]))[None, None], reference[None, None], position)
+        assert nudged.abs().max() < 0.4
+        for here, there in ((-reference, reference), (reference, -reference)):
+            other = carried(here[None, None], there[None, None], position)
+            assert other.isfinite().all() and other.abs().max() < 1e5
+
+
+def test_carried_keypoints_are_float32_under_autocast():
+    torch.manual_seed(0)
     carried = CarriedByHead(num_keypoints=3, jacobians=True)
-    pose = torch.tensor([*turn, 0, 0, away])
-    for here, there in ((pose, -pose), (-pose, pose), (pose.new_zeros(6), pose)):
-        change = carried(here[None, None], there[None, None], 2 * torch.rand(1, 3, 2) - 1)
-        assert change.isfinite().all() and change.abs().max() < 1e5
+    pose, position = torch.tensor([0.1, 0.2, 0.3, 20, 30, 300]).repeat(1, 2, 1), torch.rand(1, 3, 2)
+    plain = carried(pose, 0.9 * pose[:, :1], position)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = carried(pose, 0.9 * pose[:, :1], position)
+    assert inside.dtype == torch.float32 and torch.equal(inside, plain)
 
 
 def test_listeners_learn_apart_and_speak_as_one():

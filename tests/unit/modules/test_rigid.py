@@ -16,7 +16,7 @@ def test_camera_and_angles_are_those_of_the_data():
 
 def test_points_are_seen_where_they_were_found():
     torch.manual_seed(0)
-    position, pose = torch.rand(3, 5, 2) - 0.5, torch.randn(3, 6) * 0.3 + torch.tensor([0, 0, 0, 9, -9, 300.0])
+    position, pose = torch.rand(3, 5, 2) - 0.5, torch.randn(3, 6) * 0.1 + torch.tensor([0, 0, 0, 9, -9, 300.0])
     place = on_head(position, torch.linspace(-40, 40, 5), pose)
     assert torch.allclose(place[..., 2], torch.linspace(-40, 40, 5).expand(3, -1), atol=1e-3)
     assert torch.allclose(seen(place, pose[:, None])[:, 0], position, atol=1e-5)

@@ -34,9 +34,8 @@ def test_a_badge_is_not_taken_for_the_face(astronaut):
     """Turned by so much, the mesh sees something of a face in the patch on her sleeve, which is larger than hers."""
     for degrees in (-10, -20):
         matrix_23 = cv2.getRotationMatrix2D((256, 256), -degrees, 1.0)
-        faces = find_faces(cv2.warpAffine(astronaut, matrix_23, (512, 512), flags=cv2.INTER_CUBIC))
-        assert 130 < faces[0].box[0] < 160 and faces[0].sure > 30
-        assert all(face.sure < 7 for face in faces[1:])
+        (face,) = find_faces(cv2.warpAffine(astronaut, matrix_23, (512, 512), flags=cv2.INTER_CUBIC))
+        assert 130 < face.box[0] < 160 and face.sure > 30
 
 
 @pytest.mark.parametrize("change", ["dark", "bright", "blurred", "sunglasses", "grey", "small"])
