@@ -334,10 +334,8 @@ def check_heatmap_size(network: MotionFieldGeneratorConfig, detector: KeypointDe
 
 def check_shares(config: Config, ranks: int) -> None:
     """Each listener of N_M learns from its own windows of what a rank is given at a time. Raises ConfigError."""
-    windows, listeners = (
-        config.optim.batch_size // (ranks * config.run.accumulate),
-        config.motion_field_generator.listeners,
-    )
+    windows = config.optim.batch_size // (ranks * config.run.accumulate)
+    listeners = config.motion_field_generator.listeners
     if windows < listeners > 1:
         raise ConfigError(
             f"motion_field_generator.listeners={listeners} want a window each, but optim.batch_size="

@@ -1,4 +1,4 @@
-"""A small model with random weights, for tests of everything around the networks.
+"""A small model with random weights, for tests of everything around the networks, and random statistics for any.
 
 It is no talking head: the picture is carried through (source skip) and sways with what random networks make of the
 sound.
@@ -55,3 +55,15 @@ def untrained_weights(image_size: int = 128, num_keypoints: int = 10, seed: int 
             network_class, _ = NETWORKS[component]
             weights.states[component] = network_class(config).state_dict()
     return weights
+
+
+def randomise_norms(network):
+    """Give BatchNorm layers statistics and gains that a wrong fold would show."""
+    for module in network.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+            if module.affine:
+                torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+                torch.nn.init.normal_(module.bias, 0, 0.1)
+    return network

@@ -16,8 +16,8 @@ from engine.config import ConfigError, load
 from modules.keypoint_detector import KeypointDetector, KeypointDetectorConfig
 from modules.keypoints import DetectedKeypoints
 from modules.motion_field_generator import MotionFieldGeneratorConfig
-from modules.random_warp import RandomWarp
 from modules.relative_head import MotionField
+from tests.untrained import randomise_norms
 
 TINY = Path(__file__).parents[2] / "config" / "motionfield_tiny.yaml"
 PHASE = train_motionfield.KeypointPhase(train_motionfield.KeypointPhaseConfig(heatmap=2.0))
@@ -135,14 +135,10 @@ def test_frames_of_targets_are_loaded_by_the_runs_workers(tmp_path: Path, worker
 def test_targets_are_what_the_detector_finds(tmp_path: Path, precision: str, off: float) -> None:
     torch.manual_seed(0)
     config = KeypointDetectorConfig(num_keypoints=3, block_expansion=4, max_features=8, num_blocks=2, scale_factor=1.0)
-    detector = KeypointDetector(config)
-    for module in detector.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_()
-            module.running_var.uniform_(0.5, 2)
+    detector = randomise_norms(KeypointDetector(config)).eval()
     frames_NHWC = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
     clip = SimpleNamespace(frames=5, row=SimpleNamespace(id="a"), read_frames=lambda numbers, _: frames_NHWC[numbers])
-    store, stage_one = TargetStore(tmp_path, "key"), train_motionfield.StageOne(detector.eval(), None, 32)
+    store, stage_one = TargetStore(tmp_path, "key"), train_motionfield.StageOne(detector, None, 32)
     settings = train_motionfield.TargetConfig(batch_size=2, precision=precision)
     train_motionfield.fill_targets(Here(), store, [clip], stage_one, settings, heatmaps=False)
     found = store.read("a", range(5), heatmaps=False)
@@ -183,13 +179,8 @@ def test_keypoints_of_the_frozen_detector_are_float32_in_a_bf16_training() -> No
 
 
 @pytest.mark.parametrize("align_corners", [True, False])
-def test_rendered_frames_are_warped_as_the_generator_warps(
-    monkeypatch: pytest.MonkeyPatch, align_corners: bool
-) -> None:
-    seen: list[bool] = []
-    image = RandomWarp.image
-    monkeypatch.setattr(RandomWarp, "image", lambda self, picture, how: seen.append(how) or image(self, picture, how))
+def test_rendered_frames_are_warped_as_the_generator_warps(warped_how: list[bool], align_corners: bool) -> None:
     stage = Stage("pixels", torch.device("cpu"), tiny=True, batch=1)
     stage.module.frozen[0].generator.align_corners = align_corners
     stage.losses()
-    assert seen == [align_corners]
+    assert warped_how == [align_corners]

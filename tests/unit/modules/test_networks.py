@@ -32,6 +32,7 @@ from modules.motion_field_generator import MotionFieldGenerator, MotionFieldGene
 from modules.perceptual import ImagePyramid
 from modules.relative_head import DEPTH_MM, CarriedByHead, Reference, RelativeHead, box_moments
 from modules.winograd import WinogradConv
+from tests.untrained import randomise_norms
 
 SMALL_HEAD = HeadMotionPredictorConfig(embedding=16, resnet_width=4, resnet_depths=(1, 1))
 SMALL_FIELD = MotionFieldGeneratorConfig(
@@ -51,18 +52,6 @@ SMALL_GENERATOR = ImageGeneratorConfig(
 def small_generator(**changes):
     torch.manual_seed(0)
     return randomise_norms(ImageGenerator(replace(SMALL_GENERATOR, **changes))).eval()
-
-
-def randomise_norms(network):
-    """Give BatchNorm layers statistics and gains that a wrong fold would show."""
-    for module in network.modules():
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
-            if module.affine:
-                torch.nn.init.uniform_(module.weight, 0.5, 1.5)
-                torch.nn.init.normal_(module.bias, 0, 0.1)
-    return network
 
 
 def keypoints(count, seed=0):
