@@ -235,7 +235,8 @@ class GeneratorLosses(nn.Module):
         lips_B42 = face_points.lip_points(mouth_B4, batch.turn, weights.lip_gain)
         lids_B42 = face_points.lid_points(eyes_B24, batch.turn, weights.lid_gain)
         chance = torch.Generator().manual_seed(int(batch.index[0]))
-        drawn_B = (torch.rand(len(mouth_B4), generator=chance) < self.true_openings).to(mouth_B4)
+        drawn_B = torch.rand(len(mouth_B4), generator=chance) < self.true_openings
+        drawn_B = drawn_B.to(mouth_B4, non_blocking=True)
         chosen_B = drawn_B * _known(mouth_B4) * _known(eyes_B24[:, 0]) * _known(eyes_B24[:, 1])
         position = face_points.with_openings(driving.position_BK2, lips_B42, lids_B42, chosen_B)
         return Keypoints(position, driving.jacobian_BK22)

@@ -32,7 +32,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, set_seed
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
@@ -294,8 +294,7 @@ class Run:
         self._exported = nn.ModuleDict(networks)
         self._exported_configs = dict(network_configs)
         if self.settings.ema_decay:
-            average = get_ema_multi_avg_fn(self.settings.ema_decay)
-            self._average = AveragedModel(self._exported, self.device, multi_avg_fn=average, use_buffers=True)
+            self._average = AveragedModel(self._exported, self.device)
             self.accelerator.register_for_checkpointing(self._average)
 
     def resume(self, inputs: Mapping[str, str] | None = None) -> bool:
@@ -477,7 +476,7 @@ class Run:
 
     def _finish_step(self, batch_size: int) -> None:
         if self._average is not None:
-            self._average.update_parameters(self._exported)
+            self._update_average(self._average)
         self._clock.steps += 1
         if self._logs_now():
             self._check_finite()
@@ -492,6 +491,19 @@ class Run:
             self._save()
         if stop and not done:
             raise KeyboardInterrupt
+
+    def _update_average(self, average: AveragedModel) -> None:
+        """As `AveragedModel.update_parameters`, which asks the device, twice a step, how often it has been called."""
+        averaged, current = ([*each.parameters(), *each.buffers()] for each in (average.module, self._exported))
+        with torch.no_grad():
+            for old, new in zip(averaged, current, strict=True):
+                if self.step == 1 or not old.is_floating_point():  # counters are not averaged
+                    old.copy_(new)
+            if self.step > 1:
+                floats = [n for n, old in enumerate(averaged) if old.is_floating_point()]
+                torch._foreach_lerp_(
+                    [averaged[n] for n in floats], [current[n] for n in floats], 1 - self.settings.ema_decay
+                )
 
     def _must_stop(self) -> bool:
         """Has anybody asked to stop? Ranks must agree on the step: they ask each other some two seconds apart.

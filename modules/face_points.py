@@ -47,13 +47,15 @@ def with_openings(position_BK2: Tensor, lips_B42: Tensor, lids_B42: Tensor, chos
         lips_B42, lids_B42: of `lip_points` and `lid_points`.
         chosen_B: 1 where it is done, 0 where nothing changes.
     """
-    first = position_BK2.shape[1] - LIPS - LIDS
-    both = [*range(first, first + LIDS), first + LIDS + 2, first + LIDS + 3]  # upper and lower, three times
-    pairs_B322 = position_BK2[:, both].unflatten(1, (3, 2))
+    lids = position_BK2.shape[1] - LIPS - LIDS
+    corners, lips = lids + LIDS, lids + LIDS + 2
+    parted_B62 = torch.cat([position_BK2[:, lids:corners], position_BK2[:, lips:]], dim=1)
+    pairs_B322 = parted_B62.unflatten(1, (3, 2))  # upper and lower, three times
     wanted_B322 = torch.cat([lids_B42, lips_B42[:, 2:]], dim=1).unflatten(1, (3, 2))
     moved_B322 = pairs_B322.mean(2, keepdim=True) + wanted_B322 - wanted_B322.mean(2, keepdim=True)
     moved_B322 = torch.where(chosen_B[:, None, None, None] > 0, moved_B322, pairs_B322)
-    return position_BK2.index_copy(1, torch.tensor(both, device=position_BK2.device), moved_B322.flatten(1, 2))
+    moved_lids_B42, moved_lips_B22 = moved_B322.flatten(1, 2).split([LIDS, 2], dim=1)
+    return torch.cat([position_BK2[:, :lids], moved_lids_B42, position_BK2[:, corners:lips], moved_lips_B22], dim=1)
 
 
 def lip_motion(position_K2: Tensor) -> Tensor:

@@ -124,7 +124,8 @@ class PartReaders(nn.Module):
 def shaken(boxes_B34: Tensor, amount: float, generator: torch.Generator) -> Tensor:
     """Boxes moved and scaled a little at random, the same each time a generator of that seed is given."""
     size_B31 = (boxes_B34[..., 2:3] - boxes_B34[..., :1]) / 1.5
-    noise_B33 = (torch.rand(*boxes_B34.shape[:2], 3, generator=generator) * 2 - 1).to(boxes_B34) * amount
+    noise_B33 = torch.rand(*boxes_B34.shape[:2], 3, generator=generator) * 2 - 1
+    noise_B33 = amount * noise_B33.to(boxes_B34, non_blocking=True)
     centre = (boxes_B34[..., :2] + boxes_B34[..., 2:]) / 2 + noise_B33[..., :2] * size_B31
     half = (boxes_B34[..., 2:] - boxes_B34[..., :2]) / 2 * noise_B33[..., 2:].exp()
     return torch.cat([centre - half, centre + half], dim=-1)

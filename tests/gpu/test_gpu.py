@@ -59,6 +59,20 @@ def test_losses_of_a_step_are_the_cpus(device: torch.device, stage: str, precisi
     assert all(torch.isfinite(value) for value in there.step().values())
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_step_does_not_wait_for_the_gpu(device: torch.device, stage: str) -> None:
+    """Whoever asks the GPU for a number in the middle of a step lets it run dry."""
+    if device.type != "cuda":
+        pytest.skip("only a GPU is waited for")
+    loop = Stage(stage, device, batch=1, precision="bf16", channels_last=True)
+    loop.step()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        loop.step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def train(folder: Path, ranks: int = 1, *overrides: str) -> list[dict]:
     """The smallest training script; -> its log. With an average of the weights, which is validated."""
     config = folder.parent / "toy.yaml"
