@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,7 +49,9 @@ from modules.keypoints import Keypoints
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARE_OF_TESTS = 0.5  # of the time
-LEAST_S = 75.0  # with less time left nothing is begun
+LEAST_S = 20.0  # with less time left nothing is begun,
+LEAST_TO_COMPILE_S = 75.0  # nothing that compiles,
+LEAST_FOR_A_RUN_S = 60.0  # and no whole training or video
 AIMS = (
     "1,000 rendered frames/s, 20 x real time end to end, training at twice plain eager, below 5 % of the time waiting "
     "for data (one H200)"
@@ -94,17 +96,17 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     clock = Clock(options.minutes)
     report: dict[str, Any] = {"machine": machine(device), "aims": AIMS, "left_out": []}
-    left_out = report["left_out"]
+    left_out, tables = report["left_out"], {name: Rows() for name in TABLES}
     try:
         report["tests"] = [] if options.skip_tests else run_tests(options.device, SHARE_OF_TESTS * clock.left())
         devices.use(device)
         report["data"] = data_wait(options.device, clock, left_out)
         report["end_to_end"] = end_to_end(device, tiny, clock, left_out)
-        for table in TABLES:
-            report[table] = []
-            for row in compared(table, device, tiny, clock, left_out):
-                report[table].append(row)
+        for compiled in (False, True):  # how long compiling takes is not known, so it comes last
+            for name, table in tables.items():
+                fill(table, name, device, tiny, compiled, clock, left_out)
     finally:  # whatever breaks, what was found is kept
+        report |= {name: compared(table) for name, table in tables.items()}
         options.output.mkdir(parents=True, exist_ok=True)
         (options.output / "report.json").write_text(json.dumps(report, indent=1) + "\n")
         (options.output / "report.md").write_text(markdown(report))
@@ -216,15 +218,25 @@ class Mode(NamedTuple):
     labels: dict[str, str]
     make: Callable[[], Work]
     precision: str = "bf16"
-    compiled: bool = False  # runs in a process of its own, and does the same work as the mode before it
+    compiled: bool = False  # runs in a process of its own, and does the same work as the mode before it in the table
     cudnn_tries: bool = False  # cuDNN tries its algorithms and keeps the fastest, as in a training
+
+
+class Row(NamedTuple):
+    """A mode's labels and what `rates` found (None: it is left out)."""
+
+    labels: dict[str, str]
+    found: dict[str, Any] | None
+
+
+Rows = dict[int, Row]  # by the mode's number in its table
 
 
 def measured(mode: Mode, device: torch.device, tiny: bool) -> dict[str, Any]:
     """`rates` of a mode; nothing of it stays on the device."""
     torch.backends.cudnn.benchmark = mode.cudnn_tries
     try:
-        return rates(mode.make(), device, 0.1 if tiny else 3)
+        return rates(mode.make(), device, 0.1 if tiny else 2)
     finally:
         torch.backends.cudnn.benchmark = False
         if device.type == "cuda":
@@ -247,41 +259,51 @@ def gflop_of(work: Callable[[], object]) -> float:
     return counter.get_total_flops() / 1e9
 
 
-def compared(
-    table: str, device: torch.device, tiny: bool, clock: Clock, left_out: list[str]
-) -> Iterator[dict[str, Any]]:
-    """The rows of a table, each with its ratio to the first of its stage (None: that one could not be measured)."""
-    stage = first = gflop = None
-    for number, mode in enumerate(TABLES[table](device, tiny)):
-        name = ", ".join((table, *mode.labels.values()))
-        begins = number == 0 or mode.labels.get("stage") != stage
-        if begins:
-            stage, first, gflop = mode.labels.get("stage"), None, None
-        if mode.precision == "bf16" and not devices.computes_bf16(device):
-            left_out.append(f"{name}: no bf16 instructions")
+def fill(
+    table: Rows, name: str, device: torch.device, tiny: bool, compiled: bool, clock: Clock, left_out: list[str]
+) -> None:
+    """Measure those modes of the table of this name that compile, or those that do not."""
+    for number, mode in enumerate(TABLES[name](device, tiny)):
+        if mode.compiled != compiled:
             continue
-        if clock.left() < LEAST_S and not tiny:
-            left_out.append(name)
+        table[number] = Row(mode.labels, None)
+        called = ", ".join((name, *mode.labels.values()))
+        if mode.precision == "bf16" and not devices.computes_bf16(device):
+            left_out.append(f"{called}: no bf16 instructions")
+            continue
+        if clock.left() < (LEAST_TO_COMPILE_S if compiled else LEAST_S) and not tiny:
+            left_out.append(called)
             continue
         try:
-            row = (
-                measured_elsewhere(table, number, device, clock.left())
-                if mode.compiled
-                else measured(mode, device, tiny)
-            )
+            found = measured_elsewhere(name, number, device, clock.left()) if compiled else measured(mode, device, tiny)
         except torch.OutOfMemoryError:
-            left_out.append(f"{name}: out of memory")
-            continue
+            left_out.append(f"{called}: out of memory")
         except subprocess.TimeoutExpired as error:
-            left_out.append(f"{name}: not done after {error.timeout:.0f} s")
-            continue
+            left_out.append(f"{called}: not done after {error.timeout:.0f} s")
         except subprocess.CalledProcessError as error:
-            left_out.append(f"{name}: {last_line(error)}")
+            left_out.append(f"{called}: {last_line(error)}")
+        else:
+            table[number] = Row(mode.labels, found)
+
+
+def compared(table: Rows) -> list[dict[str, Any]]:
+    """The rows that could be measured, each with its ratio to the first of its stage (None: that one could not be)."""
+    rows = []
+    stage = first = gflop = None
+    for number in sorted(table):
+        labels, found = table[number]
+        begins = number == 0 or labels.get("stage") != stage
+        if begins:
+            stage, first, gflop = labels.get("stage"), None, None
+        if found is None:
             continue
-        gflop = row.pop("gflop") or gflop
-        first = row["per_s"] if begins else first
-        row["gflop_per_s"] = None if gflop is None else round(gflop * row["per_s"], 1)
-        yield {**mode.labels, **row, "ratio": None if first is None else round(row["per_s"] / first, 2)}
+        per_s = found["per_s"]
+        gflop = found["gflop"] or gflop
+        first = per_s if begins else first
+        row = {**labels, "per_s": per_s, "peak_memory_gb": found["peak_memory_gb"]}
+        row["gflop_per_s"] = None if gflop is None else round(gflop * per_s, 1)
+        rows.append(row | {"ratio": None if first is None else round(per_s / first, 2)})
+    return rows
 
 
 def measured_elsewhere(table: str, number: int, device: torch.device, limit_s: float) -> dict[str, Any]:
@@ -363,7 +385,7 @@ def end_to_end(device: torch.device, tiny: bool, clock: Clock, left_out: list[st
     The networks have random weights (the tiny way: the demo model and a second of sound); the second of two videos
     counts.
     """
-    if clock.left() < LEAST_S and not tiny:
+    if clock.left() < LEAST_FOR_A_RUN_S and not tiny:
         left_out.append("end to end")
         return None
     models = load_models([DEMO_WEIGHTS], device) if tiny else paper_sized_models(device)
@@ -388,7 +410,7 @@ def end_to_end(device: torch.device, tiny: bool, clock: Clock, left_out: list[st
 
 def data_wait(kind: str, clock: Clock, left_out: list[str]) -> dict[str, float] | None:
     """Share of the time that stage one waits for its data: the training script itself, on drawn clips."""
-    if clock.left() < LEAST_S and kind != "cpu":
+    if clock.left() < LEAST_FOR_A_RUN_S and kind != "cpu":
         left_out.append("waiting for data")
         return None
     with tempfile.TemporaryDirectory() as folder:

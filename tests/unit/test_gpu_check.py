@@ -92,10 +92,17 @@ def compiling(count: int) -> list[gpu_check.Mode]:
     return [mode._replace(precision="fp32", compiled=number > 0) for number, mode in enumerate(modes)]
 
 
+def filled() -> tuple[list[dict], list[str]]:
+    """The table of rendering, and what was left out of it."""
+    table, left_out = gpu_check.Rows(), []
+    for compiled in (False, True):
+        gpu_check.fill(table, "rendering", torch.device("cpu"), True, compiled, gpu_check.Clock(3), left_out)
+    return gpu_check.compared(table), left_out
+
+
 def test_compiled_modes_are_measured_in_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(gpu_check.TABLES, "rendering", lambda device, tiny: compiling(2))
-    left_out: list[str] = []
-    rows = gpu_check.compared("rendering", torch.device("cpu"), True, gpu_check.Clock(3), left_out)
+    rows, left_out = filled()
     assert [row["ratio"] > 0 and row["gflop_per_s"] > 0 for row in rows] == [True, True] and not left_out
 
 
@@ -113,8 +120,7 @@ def test_a_mode_that_compiles_too_long_is_left_out(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setitem(gpu_check.TABLES, "rendering", lambda device, tiny: compiling(2))
     monkeypatch.setattr(gpu_check, "measured_elsewhere", elsewhere)
-    left_out: list[str] = []
-    rows = list(gpu_check.compared("rendering", torch.device("cpu"), True, gpu_check.Clock(3), left_out))
+    rows, left_out = filled()
     assert len(rows) == 1 and len(left_out) == 1 and left_out[0].endswith(why)
 
 
@@ -127,8 +133,7 @@ def test_without_the_first_mode_there_is_no_ratio(monkeypatch: pytest.MonkeyPatc
     modes = [mode._replace(precision="fp32") for mode in gpu_check.rendering(torch.device("cpu"), tiny=True)]
     monkeypatch.setitem(gpu_check.TABLES, "rendering", lambda device, tiny: modes)
     monkeypatch.setattr(gpu_check, "measured", measured)
-    left_out: list[str] = []
-    rows = list(gpu_check.compared("rendering", torch.device("cpu"), True, gpu_check.Clock(3), left_out))
+    rows, left_out = filled()
     assert [row["ratio"] for row in rows] == [None, None] and left_out[0].endswith("out of memory")
     report = {"machine": {}, "aims": "", "left_out": left_out, "tests": [], "rendering": rows}
     assert "| 2.0 | - | - | - |" in gpu_check.markdown(report)
