@@ -85,6 +85,8 @@ class Config:
     discriminator: PoseDiscriminatorConfig = PoseDiscriminatorConfig()
     ssim: SsimConfig = SsimConfig()
     weights: WeightConfig = WeightConfig()
+    # Ours: weights.motion_size asks for the mean of how far such people move, else for the median, which is less.
+    mean_motion_size: bool = False
     optim: OptimHeadPose = OptimHeadPose()
     validation: ValidationConfig = ValidationConfig()
     initial_weights: str = ""  # start from a weights file, a run folder or a released checkpoint
@@ -108,8 +110,16 @@ class Prediction(NamedTuple):
 class PredictorLosses(nn.Module):
     """N_H with everything that trains it (Eq. 4)."""
 
-    def __init__(self, predictor: HeadMotionPredictor, weights: WeightConfig, ssim: SsimConfig, first_row: int) -> None:
+    def __init__(
+        self,
+        predictor: HeadMotionPredictor,
+        weights: WeightConfig,
+        ssim: SsimConfig,
+        first_row: int,
+        mean_motion_size: bool = False,
+    ) -> None:
         super().__init__()
+        self.mean_motion_size = mean_motion_size
         self.predictor, self.weights, self.ssim, self.first_row = predictor, weights, ssim, first_row
 
     def forward(self, batch: HeadPoseBatch, discriminator: PoseDiscriminator | None) -> Prediction:
@@ -121,7 +131,7 @@ class PredictorLosses(nn.Module):
             ssim = losses.pose_ssim_loss(predicted_BTP, wanted_BTP, **vars(self.ssim), valid_BT=valid_BT)
             terms["ssim"] = weights.ssim * ssim
         if weights.motion_size:
-            size = losses.motion_size_loss(predicted_BTP, wanted_BTP, valid_BT)
+            size = losses.motion_size_loss(predicted_BTP, wanted_BTP, valid_BT, self.mean_motion_size)
             terms["motion_size"] = weights.motion_size * size
         if weights.l1:
             terms["l1"] = weights.l1 * losses.masked_l1(predicted_BTP, wanted_BTP, valid_BT)
@@ -280,7 +290,8 @@ def main(config: Config) -> None:
         }
         run.export(networks, {name: to_dict(value) for name, value in settings.items()})
         first_row = config.head_motion_predictor.first_pose_row
-        predictor_losses = run.place(PredictorLosses(predictor, config.weights, config.ssim, first_row))
+        terms = PredictorLosses(predictor, config.weights, config.ssim, first_row, config.mean_motion_size)
+        predictor_losses = run.place(terms)
         predictor_optim = run.optimizer(predictor_losses, config.optim)
         discriminator = None
         if config.weights.adversarial:

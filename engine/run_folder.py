@@ -29,7 +29,7 @@ MAY_CHANGE = {
 # configuration no longer has such a key, what was stored under it does not count.
 REMOVED = {f"data.{name}" for name in ("seed", "size", "window", "audio_padding", "pictures")}
 # Keys that runs begun before there were any lack, and whose defaults change no number.
-ADDED = {"head_motion_predictor.image_size", "motion_field_generator.listeners"}
+ADDED = {"head_motion_predictor.image_size", "motion_field_generator.listeners", "mean_motion_size"}
 
 
 class Best(NamedTuple):

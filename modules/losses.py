@@ -175,15 +175,19 @@ def pose_ssim_loss(
 SMALLEST_MOTION = 0.003  # of normalised poses and mouths, below which a deviation is noise of the measurement
 
 
-def motion_size_loss(pose_BTP: Tensor, wanted_BTP: Tensor, valid_BT: Tensor) -> Tensor:
-    """How far deviation over time and speed of each axis are from the true ones, as |log of the ratio| (ours).
+def motion_size_loss(pose_BTP: Tensor, wanted_BTP: Tensor, valid_BT: Tensor, of_the_mean: bool = False) -> Tensor:
+    """How far deviation over time and speed of each axis are from the true ones (ours).
 
     For head poses, and for mouths as `lip_motion` has them. Where sound tells little of a motion, Eq. 3 is best for one
     that hardly moves: without covariance, variance only costs.
+
+    Where it does not tell how lively somebody is, either, |log ratio| is least at the median of what may be; few people
+    move very much, so that the median is less than the mean. r - 1 - log r, with r the true size by the predicted one,
+    is least at the mean (`of_the_mean`).
     """
-    (deviation, speed), (wanted_deviation, wanted_speed) = (_motion_size(p, valid_BT) for p in (pose_BTP, wanted_BTP))
-    ratios = torch.stack([deviation.log() - wanted_deviation.log(), speed.log() - wanted_speed.log()])
-    return ratios.abs().mean()
+    sizes, wanted = (torch.stack(_motion_size(each, valid_BT)) for each in (pose_BTP, wanted_BTP))
+    log_ratio = wanted.log() - sizes.log()
+    return (log_ratio.exp() - 1 - log_ratio if of_the_mean else log_ratio.abs()).mean()
 
 
 def _motion_size(pose_BTP: Tensor, valid_BT: Tensor) -> tuple[Tensor, Tensor]:

@@ -61,6 +61,17 @@ def test_motion_size_asks_for_people_s_motion_and_not_for_their_own() -> None:
     assert losses.motion_size_loss(padded, longer, known).item() == pytest.approx(0, abs=1e-3)
 
 
+@pytest.mark.parametrize(("of_the_mean", "best"), [(False, 1.0), (True, 1.75)])
+def test_motion_size_is_least_at_the_median_or_at_the_mean(of_the_mean: bool, best: float) -> None:
+    """Of four people who cannot be told apart, one moves four times as far."""
+    pose = sway(frames=200)[:1]
+    people = torch.cat([pose, pose, pose, 4 * pose])
+    valid = torch.ones(4, 200, dtype=torch.bool)
+    tried = torch.linspace(0.5, 4, 71)
+    found = [losses.motion_size_loss((size * pose).expand(4, -1, -1), people, valid, of_the_mean) for size in tried]
+    assert tried[torch.stack(found).argmin()].item() == pytest.approx(best, abs=0.06)
+
+
 def test_motion_size_of_a_still_head_has_a_gradient() -> None:
     still = torch.zeros(3, 64, 6) + 0.01 * torch.randn(3, 64, 6, generator=torch.Generator().manual_seed(0))
     still.requires_grad_()
