@@ -15,6 +15,7 @@ import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import engine.run
 from engine.device import computes_bf16
@@ -96,6 +97,27 @@ def test_the_average_of_the_weights_is_where_they_are_trained(tmp_path: Path) ->
         run.export({"net": torch.nn.Linear(1, 1)}, {})
         with run.evaluating() as networks:
             assert {value.device.type for value in networks.state_dict().values()} == {"meta"}
+
+
+def test_the_average_of_the_weights_is_torchs(tmp_path: Path) -> None:
+    """Which is not used itself, because it asks the GPU how often it was called."""
+    config = SimpleNamespace(run=RunConfig(str(tmp_path), max_steps=3, device="cpu", ema_decay=0.9, tensorboard=False))
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+    wanted = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
+    with Run("toy", config) as run:
+        run.export({"net": network}, {})
+        for run.step in range(1, 4):
+            network(torch.randn(5, 3))
+            torch.nn.init.normal_(network[0].weight)
+            wanted.update_parameters(network)
+            run._update_average(run._average)
+        with run.evaluating() as networks:
+            found = networks["net"].state_dict()
+    counter = found.pop("1.num_batches_tracked")
+    assert counter == network[1].num_batches_tracked == 3
+    assert all(torch.allclose(value, wanted.module.state_dict()[name]) for name, value in found.items())
+    assert not torch.allclose(found["0.weight"], network[0].weight, atol=0.1)
 
 
 def test_a_finished_run_stays_as_it_is(config: Path, tmp_path: Path) -> None:
