@@ -495,15 +495,13 @@ class Run:
     def _update_average(self, average: AveragedModel) -> None:
         """As `AveragedModel.update_parameters`, which asks the device, twice a step, how often it has been called."""
         averaged, current = ([*each.parameters(), *each.buffers()] for each in (average.module, self._exported))
+        floats = [n for n, old in enumerate(averaged) if old.is_floating_point()]
+        share = 1.0 if self.step == 1 else 1 - self.settings.ema_decay  # the average begins with the first weights
         with torch.no_grad():
+            torch._foreach_lerp_([averaged[n] for n in floats], [current[n] for n in floats], share)
             for old, new in zip(averaged, current, strict=True):
-                if self.step == 1 or not old.is_floating_point():  # counters are not averaged
+                if not old.is_floating_point():  # counters are not averaged
                     old.copy_(new)
-            if self.step > 1:
-                floats = [n for n, old in enumerate(averaged) if old.is_floating_point()]
-                torch._foreach_lerp_(
-                    [averaged[n] for n in floats], [current[n] for n in floats], 1 - self.settings.ema_decay
-                )
 
     def _must_stop(self) -> bool:
         """Has anybody asked to stop? Ranks must agree on the step: they ask each other some two seconds apart.
