@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -34,12 +35,13 @@ from animation.generate import WINDOWS_ON_GPU, Animator, drawing_generator  # no
 from animation.head_poses import GivenHeadPoses, PredictedHeadPoses  # noqa: E402
 from animation.job import Job, Summary  # noqa: E402
 from animation.models import Models, load_models  # noqa: E402
-from animation.motion import generate_keypoints  # noqa: E402
+from animation.motion import generate_keypoints, piece_sizes  # noqa: E402
 from animation.options import AnimationOptions  # noqa: E402
 from animation.render import Renderer  # noqa: E402
 from animation.stream import Stream  # noqa: E402
 from animation.weights import DEMO_WEIGHTS, NETWORKS, component_config  # noqa: E402
 from datasets import audio  # noqa: E402
+from datasets.audio_stream import feature_pieces  # noqa: E402
 from datasets.face.upright import Frame  # noqa: E402
 from datasets.media.image import write_png  # noqa: E402
 from datasets.media.sound import load_pcm  # noqa: E402
@@ -245,7 +247,8 @@ def bench_motion(models: Models, arguments: argparse.Namespace) -> None:
     pose_TP = RELEASED_RANGE.denormalise(np.zeros((frames, 6), np.float32))
     print(f"\nBefore rendering, {frames} frames (10 s)")
     print(f"| stage | ms/frame | reference mode ms/frame |\n|{'---|' * 3}")
-    rows = [("audio features", lambda: audio.features(pcm, models.audio_features), None)]
+    pieces = partial(feature_pieces, pcm, piece_sizes(models.motion_field_config.window // 4), models.audio_features)
+    rows = [("audio features", lambda: _drain(pieces()), lambda: audio.features(pcm, models.audio_features))]
     rows.append(("head poses (N_H)", lambda: PredictedHeadPoses(models, image).follow(features), None))
     rows.append(("pose boxes", lambda: render_boxes(pose_TP), lambda: render_boxes(np.repeat(pose_TP, 2, 0))))
     windows = WINDOWS_ON_GPU if device.type == "cuda" else 1

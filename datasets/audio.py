@@ -8,24 +8,22 @@ Columns of a row: 0-12 MFCC, 13-38 log mel filterbank, 39 F0 in Hz (unvoiced row
 `AudioFeatureConfig` says what else a model of ours may hear.
 
 Memory does not grow with the length, apart from the feature array: samples of a long file lie in a temporary file
-(`datasets.media.sound`), the spectrum is computed piece by piece, and F0 beyond `WHOLE_F0_S` in overlapping pieces.
+(`datasets.media.sound`), the spectrum is computed piece by piece, and so is F0 beyond `WHOLE_F0_S`.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple, get_args, get_type_hints
+from typing import Literal, NamedTuple, get_args, get_type_hints
 
 import numpy as np
 
 from datasets.errors import DataError
 from datasets.media.sound import Samples
 from datasets.media.streams import SAMPLE_RATE
+from datasets.pitch import HOP, Estimator, Wave, estimate_f0, f0_in_pieces, fill_unvoiced, row_count
 
-HOP = 160  # samples: 10 ms, one feature row
 WINDOW = 400  # samples: 25 ms
 ROWS_PER_FRAME = 4
 SHORTEST = WINDOW + (ROWS_PER_FRAME - 1) * HOP  # samples of one video frame; less sound is continued with silence
@@ -36,10 +34,7 @@ LOG_ENERGY = 0  # the first MFCC is replaced by it
 
 SILENCE_PEAK = 3  # 16-bit steps about the mean (-81 dB): below it there is only rounding noise, no speech; ours
 SPECTRUM_ROWS = 6_000  # rows (1 minute) of spectrum at a time: about 40 MB
-WHOLE_F0_S = 60  # F0 of up to a minute is found in one go, exactly as the released code does
-PIECE_F0_S = 5  # longer sound: pieces of this length ...
-MARGIN_F0_S = 0.5  # ... with this much more on both sides, found but not kept
-F0_WORKERS = 12  # pieces at a time: no more than a minute of sound, so that no length needs more memory than a minute
+WHOLE_F0_S = 10  # F0 of so many seconds is found in one go, to the last bit as the released code does
 
 
 @dataclass(frozen=True)
@@ -50,7 +45,7 @@ class AudioFeatureConfig:
     it, and inference computes what they have learned from.
     """
 
-    f0: Literal["harvest", "dio"] = "harvest"  # dio: WORLD's DIO, refined by StoneMask; some 50 times as fast
+    f0: Estimator = "harvest"  # dio: WORLD's DIO, refined by StoneMask; some 50 times as fast
     # removed: each MFCC, filterbank band and the F0 of voiced rows less its mean over the whole sound, so that neither
     # voice, microphone nor loudness is in them. A stream can only take off a running mean.
     mean: Literal["kept", "removed"] = "kept"
@@ -130,16 +125,11 @@ def feature_rows(pcm: Samples, config: AudioFeatureConfig = PAPER) -> np.ndarray
     mean, peak = level_of(pcm)
     silent = peak < SILENCE_PEAK
     rows_RF = np.empty((_row_count(len(pcm)), FEATURES), np.float32)
-
-    def wave(start: int, stop: int) -> np.ndarray:
-        """Samples as the released code scales them: mean 0, largest magnitude 1, float64."""
-        wave_N = pcm[start:stop].astype(np.float64)
-        return np.zeros_like(wave_N) if silent else (wave_N - mean) / peak
-
+    wave = scaled_wave(pcm, Level(mean, peak))
     for first in range(0, len(rows_RF), SPECTRUM_ROWS):
         last = min(first + SPECTRUM_ROWS, len(rows_RF))
         rows_RF[first:last, : FILTERBANK.stop] = spectral_rows(wave, first, last, len(pcm))
-    f0_R = np.zeros(len(pcm) // HOP + 1) if silent else _f0(wave, len(pcm), config.f0)
+    f0_R = np.zeros(row_count(len(pcm))) if silent else _f0(wave, len(pcm), config.f0)
     filled_R, voiced_R = fill_unvoiced(f0_R)
     rows_RF[:, PITCH] = filled_R[: len(rows_RF)]
     rows_RF[:, VOICED] = voiced_R[: len(rows_RF)]
@@ -160,14 +150,6 @@ def _remove_mean(rows_RF: np.ndarray) -> None:
 def is_silent(pcm: Samples) -> bool:
     """Whether the sound never leaves its mean by `SILENCE_PEAK` 16-bit steps."""
     return level_of(pcm).peak < SILENCE_PEAK
-
-
-def fill_unvoiced(f0_R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(F0 without holes, voiced flag 0/1): zeros between voiced rows are filled linearly, others by the nearest row."""
-    voiced_R = f0_R > 0
-    rows = np.arange(len(f0_R))
-    filled_R = np.interp(rows, rows[voiced_R], f0_R[voiced_R]) if voiced_R.any() else np.zeros_like(f0_R)
-    return filled_R, voiced_R.astype(f0_R.dtype)
 
 
 def _row_count(samples: int) -> int:
@@ -193,7 +175,17 @@ def level_of(pcm: Samples) -> Level:
     return Level(mean, max(high - mean, mean - low))
 
 
-def spectral_rows(wave: Any, first: int, last: int, samples: int) -> np.ndarray:
+def scaled_wave(pcm: Samples, level: Level) -> Wave:
+    """Samples as the released code scales them: mean 0, largest magnitude 1, float64; silence is 0."""
+
+    def wave(start: int, stop: int) -> np.ndarray:
+        wave_N = pcm[start:stop].astype(np.float64)
+        return np.zeros_like(wave_N) if level.peak < SILENCE_PEAK else (wave_N - level.mean) / level.peak
+
+    return wave
+
+
+def spectral_rows(wave: Wave, first: int, last: int, samples: int) -> np.ndarray:
     """MFCC and log filterbank of rows first..last-1, float64 [last - first, 39], from one power spectrum.
 
     python_speech_features computes `mfcc` and `logfbank` from the same filterbank energies, so one call serves both.
@@ -211,37 +203,8 @@ def spectral_rows(wave: Any, first: int, last: int, samples: int) -> np.ndarray:
     return np.concatenate([mfcc_RF, log_energies_RF], axis=1)
 
 
-def estimate_f0(wave_N: np.ndarray, estimator: str) -> np.ndarray:
-    """F0 in Hz each 10 ms, 0 where unvoiced, float64 [N // 160 + 1] (WORLD Harvest, Morise 2017; or DIO, 2009)."""
-    import pyworld
-
-    period_ms = 1000 * HOP / SAMPLE_RATE
-    if estimator == "harvest":
-        return pyworld.harvest(wave_N, SAMPLE_RATE, frame_period=period_ms)[0]
-    return pyworld.stonemask(wave_N, *pyworld.dio(wave_N, SAMPLE_RATE, frame_period=period_ms), SAMPLE_RATE)
-
-
-def _f0(wave: Any, samples: int, estimator: str) -> np.ndarray:
-    """F0 of a whole sound, float64 [samples // 160 + 1].
-
-    Beyond `WHOLE_F0_S`, pieces with margins are found on all cores (WORLD runs without Python's lock). Harvest halves
-    the rate on a grid that depends on whether the length is odd; pieces keep the whole's parity, or every fifth row
-    would move.
-    """
+def _f0(wave: Wave, samples: int, estimator: Estimator) -> np.ndarray:
+    """F0 of a whole sound, float64 [samples // 160 + 1]."""
     if samples <= WHOLE_F0_S * SAMPLE_RATE:
         return estimate_f0(wave(0, samples), estimator)
-
-    f0_R = np.zeros(samples // HOP + 1)
-    piece, margin = PIECE_F0_S * SAMPLE_RATE, int(MARGIN_F0_S * SAMPLE_RATE)
-
-    def find(start: int) -> None:
-        first = max(0, start - margin)
-        stop = min(samples, start + piece + margin)
-        stop -= (stop - first - samples) % 2
-        rows = min(piece // HOP, len(f0_R) - start // HOP)
-        skip = (start - first) // HOP
-        f0_R[start // HOP : start // HOP + rows] = estimate_f0(wave(first, stop), estimator)[skip : skip + rows]
-
-    with ThreadPoolExecutor(min(F0_WORKERS, os.cpu_count() or 1)) as pool:
-        list(pool.map(find, range(0, samples, piece)))
-    return f0_R
+    return np.concatenate(list(f0_in_pieces(wave, samples, estimator)))

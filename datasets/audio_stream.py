@@ -8,14 +8,14 @@ What a stream cannot know of the sound to come:
 - The next voiced row, towards which F0 is drawn through unvoiced ones. A stream holds the last voiced F0 where the next
   is further away than it has heard.
 
-Everything else needs little of the sound around it. F0 by DIO is then the whole's; Harvest looks further around and
-finds another F0 in some rows. Memory does not grow.
+Everything else needs little of the sound around it (`datasets.pitch`). Memory does not grow.
 
 Letters: N samples, R feature rows (one each 10 ms), T video frames, A rows a video frame (4), F features (41).
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -23,35 +23,38 @@ import numpy as np
 from datasets.audio import (
     FEATURES,
     FILTERBANK,
-    HOP,
     PAPER,
     PITCH,
     ROWS_PER_FRAME,
     SHORTEST,
-    SILENCE_PEAK,
     VOICED,
-    WHOLE_F0_S,
     WINDOW,
     AudioFeatureConfig,
     Level,
-    estimate_f0,
     features,
     frame_count,
     level_of,
+    scaled_wave,
     spectral_rows,
     speech_embedding,
 )
 from datasets.media.sound import Samples
 from datasets.media.streams import SAMPLE_RATE
+from datasets.pitch import HOP, MARGIN, Estimator, PitchTrack, f0_in_pieces, f0_of_part
 
 # What F0 and the speech embedding need, in samples: whole rows of the past, and of what is to come.
 BEFORE = 60 * HOP  # 0.6 s
-AHEAD = SAMPLE_RATE // 4
+AHEAD = MARGIN  # 0.25 s
+MOST_WORKERS = 16  # on a file's F0
 QUIETEST_PEAK = 3277  # 16-bit steps, -20 dB: of speech into a microphone that is set up
 
 
 def streamed_features(
-    blocks: Iterable[np.ndarray], sizes: Iterable[int], config: AudioFeatureConfig = PAPER, level: Level | None = None
+    blocks: Iterable[np.ndarray],
+    sizes: Iterable[int],
+    config: AudioFeatureConfig = PAPER,
+    level: Level | None = None,
+    pitch: PitchTrack | None = None,
 ) -> Iterator[np.ndarray]:
     """Features of consecutive video frames, float32 [t, A=4, F].
 
@@ -61,9 +64,10 @@ def streamed_features(
         blocks: the sound as it comes, 16 kHz mono int16 [n] each, n of any size.
         sizes: how many frames to give at a time, without end; the last pieces are what is left. Frames are given
             `AHEAD` samples after their end.
-        level: of all the sound, if it is known.
+        level, pitch: of all the sound, if they are known.
     """
-    sound, f0, means = _Sound(iter(blocks), level), _F0(config.f0), _Means()
+    sound, means = _Sound(iter(blocks), level), _Means()
+    track = pitch or _HeardPitch(sound, config.f0)
     frame = 0
     for size in sizes:
         stop = frame + size
@@ -75,7 +79,7 @@ def streamed_features(
         first, last = frame * ROWS_PER_FRAME, stop * ROWS_PER_FRAME
         rows_RF = np.empty((last - first, FEATURES), np.float32)
         rows_RF[:, : FILTERBANK.stop] = spectral_rows(sound.wave, first, last, sound.needed(last))
-        rows_RF[:, PITCH], rows_RF[:, VOICED] = f0.rows(sound, first, last)
+        rows_RF[:, PITCH], rows_RF[:, VOICED] = track.rows(first, last)
         if config.mean == "removed":
             means.take_off(rows_RF)
         features_TAF = rows_RF.reshape(stop - frame, ROWS_PER_FRAME, FEATURES)
@@ -90,18 +94,19 @@ def streamed_features(
 def feature_pieces(pcm: Samples, sizes: Iterable[int], config: AudioFeatureConfig = PAPER) -> Iterator[np.ndarray]:
     """`datasets.audio.features` of a whole sound, piece by piece: the first are there before all of it was heard.
 
-    In one piece comes what needs all of the sound: features without their mean, and F0 by Harvest, which looks far
-    around; of more than a minute it is found as in a stream.
+    Only features without their mean need all of the sound, and come in one piece. F0 agrees to 1e-4 Hz.
 
     Args:
         sizes: as in `streamed_features`.
     """
-    whole = config.mean == "removed" or (config.f0 == "harvest" and len(pcm) <= WHOLE_F0_S * SAMPLE_RATE)
-    if whole or len(pcm) < SHORTEST:
+    if config.mean == "removed" or len(pcm) < SHORTEST:
         yield features(pcm, config)
         return
+    level = level_of(pcm)
     blocks = (pcm[start : start + SAMPLE_RATE] for start in range(0, len(pcm), SAMPLE_RATE))
-    yield from streamed_features(blocks, sizes, config, level_of(pcm))
+    workers = min(MOST_WORKERS, os.cpu_count() or 1)
+    pitch = PitchTrack(f0_in_pieces(scaled_wave(pcm, level), len(pcm), config.f0, workers))
+    yield from streamed_features(blocks, sizes, config, level, pitch)
 
 
 class _Sound:
@@ -151,12 +156,9 @@ class _Sound:
         return min(self.samples, (rows - 1) * HOP + WINDOW)
 
     def wave(self, start: int, stop: int) -> np.ndarray:
-        """Samples as the released code scales them: mean 0, largest magnitude 1, float64; silence after the end."""
-        wave_N = self.held_N[start - self.first : stop - self.first].astype(np.float64)
-        wave_N = np.pad(wave_N, (0, stop - start - len(wave_N)), constant_values=self.level.mean)
-        if self.level.peak < SILENCE_PEAK:
-            return np.zeros_like(wave_N)
-        return (wave_N - self.level.mean) / self.level.peak
+        """As `scaled_wave` says; silence after the end."""
+        wave_N = scaled_wave(self, self.level)(start, min(stop, self.samples))
+        return np.pad(wave_N, (0, stop - start - len(wave_N)))
 
     def forget(self, sample: int) -> None:
         """Drop the samples before this one."""
@@ -164,19 +166,17 @@ class _Sound:
         self.held_N, self.first = self.held_N[drop:], self.first + drop
 
 
-class _F0:
-    """F0 row by row, unvoiced rows filled in; remembers the last voiced one."""
+class _HeardPitch:
+    """F0 without holes and voiced flags, found in what was heard by now; remembers the last voiced row."""
 
-    def __init__(self, estimator: str) -> None:
-        self.estimator = estimator
+    def __init__(self, sound: _Sound, estimator: Estimator) -> None:
+        self.sound, self.estimator = sound, estimator
         self.last: tuple[int, float] | None = None  # row and Hz
 
-    def rows(self, sound: _Sound, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
-        """(F0 in Hz, voiced flag 0/1) of rows first to last - 1."""
-        start = max(0, first * HOP - BEFORE)
-        f0_R = estimate_f0(sound.wave(start, min(sound.samples, last * HOP + AHEAD)), self.estimator)[
-            first - start // HOP :
-        ]
+    def rows(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of rows `first` to `last` - 1, which come in order."""
+        sound = self.sound
+        f0_R = f0_of_part(sound.wave, sound.samples, first, last, self.estimator, sound.ended)
         voiced = np.flatnonzero(f0_R > 0)
         at, hz = [*voiced + first], [*f0_R[voiced]]
         if self.last is not None:

@@ -64,13 +64,6 @@ def test_features_are_python_speech_features_and_harvest():
     np.testing.assert_allclose(rows_RF[f0_R > 0, audio.PITCH], f0_R[f0_R > 0], rtol=1e-6)
 
 
-def test_holes_in_the_pitch_are_filled():
-    f0_R = np.array([0, 0, 100, 0, 0, 160, 0.0])
-    filled_R, voiced_R = audio.fill_unvoiced(f0_R)
-    np.testing.assert_allclose(filled_R, [100, 100, 100, 120, 140, 160, 160])
-    np.testing.assert_array_equal(voiced_R, [0, 0, 1, 0, 0, 1, 0])
-
-
 def test_spectrum_in_pieces_equals_the_whole(monkeypatch):
     pcm = voice(1.0)[:15_001]
     whole_RF = audio.feature_rows(pcm)
@@ -78,15 +71,11 @@ def test_spectrum_in_pieces_equals_the_whole(monkeypatch):
     np.testing.assert_allclose(audio.feature_rows(pcm), whole_RF, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("samples", [48_000, 48_001])  # Harvest's halved grid depends on the parity of the length
-def test_pitch_in_pieces_is_near_the_whole(monkeypatch, samples):
-    pcm = voice(3.1)[:samples]
+def test_pitch_of_long_sound_is_that_of_the_whole(monkeypatch):
+    pcm = voice(3.1)
     whole_RF = audio.feature_rows(pcm)
     monkeypatch.setattr(audio, "WHOLE_F0_S", 1)
-    monkeypatch.setattr(audio, "PIECE_F0_S", 1)
-    pieces_RF = audio.feature_rows(pcm)
-    np.testing.assert_array_equal(pieces_RF[:, audio.VOICED], whole_RF[:, audio.VOICED])
-    assert np.abs(pieces_RF[:, audio.PITCH] - whole_RF[:, audio.PITCH]).max() < 0.1  # Hz
+    np.testing.assert_allclose(audio.feature_rows(pcm), whole_RF, atol=1e-3)
 
 
 def test_features_of_a_file_in_pieces_are_those_of_the_array(tmp_path):

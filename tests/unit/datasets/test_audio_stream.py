@@ -29,27 +29,18 @@ def speech() -> np.ndarray:
     return load_pcm(SPEECH)[: 4 * RATE + 77]
 
 
-def test_features_are_those_of_the_whole(speech):
+@pytest.mark.parametrize("config", [audio.PAPER, DIO])
+def test_features_are_those_of_the_whole(speech, config):
     """But for F0 in pauses longer than what is heard, which the whole draws towards the next voice."""
-    whole_TAF = audio.features(speech, DIO)
-    found_TAF = streamed(speech, 1000, level=audio.level_of(speech))
+    speech = speech[: 4 * RATE]  # WORLD lowers the rate on a grid that depends on the length
+    whole_TAF = audio.features(speech, config)
+    found_TAF = streamed(speech, 1000, level=audio.level_of(speech), config=config)
     assert found_TAF.shape == whole_TAF.shape and found_TAF.dtype == np.float32
     np.testing.assert_allclose(found_TAF[..., :39], whole_TAF[..., :39], rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(found_TAF[..., audio.VOICED], whole_TAF[..., audio.VOICED])
     voiced = whole_TAF[..., audio.VOICED] > 0
     pitch = np.abs(found_TAF - whole_TAF)[..., audio.PITCH]
-    assert pitch[voiced].max() < 0.1 and (pitch < 0.1).mean() > 0.95  # Hz
-
-
-def test_harvest_looks_further_around_and_finds_nearly_the_same(speech):
-    speech = speech[: 4 * RATE]  # Harvest's grid depends on whether the length is odd
-    whole_TAF = audio.features(speech)
-    found_TAF = streamed(speech, 1000, level=audio.level_of(speech), config=audio.PAPER)
-    assert found_TAF.shape == whole_TAF.shape and found_TAF.dtype == np.float32
-    np.testing.assert_allclose(found_TAF[..., :39], whole_TAF[..., :39], rtol=1e-5, atol=1e-5)
-    assert (found_TAF[..., audio.VOICED] == whole_TAF[..., audio.VOICED]).mean() > 0.95
-    voiced = (found_TAF[..., audio.VOICED] * whole_TAF[..., audio.VOICED]) > 0
-    assert (np.abs(found_TAF - whole_TAF)[..., audio.PITCH][voiced] < 1).mean() > 0.9  # Hz
+    assert pitch[voiced].max() < 1e-3 and (pitch < 1e-3).mean() > 0.95  # Hz
 
 
 def test_the_speech_embedding_is_that_of_the_whole(speech):
@@ -109,11 +100,13 @@ def test_no_sound_has_no_frame():
     assert list(streamed_features([], itertools.repeat(4))) == []
 
 
-def test_a_file_comes_in_pieces(speech):
-    pieces = list(feature_pieces(speech, itertools.chain([64], itertools.repeat(32)), DIO))
-    assert [len(piece) for piece in pieces] == [64, 32, 3]
-    whole_TAF = audio.features(speech, DIO)
-    np.testing.assert_allclose(np.concatenate(pieces)[..., :39], whole_TAF[..., :39], rtol=1e-5, atol=1e-5)
+@pytest.mark.parametrize("config", [audio.PAPER, DIO])
+def test_a_file_comes_in_pieces_that_are_the_whole(speech, config):
+    """Pauses, too: what a file's next voiced row is can be looked up."""
+    paused = np.concatenate([speech[:RATE], np.zeros(3 * RATE, np.int16), speech])
+    pieces = list(feature_pieces(paused, itertools.chain([64], itertools.repeat(32)), config))
+    assert [len(piece) for piece in pieces] == [64, 32, 32, 32, 32, 7]
+    np.testing.assert_allclose(np.concatenate(pieces), audio.features(paused, config), rtol=1e-5, atol=1e-3)
 
 
 def test_memory_does_not_grow():
