@@ -34,6 +34,7 @@ from datasets.media.video_writer import VideoWriter
 from datasets.motionfield import Item, MotionFieldBatch, MotionFieldData, MotionFieldDataConfig, Windows
 from datasets.synthetic import SyntheticConfig, make_if_absent
 from datasets.targets import NO_HEATMAPS, Targets, TargetStore, decode_heatmap, encode_heatmap
+from datasets.voices import VoiceStore
 from engine import command, pictures
 from engine.checkpoint import CheckpointError
 from engine.config import ConfigError, to_dict
@@ -65,7 +66,7 @@ class FommConfig:
 
 @dataclass(frozen=True)
 class TargetConfig:
-    """Where N_D's findings are kept; nothing else may change there."""
+    """Where N_D's findings, and features in other voices, are kept; nothing else may change there."""
 
     dir: str = ""  # empty: `targets/` inside data.root, shared by all runs with this detector
     batch_size: int = 32  # frames
@@ -249,7 +250,7 @@ def position_losses(
         terms["lips"] = config.lips * losses.lip_motion_loss(field.position_BTK2, wanted, valid)
     if config.lip_size:
         lips = face_points.lip_motion(field.position_BTK2), face_points.lip_motion(wanted)
-        terms["lip_size"] = config.lip_size * losses.motion_size_loss(*lips, valid)
+        terms["lip_size"] = config.lip_size * losses.motion_size_loss(*lips, valid, of_the_mean=True)
     return terms
 
 
@@ -382,6 +383,15 @@ def fill_targets(
     run.accelerator.wait_for_everyone()
 
 
+def fill_voices(run: Run, voices: VoiceStore, clips: list[Clip]) -> None:
+    """Have the features of all clips in other voices; ranks share the clips."""
+    mine = clips[run.accelerator.process_index :: run.accelerator.num_processes]
+    bar = partial(tqdm, desc="voices", disable=None if run.is_main else True)
+    if count := voices.fill(mine, partial(in_order, workers=run.settings.workers), bar):
+        logger.info("%d clips in other voices computed, kept in %s", count, voices.folder)
+    run.accelerator.wait_for_everyone()
+
+
 # ---- validation
 
 
@@ -401,6 +411,7 @@ def held_out(config: Config, stage_one: StageOne, store: TargetStore) -> Windows
         identity_sampling=False,
         repeats=1,
         augment=False,
+        voices=(),
     )
     network = config.motion_field_generator
     data = MotionFieldData(
@@ -514,7 +525,8 @@ def main(config: Config) -> None:
         with run.accelerator.main_process_first():
             make_if_absent(config.data.root, config.synthetic)
         stage_one = StageOne(run.freeze(models.keypoint_detector), run.freeze(models.image_generator), image_size)
-        store = TargetStore(config.targets.dir or Path(config.data.root) / "targets", key)
+        kept = Path(config.targets.dir or Path(config.data.root) / "targets")
+        store = TargetStore(kept, key)
         windows = MotionFieldData(
             config.data,
             seed=config.run.seed,
@@ -523,6 +535,7 @@ def main(config: Config) -> None:
             audio_padding=network_config.audio_padding,
             pictures=phase.rendered_frames,
             boxes=network_config.hourglass,
+            kept=kept,
         )
         network_config = replace(network_config, num_features=windows.audio_features.count)
         heatmaps_until = phase.heatmap_steps(network_config) * config.optim.batch_size
@@ -530,6 +543,7 @@ def main(config: Config) -> None:
         held_out_windows = held_out(config, stage_one, store)
         for clips, heatmaps in ((data.data.clips, heatmaps_until > 0), (held_out_windows.data.clips, False)):
             fill_targets(run, store, clips, stage_one, config.targets, heatmaps)
+        fill_voices(run, windows.voices, windows.clips)
         items = [held_out_windows[n] for n in range(min(config.validation.clips, len(held_out_windows)))]
         validation = HeldOut(held_out_windows, items, stage_one)
 

@@ -4,6 +4,7 @@ Letters: T video frame, A audio window in a frame (4), F audio feature (41), C H
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -12,11 +13,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datasets.augment import ColorJitter, jitter_voice
-from datasets.clips import load_audio_features, load_manifest, mouth_boxes
+from datasets.clips import Clip, load_audio_features, load_manifest, mouth_boxes
 from datasets.media.image import to_float
 from datasets.pose import shown_head
 from datasets.sampling import at_most, choices, clamped, grouped, padded, shuffled
 from datasets.targets import TargetStore
+from datasets.voices import HIGHEST, LOWEST, VoiceStore
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,13 @@ class MotionFieldDataConfig:
     # Jitter the reference picture's colours and the voice's pitch and level (ours; off in the paper's settings, meant
     # for few speakers).
     augment: bool = False
+    # Besides by its own voice a clip is spoken as often by others, so many times as high, throat and all (ours, for few
+    # speakers: `datasets.voices`). Their features are computed once, before training.
+    voices: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        if not all(LOWEST <= factor <= HIGHEST for factor in self.voices):
+            raise ValueError(f"voices are {self.voices}, wanted factors from {LOWEST} to {HIGHEST}")
         if self.repeats < 1:
             raise ValueError(f"repeats is {self.repeats}, wanted at least 1")
         if self.most_clips < 0:
@@ -73,6 +80,7 @@ class MotionFieldData(Dataset):
         pictures: how many of the window's real frames are read, chosen at random (None: all T; the first phase of N_M
             needs none, the second a few).
         boxes: whether head poses are drawn as boxes (Sec. 3.3), or given as they are, for N_M without Hourglass-3D.
+        kept: folder of features in the other voices that `config` names (None: `targets/` of the corpus).
     """
 
     def __init__(
@@ -84,6 +92,7 @@ class MotionFieldData(Dataset):
         audio_padding: Literal["edge", "zeros"] = "edge",
         pictures: int | None = None,
         boxes: bool = True,
+        kept: Path | None = None,
     ) -> None:
         assert window >= 1, window
         self.config, self.seed, self.size = config, seed, size
@@ -91,6 +100,7 @@ class MotionFieldData(Dataset):
         self.clips = at_most(load_manifest(config.root, config.split), config.most_clips)
         self.groups = grouped(self.clips, config.identity_sampling)
         self.audio_features = load_audio_features(config.root)
+        self.voices = VoiceStore(kept or Path(config.root) / "targets", config.voices, self.audio_features)
         self.jitter = ColorJitter()
 
     def __len__(self) -> int:
@@ -114,7 +124,7 @@ class MotionFieldData(Dataset):
         wanted, place = np.unique(rows[chosen], return_inverse=True)  # padding repeats the last frame: read it once
         pictures_NHWC = clip.read_frames([reference, *wanted], self.size)
         frames_RHWC = pictures_NHWC[1:][place]
-        reference_1HWC, audio_TAF = pictures_NHWC[:1], clip.features()[real]
+        reference_1HWC, audio_TAF = pictures_NHWC[:1], self._heard(clip, random)[real]
         if self.config.augment:
             reference_1HWC, audio_TAF = self.jitter(reference_1HWC, random), jitter_voice(audio_TAF, random)
         head_T = shown_head(clip.pose()[[reference, *rows]], self.boxes)
@@ -132,6 +142,11 @@ class MotionFieldData(Dataset):
             start=start,
             reference=reference,
         )
+
+    def _heard(self, clip: Clip, random: np.random.Generator) -> np.ndarray:
+        """Features of the whole clip, in one of its voices."""
+        voice = int(random.integers(1 + len(self.config.voices))) if self.config.voices else 0
+        return self.voices.read(clip, voice - 1) if voice else clip.features()
 
 
 class Item(NamedTuple):

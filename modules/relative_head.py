@@ -17,6 +17,8 @@ from modules.rigid import on_head, seen
 # needs no large weights then, for which there are too few steps.
 POSE_UNITS = (0.035, 0.035, 0.035, 3.5, 3.5, 3.5)
 DEPTH_MM = 300.0
+PLACE_MM = 100.0  # of where a keypoint lies on the head
+MOST_SHARE = 1.25  # that a keypoint has in the head's motion
 AUDIO_MAP_SIZE = 32  # side of E_A's map before it is enlarged to M
 
 
@@ -160,16 +162,16 @@ class Listener(nn.Module):
 class CarriedByHead(nn.Module):
     """Ours: keypoints as points of a rigid head, seen by the camera of its poses.
 
-    A keypoint lies in the picture, and so far before or behind the head's middle as is learned for it; its Jacobian
-    follows the pose by a learned linear map. Unlike a map from poses to positions this holds for heads of any size at
-    any place, and for wide turns. What of a keypoint's motion is not the head's (one may lie on the shoulders) is
-    learned, too.
+    A keypoint lies in the picture, and so far before or behind the head's middle as is learned for where it lies on the
+    head; its Jacobian follows the pose by a learned linear map. Unlike a map from poses to positions this holds for
+    heads of any size at any place, and for wide turns. What of a keypoint's motion is not the head's is learned for its
+    place, too: one may lie in the hair of one person and on the shoulders of another.
     """
 
     def __init__(self, num_keypoints: int, jacobians: bool):
         super().__init__()
-        self.depth = nn.Parameter(torch.zeros(num_keypoints))  # in DEPTH_MM; behind the head's middle is more
-        self.share = nn.Parameter(torch.ones(num_keypoints))
+        # Of 1, x, y, x^2, y^2, xy: depth in DEPTH_MM, behind the head's middle is more; and what the share lacks of 1.
+        self.by_place = nn.Parameter(torch.zeros(num_keypoints, 6, 2))
         self.turn = nn.Linear(len(POSE_UNITS), num_keypoints * 4, bias=False) if jacobians else None
         if jacobians:
             nn.init.zeros_(self.turn.weight)
@@ -178,12 +180,21 @@ class CarriedByHead(nn.Module):
     def forward(self, pose_BTP: Tensor, pose_B1P: Tensor, position_BK2: Tensor) -> Tensor:
         """Poses of frames and reference (rad, mm), the reference's positions -> changes [B, T, K, 2 or 6]."""
         pose_BTP, pose_B1P = pose_BTP.float(), pose_B1P.float()
-        place_BK3 = on_head(position_BK2, self.depth * DEPTH_MM, pose_B1P[:, 0])
-        change = self.share[:, None] * (seen(place_BK3, pose_BTP) - position_BK2[:, None])
+        depth_BK, share_BK = self.of_places(position_BK2, pose_B1P[:, 0])
+        place_BK3 = on_head(position_BK2, depth_BK, pose_B1P[:, 0])
+        change = share_BK[:, None, :, None] * (seen(place_BK3, pose_BTP) - position_BK2[:, None])
         if self.turn is None:
             return change
         turn = self.turn((pose_BTP - pose_B1P) / self.units).float().unflatten(2, (-1, 4))
         return torch.cat([change, turn], dim=-1)
+
+    def of_places(self, position_BK2: Tensor, pose_BP: Tensor) -> tuple[Tensor, Tensor]:
+        """Depth (mm) and share in the head's motion, [B, K] each, quadratic in the keypoint's place on the head."""
+        flat_BK3 = on_head(position_BK2, torch.zeros_like(position_BK2[..., 0]), pose_BP)
+        x, y = (flat_BK3[..., :2] / PLACE_MM).clamp(-2, 2).unbind(-1)
+        powers_BK6 = torch.stack([torch.ones_like(x), x, y, x * x, y * y, x * y], dim=-1)
+        depth_BK, less_BK = (powers_BK6[..., None] * self.by_place).sum(2).unbind(-1)  # float32 under autocast
+        return depth_BK * DEPTH_MM, (1 - less_BK).clamp(0, MOST_SHARE)
 
 
 class TemporalHead(nn.Module):

@@ -32,19 +32,19 @@ def _turned(rotation_33: Tensor, point_3: Tensor) -> Tensor:
     return (rotation_33 * point_3[..., None, :]).sum(-1)
 
 
-def on_head(position_BK2: Tensor, depth_K: Tensor, pose_BP: Tensor) -> Tensor:
+def on_head(position_BK2: Tensor, depth_BK: Tensor, pose_BP: Tensor) -> Tensor:
     """Where points of the picture lie in the head's own frame, mm [B, K, 3]; seen from there they are where they were.
 
     Args:
         position_BK2: in [-1, 1].
-        depth_K: their z in the head's frame, mm, which the picture does not tell.
+        depth_BK: their z in the head's frame, mm, which the picture does not tell.
         pose_BP: of the head in the picture.
     """
     back_B133 = rotation(pose_BP[:, :3]).mT[:, None]
     sight_BK3 = torch.cat([position_BK2 / FOCAL, torch.ones_like(position_BK2[..., :1])], dim=-1)
     sight_BK3 = _turned(back_B133, sight_BK3)
     middle_B13 = _turned(back_B133, pose_BP[:, None, 3:])
-    away_BK = (depth_K + middle_B13[..., 2]) / sight_BK3[..., 2].clamp(min=LEAST_SLOPE)
+    away_BK = (depth_BK + middle_B13[..., 2]) / sight_BK3[..., 2].clamp(min=LEAST_SLOPE)
     head_B1 = pose_BP[:, 5:].clamp(min=2 * NEAREST_MM)
     away_BK = away_BK.clamp(NEAREST_PART * head_B1, FARTHEST_PART * head_B1)
     return away_BK[..., None] * sight_BK3 - middle_B13

@@ -101,7 +101,9 @@ def test_stage_two_learns_to_move_the_head(corpus: Path, tmp_path: Path) -> None
 def test_the_relative_head_starts_at_a_still_face_and_is_trained(corpus: Path, stage_one: Path, tmp_path: Path) -> None:
     head = [f"motion_field_generator.{name}" for name in ("relative_head=true", "normalise_audio=true", "box_value=1")]
     common = (f"data.root={corpus}", f"fomm.checkpoint={stage_one}", "run.max_steps=20", "run.validate_every=20")
-    train("motionfield", "motionfield_tiny", tmp_path, *common, *head, "keypoints.lips=1")
+    ours = ("keypoints.lips=1", "keypoints.lip_size=1", "data.voices=[0.9]", f"targets.dir={tmp_path / 'kept'}")
+    train("motionfield", "motionfield_tiny", tmp_path, *common, *head, *ours)
+    assert list((tmp_path / "kept").glob("voices_*/*.npy"))
     last = lines(tmp_path)[-1]
     assert "heatmap" not in lines(tmp_path)[0]
     assert 0 < lines(tmp_path)[0]["lips"] < 2 and -1 <= last["val/lips"] <= 1

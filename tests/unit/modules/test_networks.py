@@ -31,6 +31,7 @@ from modules.keypoints import Keypoints, coordinate_grid, gaussian_heatmaps, inv
 from modules.motion_field_generator import MotionFieldGenerator, MotionFieldGeneratorConfig
 from modules.perceptual import ImagePyramid
 from modules.relative_head import DEPTH_MM, CarriedByHead, Reference, RelativeHead, box_moments
+from modules.rigid import FOCAL
 from modules.winograd import WinogradConv
 from tests.untrained import randomise_norms
 
@@ -315,16 +316,29 @@ def test_keypoints_are_carried_as_points_of_the_head_that_the_pose_moves():
     carried = CarriedByHead(num_keypoints=5, jacobians=False)
     place_K3 = 40 * torch.randn(5, 3)
     with torch.no_grad():
-        carried.depth[:] = place_K3[:, 2] / DEPTH_MM
+        carried.by_place[:, 0, 0] = place_K3[:, 2] / DEPTH_MM
     pose_TP = torch.randn(7, 6) * torch.tensor([0.3, 0.3, 0.3, 20, 20, 30]) + torch.tensor([0, 0, 0, 0, 0, 300.0])
     wanted = [project(place_K3.numpy(), np.concatenate([axis_angle(pose[:3]), pose[3:]])) for pose in pose_TP.numpy()]
     wanted_TK2 = torch.from_numpy(np.stack(wanted) / 128 - 1).float()
     change = carried(pose_TP[None], pose_TP[None, :1], wanted_TK2[:1])[0]
     assert torch.allclose(change, wanted_TK2 - wanted_TK2[:1], atol=1e-4)
     with torch.no_grad():
-        carried.share[2] = 0  # not of the head
+        carried.by_place[2, 0, 1] = 1  # not of the head
     change = carried(pose_TP[None], pose_TP[None, :1], wanted_TK2[:1])[0]
     assert change[:, 2].abs().max() == 0 and change[1:, 3].abs().min() > 0
+
+
+def test_what_a_keypoint_is_depends_on_where_it_lies():
+    """Behind the head's middle by 5 cm at its top and as far before it at its chin, and down there not of the head."""
+    carried = CarriedByHead(num_keypoints=2, jacobians=False)
+    with torch.no_grad():
+        carried.by_place[:, 2] = torch.tensor([-50 / DEPTH_MM, 1])  # of y
+    pose = torch.tensor([[0, 0, 0, 30, 0, 600.0]])
+    places_K2 = torch.tensor([[0, -100.0], [0, 100]])  # mm
+    position = (places_K2 + pose[0, 3:5]) * FOCAL / 600
+    depth_BK, share_BK = carried.of_places(position[None], pose)
+    assert torch.allclose(depth_BK, torch.tensor([[50.0, -50]]), atol=1e-3)
+    assert torch.allclose(share_BK, torch.tensor([[1.25, 0]]), atol=1e-5)  # no more than that
 
 
 def axis_angle(angle_3):
@@ -337,7 +351,7 @@ def test_whatever_a_pose_says_carried_keypoints_stay_with_the_head(turn, away):
     torch.manual_seed(0)
     carried = CarriedByHead(num_keypoints=3, jacobians=False)
     with torch.no_grad():
-        carried.depth[:] = torch.tensor([-20, 0, 60]) / DEPTH_MM
+        carried.by_place[:, 0, 0] = torch.tensor([-20, 0, 60]) / DEPTH_MM
     position, pose = 2 * torch.rand(1, 3, 2) - 1, torch.tensor([*turn, 0, 0, away])
     for reference in (pose, pose.new_zeros(6)):
         still = carried(reference[None, None], reference[None, None], position)
