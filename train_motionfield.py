@@ -250,7 +250,8 @@ def position_losses(
         terms["lips"] = config.lips * losses.lip_motion_loss(field.position_BTK2, wanted, valid)
     if config.lip_size:
         lips = face_points.lip_motion(field.position_BTK2), face_points.lip_motion(wanted)
-        terms["lip_size"] = config.lip_size * losses.motion_size_loss(*lips, valid, of_the_mean=True)
+        size = losses.motion_size_loss(*lips, valid, of_the_mean=True, smallest=losses.SMALLEST_LIP_MOTION)
+        terms["lip_size"] = config.lip_size * size
     return terms
 
 

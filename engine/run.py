@@ -105,10 +105,15 @@ class OptimConfig:
     # The paper speaks of an "initial" learning rate; FOMM divides by 10 at 60 and 90 of 100 epochs. Steps, not epochs.
     milestones: tuple[int, ...] = ()
     gamma: float = 0.1
+    # Longer gradients are shortened to this norm (ours; 0: none is). One huge gradient, say at the first step, would
+    # otherwise hold back Adam, which divides by their mean square, for a thousand more.
+    max_norm: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.lr <= 0 or self.weight_decay < 0 or not 0 < self.gamma <= 1:
-            raise ValueError("optim needs batch_size >= 1, lr > 0, weight_decay >= 0 and gamma in (0, 1]")
+        if self.batch_size < 1 or self.lr <= 0 or self.weight_decay < 0 or not 0 < self.gamma <= 1 or self.max_norm < 0:
+            raise ValueError(
+                "optim needs batch_size >= 1, lr > 0, weight_decay >= 0, gamma in (0, 1] and max_norm >= 0"
+            )
 
     def rate(self, steps_done: int) -> float:
         """Learning rate of the update that follows `steps_done` others."""
@@ -116,7 +121,7 @@ class OptimConfig:
 
 
 class Optimizer(NamedTuple):
-    """Adam, the learning rates it follows, and the name under which its gradient norm is logged."""
+    """Adam, what it follows, and the name under which its gradient norm is logged."""
 
     adam: torch.optim.Optimizer
     schedule: OptimConfig
@@ -407,6 +412,9 @@ class Run:
         if self.accelerator.sync_gradients:
             gradients = [p.grad for g in optimizer.adam.param_groups for p in g["params"] if p.grad is not None]
             norm = torch.nn.utils.get_total_norm(gradients)
+            if optimizer.schedule.max_norm:
+                parameters = [p for group in optimizer.adam.param_groups for p in group["params"]]
+                torch.nn.utils.clip_grads_with_norm_(parameters, optimizer.schedule.max_norm, norm)
             self._watch("gradient norm of", {optimizer.name: norm})
             if self._logs_now():
                 self._norms[f"grad_norm/{optimizer.name}"] = norm

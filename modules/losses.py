@@ -172,10 +172,19 @@ def pose_ssim_loss(
     return 1 - _ssim(mean_x, mean_y, variance_x, variance_y, covariance, c1, c2).mean()
 
 
-SMALLEST_MOTION = 0.003  # of normalised poses and mouths, below which a deviation is noise of the measurement
+# Deviations below which a motion is noise of the measurement: of normalised poses, and of mouths as `lip_motion` has it
+# (a sixth of a pixel of 128). They also bound the gradient of a motion that is not there yet: one huge gradient at the
+# first step would hold back Adam, which divides by it, for a thousand more.
+SMALLEST_MOTION, SMALLEST_LIP_MOTION = 0.003, 0.05
 
 
-def motion_size_loss(pose_BTP: Tensor, wanted_BTP: Tensor, valid_BT: Tensor, of_the_mean: bool = False) -> Tensor:
+def motion_size_loss(
+    pose_BTP: Tensor,
+    wanted_BTP: Tensor,
+    valid_BT: Tensor,
+    of_the_mean: bool = False,
+    smallest: float = SMALLEST_MOTION,
+) -> Tensor:
     """How far deviation over time and speed of each axis are from the true ones (ours).
 
     For head poses, and for mouths as `lip_motion` has them. Where sound tells little of a motion, Eq. 3 is best for one
@@ -185,12 +194,12 @@ def motion_size_loss(pose_BTP: Tensor, wanted_BTP: Tensor, valid_BT: Tensor, of_
     move very much, so that the median is less than the mean. r - 1 - log r, with r the true size by the predicted one,
     is least at the mean (`of_the_mean`).
     """
-    sizes, wanted = (torch.stack(_motion_size(each, valid_BT)) for each in (pose_BTP, wanted_BTP))
+    sizes, wanted = (torch.stack(_motion_size(each, valid_BT, smallest)) for each in (pose_BTP, wanted_BTP))
     log_ratio = wanted.log() - sizes.log()
     return (log_ratio.exp() - 1 - log_ratio if of_the_mean else log_ratio.abs()).mean()
 
 
-def _motion_size(pose_BTP: Tensor, valid_BT: Tensor) -> tuple[Tensor, Tensor]:
+def _motion_size(pose_BTP: Tensor, valid_BT: Tensor, smallest: float) -> tuple[Tensor, Tensor]:
     """Standard deviation over time and mean absolute change from frame to frame of each axis, [B, P] each."""
     mask_BT1 = valid_BT[..., None].to(pose_BTP)
     count = mask_BT1.sum(1).clamp(min=1)
@@ -198,7 +207,7 @@ def _motion_size(pose_BTP: Tensor, valid_BT: Tensor) -> tuple[Tensor, Tensor]:
     variance = ((pose_BTP - mean[:, None]).square() * mask_BT1).sum(1) / count
     both_BT1 = mask_BT1[:, 1:] * mask_BT1[:, :-1]
     speed = (pose_BTP.diff(dim=1).abs() * both_BT1).sum(1) / both_BT1.sum(1).clamp(min=1)
-    return (variance + SMALLEST_MOTION**2).sqrt(), speed + SMALLEST_MOTION / 10
+    return (variance + smallest**2).sqrt(), speed + smallest / 10
 
 
 def masked_l1(value: Tensor, wanted: Tensor, valid_BT: Tensor | None = None) -> Tensor:

@@ -34,6 +34,7 @@ class Config:
     stage: str = "toy"
     nan_at: int = -1  # item whose picture is not finite
     steep_at: int = -1  # item whose loss is finite and its gradient is not
+    huge_at: int = -1  # item that is wanted a million times as large
     missing_at: int = -1  # item whose file is gone
     pause_s: float = 0.0
 
@@ -59,7 +60,8 @@ class Toy(Dataset):
             x[0, 0, 0] = torch.nan
         if n == self.config.steep_at:
             x.zero_()
-        return Batch(x, 4 + x.mean((1, 2)).sum(), n % 5, n)
+        wanted = (4 + x.mean((1, 2)).sum()) * (1e6 if n == self.config.huge_at else 1)
+        return Batch(x, wanted, n % 5, n)
 
 
 class Losses(nn.Module):

@@ -317,7 +317,7 @@ def test_a_checkpoint_carries_what_suits_it_and_the_user_wins(files, tmp_path, m
 
 def test_the_demo_model_carries_its_settings():
     animation = read_weights([DEMO_WEIGHTS]).configs["animation"]
-    wanted = {"keypoint_mode": "relative", "expression_scale": 1.3, "head_return": 2.0}
+    wanted = {"keypoint_mode": "relative", "expression_scale": 1.3, "head_return": 2.0, "head_motion_scale": 1.1}
     assert animation == wanted == yaml.safe_load((ROOT / "config/demo/animation.yaml").read_text(encoding="utf-8"))
 
 

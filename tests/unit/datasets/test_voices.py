@@ -110,5 +110,5 @@ def test_voices_of_other_factors_or_settings_do_not_mix(tmp_path):
 
 @pytest.mark.parametrize("voices", [(0.4,), (0.9, 2.1), (0.0,)])
 def test_impossible_voices_are_refused(voices):
-    with pytest.raises(ValueError, match="wanted factors from 0.5 to 2.0"):
+    with pytest.raises(ValueError, match=r"wanted factors from 0\.5 to 2\.0"):
         MotionFieldDataConfig(voices=voices)

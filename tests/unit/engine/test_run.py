@@ -80,6 +80,23 @@ def test_what_a_run_leaves_behind(config: Path, tmp_path: Path) -> None:
     assert (tmp_path / "a" / "best.safetensors").exists()
 
 
+def test_one_huge_gradient_does_not_hold_back_the_steps_after_it(config: Path, tmp_path: Path) -> None:
+    """Adam divides by the gradients' mean square, so what is huge is shortened before."""
+    for name, options in {
+        "undisturbed": (),
+        "held back": ("huge_at=3",),
+        "shortened": ("huge_at=3", "optim.max_norm=10"),
+    }.items():
+        toy(config, tmp_path / name, "run.max_steps=40", "optim.lr=0.001", *options)
+    fallen = {
+        each.name: lines(each)[-1]["square"] / lines(each)[14]["square"]
+        for each in map(tmp_path.joinpath, ("undisturbed", "held back", "shortened"))
+    }
+    assert max(fallen["undisturbed"], fallen["shortened"]) < 0.25 < 0.4 < fallen["held back"], fallen
+    first = lines(tmp_path / "shortened")[0]
+    assert first["grad_norm/Losses"] > 1e9  # what is logged is the gradient as it was
+
+
 def test_stopping_and_going_on_gives_the_same_bits(config: Path, tmp_path: Path) -> None:
     toy(config, tmp_path / "straight", "run.ema_decay=0.9")
     toy(config, tmp_path / "halves", "run.ema_decay=0.9", "run.max_steps=6")

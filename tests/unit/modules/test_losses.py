@@ -79,6 +79,14 @@ def test_motion_size_of_a_still_head_has_a_gradient() -> None:
     assert still.grad.isfinite().all() and still.grad.abs().max() > 1e-4
 
 
+def test_a_mouth_that_does_not_move_yet_has_a_gradient_that_is_not_huge() -> None:
+    mouth = (1e-6 * torch.randn(3, 64, 1, generator=torch.Generator().manual_seed(0))).requires_grad_()
+    wanted = 0.5 * torch.arange(64).div(3).sin()[None, :, None].expand(3, -1, -1)
+    size = dict(of_the_mean=True, smallest=losses.SMALLEST_LIP_MOTION)
+    losses.motion_size_loss(mouth, wanted, torch.ones(3, 64, dtype=torch.bool), **size).backward()
+    assert 1 < mouth.grad.norm() < 1000  # 66,651 with what is the smallest for head poses
+
+
 def test_pose_ssim_of_the_whole_map_is_the_letter_of_equation_3() -> None:
     a, b = sway(seed=1, batch=1), sway(seed=2, batch=1)
     x, y = ((p.double().flatten() + 1) / 2 for p in (a, b))
