@@ -94,7 +94,7 @@ def test_one_huge_gradient_does_not_hold_back_the_steps_after_it(config: Path, t
     }
     assert max(fallen["undisturbed"], fallen["shortened"]) < 0.25 < 0.4 < fallen["held back"], fallen
     first = lines(tmp_path / "shortened")[0]
-    assert first["grad_norm/Losses"] > 1e9  # what is logged is the gradient as it was
+    assert first["grad_norm/Losses"] > 1e6  # what is logged is the gradient as it was
 
 
 def test_stopping_and_going_on_gives_the_same_bits(config: Path, tmp_path: Path) -> None:
