@@ -40,7 +40,10 @@ class Samples(Protocol):
 
 
 class PcmFile:
-    """16 kHz mono int16 samples in a temporary file; a slice is read when asked for, nothing stays in memory."""
+    """16 kHz mono int16 samples in a temporary file; a slice is read when asked for, nothing stays in memory.
+
+    Threads may read at the same time.
+    """
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile(prefix="audio2head-", suffix=".pcm")  # noqa: SIM115
@@ -56,6 +59,7 @@ class PcmFile:
         self._file.seek(0, os.SEEK_END)
         try:
             self._file.write(np.ascontiguousarray(pcm, dtype=np.int16).tobytes())
+            self._file.flush()
         except OSError as error:
             raise DiskFullError(
                 f"the temporary folder {tempfile.gettempdir()} cannot hold the sound ({error.strerror}); free some "
@@ -69,8 +73,7 @@ class PcmFile:
     def __getitem__(self, part: slice) -> np.ndarray:
         start, stop, step = part.indices(self._length)
         assert step == 1, part
-        self._file.seek(2 * start)
-        return np.frombuffer(self._file.read(2 * max(0, stop - start)), dtype=np.int16)
+        return np.frombuffer(os.pread(self._file.fileno(), 2 * max(0, stop - start), 2 * start), dtype=np.int16)
 
     def close(self) -> None:
         self._file.close()

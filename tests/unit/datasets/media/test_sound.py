@@ -1,6 +1,8 @@
 """Reading sound: small generated waves in many formats, every kind of bad file."""
 
 import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
 import numpy as np
@@ -248,3 +250,17 @@ def test_a_mute_video_has_the_sound_beside_it(tmp_path):
         sound_of(tmp_path / "a.mp4")
     write_wav(tmp_path / "a.wav", pcm)
     np.testing.assert_array_equal(sound_of(tmp_path / "a.mp4"), pcm)
+
+
+def test_threads_read_the_same_sound_at_the_same_time(tmp_path, monkeypatch):
+    """F0 is found by several threads while another makes the spectrum."""
+    write_wav(tmp_path / "a.wav", np.arange(-20_000, 20_000).astype(np.int16))
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with open_pcm(tmp_path / "a.wav") as opened, ThreadPoolExecutor(4) as pool:
+            starts = [137 * n % 39_000 for n in range(4000)]
+            found = list(pool.map(lambda start: opened[start : start + 1000], starts))
+    finally:
+        sys.setswitchinterval(before)
+    assert all(len(part) == 1000 and part[0] == start - 20_000 for part, start in zip(found, starts, strict=True))
