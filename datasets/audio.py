@@ -122,14 +122,13 @@ def feature_rows(pcm: Samples, config: AudioFeatureConfig = PAPER) -> np.ndarray
     """
     if len(pcm) == 0:
         raise DataError("the sound holds no sample; use a recording of 0.1 s or longer")
-    mean, peak = level_of(pcm)
-    silent = peak < SILENCE_PEAK
+    level = level_of(pcm)
+    wave = scaled_wave(pcm, level)
     rows_RF = np.empty((_row_count(len(pcm)), FEATURES), np.float32)
-    wave = scaled_wave(pcm, Level(mean, peak))
     for first in range(0, len(rows_RF), SPECTRUM_ROWS):
         last = min(first + SPECTRUM_ROWS, len(rows_RF))
         rows_RF[first:last, : FILTERBANK.stop] = spectral_rows(wave, first, last, len(pcm))
-    f0_R = np.zeros(row_count(len(pcm))) if silent else _f0(wave, len(pcm), config.f0)
+    f0_R = np.zeros(row_count(len(pcm))) if level.peak < SILENCE_PEAK else _f0(wave, len(pcm), config.f0)
     filled_R, voiced_R = fill_unvoiced(f0_R)
     rows_RF[:, PITCH] = filled_R[: len(rows_RF)]
     rows_RF[:, VOICED] = voiced_R[: len(rows_RF)]

@@ -17,6 +17,7 @@ from datasets.media.streams import SAMPLE_RATE
 from engine.checkpoint import CheckpointError, save_weights
 from engine.config import to_dict
 from modules.motion_field_generator import MotionFieldGenerator, MotionFieldGeneratorConfig
+from tests.black_corpus import black_corpus
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "speech_embedding.npz"
 OURS = AudioFeatureConfig(f0="dio", mean="removed", embedding="speech")
@@ -31,26 +32,8 @@ def voice(seconds: float, pitch_hz: float = 140.0, level: float = 6000.0) -> np.
 
 
 def corpus(root: Path, *names: str) -> Path:
-    """A prepared corpus of black clips of 20 frames with the paper's features."""
-    rows = []
-    for number, name in enumerate(names):
-        pcm = voice(0.85, 110 + 20 * number)
-        row = clips.write_clip(
-            root,
-            id=name,
-            identity=name,
-            split="train",
-            frames=[np.zeros((16, 16, 3), np.uint8)] * 20,
-            pcm=pcm,
-            features_TAF=audio.features(pcm)[:20],
-            pose_TP=np.zeros((20, 6)),
-            mouth_T4=np.zeros((20, 4)),
-            source=f"{name}.mp4",
-            pose_source="synthetic",
-        )
-        rows.append(row)
-    clips.write_rows(root / clips.MANIFEST, rows)
-    return root
+    """Clips of voices of several pitches."""
+    return black_corpus(root, {name: voice(0.85, 110 + 20 * number) for number, name in enumerate(names)})
 
 
 def test_dio_finds_the_pitch_that_harvest_finds() -> None:

@@ -7,11 +7,11 @@ import pytest
 from scipy.signal import lfilter
 
 from datasets.audio import FILTERBANK, PITCH, VOICED, AudioFeatureConfig, features
-from datasets.clips import write_clip, write_rows
 from datasets.errors import DataError
 from datasets.motionfield import MotionFieldData, MotionFieldDataConfig
 from datasets.voices import VoiceStore, features_in_voice
 from engine.loading import in_order
+from tests.black_corpus import black_corpus
 
 RATE = 16_000
 DIO, PAPER = AudioFeatureConfig(f0="dio"), AudioFeatureConfig()
@@ -50,26 +50,7 @@ def test_its_own_voice_is_its_own():
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
-    root = tmp_path / "corpus"
-    rows = []
-    for name, pitch_hz in (("ann", 200), ("bob", 120)):
-        pcm = vowel(pitch_hz, 900, 0.85)
-        row = write_clip(
-            root,
-            id=name,
-            identity=name,
-            split="train",
-            frames=[np.zeros((16, 16, 3), np.uint8)] * 20,
-            pcm=pcm,
-            features_TAF=features(pcm)[:20],
-            pose_TP=np.zeros((20, 6)),
-            mouth_T4=np.zeros((20, 4)),
-            source=f"{name}.mp4",
-            pose_source="synthetic",
-        )
-        rows.append(row)
-    write_rows(root / "manifest.csv", rows)
-    return root
+    return black_corpus(tmp_path / "corpus", {"ann": vowel(200, 900, 0.85), "bob": vowel(120, 900, 0.85)})
 
 
 def data(root: Path, **settings) -> MotionFieldData:
