@@ -87,7 +87,7 @@ class AnimationOptions:
         "auto (as people in conversation, if the model has keypoints of lids), off, or blinks a minute",
     )
     label: bool = option(False, 'burn in a small visible "synthetic" label')
-    crf: int = option(18, "quality of the H.264 video, from 0 (lossless) to 51", least=0, most=51)
+    crf: int = option(17, "quality of the H.264 video, from 0 (lossless) to 51", least=0, most=51)
 
     def __post_init__(self) -> None:
         number = not isinstance(self.blink, str | bool)

@@ -19,12 +19,17 @@ def place(module: nn.Module, device: torch.device, channels_last: bool) -> nn.Mo
 
 
 def use(device: torch.device) -> None:
-    """Make a GPU the process's current one and float32 exact on it. On a CPU there is nothing to do.
+    """Make a GPU the process's current one and float32 exact on it. On a CPU OpenCV keeps to one thread.
 
     Streams and events belong to the current GPU unless they name another, and a process that leaves cuda:0 current
     keeps memory there. TF32, cuDNN's default for float32 convolutions and LSTMs, has 10 bits of fraction, which moves
-    keypoints by up to 4e-4; what may be less exact runs in bf16 instead.
+    keypoints by up to 4e-4; what may be less exact runs in bf16 instead. Frames are made by threads of ours, a frame
+    each, and OpenCV's own would only get in their way.
     """
+    if device.type == "cpu":
+        import cv2
+
+        cv2.setNumThreads(1)
     if device.type == "cuda":
         torch.cuda.set_device(torch.cuda.current_device() if device.index is None else device)
         torch.backends.cudnn.allow_tf32 = False

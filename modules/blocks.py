@@ -89,6 +89,13 @@ class ResidualUpBlock3d(UpBlock):
         return F.relu(self.norm2(self.res(super().forward(x))))
 
 
+class ConvOnto(nn.Conv2d):
+    """A convolution whose output goes onto a map of its size."""
+
+    def forward(self, x: Tensor, onto: Tensor) -> Tensor:
+        return onto + super().forward(x)
+
+
 def joined(one: nn.Conv2d, other: nn.Conv2d) -> tuple[Tensor, Tensor]:
     """Kernels and biases of two convolutions over the same features, as those of one with the channels of both."""
     return torch.cat([one.weight, other.weight]), torch.cat([one.bias, other.bias])

@@ -56,14 +56,15 @@ def sparse_motions(driving: Keypoints, source: Keypoints, height: int, width: in
         affine_BK22 = compose_2x2(source.jacobian_BK22, invert_2x2(driving.jacobian_BK22))
     else:
         affine_BK22 = torch.eye(2, device=like.device, dtype=like.dtype).expand(*like.shape[:2], 2, 2)
-    # An affine motion is the sum of what the column says and what the row says.
+    # An affine motion is the sum of what the column says and what the row says. Both coordinates are whole maps in
+    # memory, and the result a view of them: what follows runs along rows, not along pairs.
     x_W, y_H = coordinate_lines(height, width, like)
-    across_BKW1, down_BKH1 = x_W[:, None] - like[:, :, None, :1], y_H[:, None] - like[:, :, None, 1:]
-    across_BKW2 = across_BKW1 * affine_BK22[:, :, None, :, 0] + source.position_BK2[:, :, None]
-    down_BKH2 = down_BKH1 * affine_BK22[:, :, None, :, 1]
-    motions = down_BKH2[:, :, :, None] + across_BKW2[:, :, None]
-    grid = coordinate_grid(height, width, like)
-    return torch.cat([grid.expand(len(motions), 1, -1, -1, -1), motions], dim=1)
+    across_BK1W, down_BK1H = x_W - like[:, :, :1, None], y_H - like[:, :, 1:, None]
+    across_BK2W = across_BK1W * affine_BK22[..., :1] + source.position_BK2[..., None]
+    down_BK2H = down_BK1H * affine_BK22[..., 1:]
+    motions = down_BK2H[..., None] + across_BK2W[..., None, :]
+    grid = coordinate_grid(height, width, like).movedim(-1, 0)
+    return torch.cat([grid.expand(len(motions), 1, -1, -1, -1), motions], dim=1).movedim(2, -1)
 
 
 class DenseMotionNetwork(nn.Module):
@@ -98,11 +99,11 @@ class DenseMotionNetwork(nn.Module):
         heatmaps = relative_heatmaps(driving.position_BK2, source.position_BK2, height, width)
         motions = sparse_motions(driving, source, height, width)
         count = motions.shape[1]
-        deformed = warp(
-            small_source_BCHW.expand(len(motions), -1, -1, -1).repeat_interleave(count, dim=0),
-            motions.flatten(0, 1),
-            self.align_corners,
-        )
+        sources = small_source_BCHW
+        if len(sources) > 1:  # one that serves all is not copied
+            sources = sources.repeat_interleave(count, dim=0)
+        sources = sources.expand(len(motions) * count, -1, -1, -1)
+        deformed = warp(sources, motions.flatten(0, 1), self.align_corners)
         deformed = deformed.unflatten(0, (-1, count))
         inputs = torch.cat([heatmaps[:, :, None], deformed], dim=2).flatten(1, 2)
         logits, occlusion = side_by_side(self.hourglass(inputs), self.mask, self.occlusion)
@@ -110,5 +111,5 @@ class DenseMotionNetwork(nn.Module):
         if self.prior:
             logits = logits + self.prior * keypoint_prior(driving.position_BK2, height, width)
         mask = logits.softmax(dim=1)
-        deformation = (mask[..., None] * motions).sum(1)
+        deformation = (mask[:, :, None] * motions.movedim(-1, 2)).sum(1).movedim(1, -1)  # in memory as the motions are
         return DenseMotion(deformation, occlusion, mask, deformed)

@@ -22,7 +22,7 @@ from modules.blocks import ResidualBlock, ResidualDownBlock3d, SameBlock, UpBloc
 from modules.fourier import FourierConv
 from modules.image_generator import ImageGenerator
 from modules.motion_field_generator import MotionFieldGenerator
-from modules.packed import PackedConv, PackedPair, pack
+from modules.packed import PackedConv, PackedEnd, PackedPair, both_convs, pack
 from modules.winograd import WinogradConv
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -60,11 +60,16 @@ def fuse_for_inference(network: Network, cpu_dtype: torch.dtype | None = None) -
 def _pack_generator(generator: ImageGenerator) -> None:
     """The rewrites for bfloat16 on a CPU, in place."""
     dense = generator.dense_motion_network
-    dense.mask = dense.occlusion = PackedPair(dense.mask, dense.occlusion)
+    maps = PackedConv(both_convs(dense.mask, dense.occlusion))
+    dense.mask = dense.occlusion = PackedPair(maps, (dense.mask.out_channels, dense.occlusion.out_channels))
+    last = generator.up_blocks[-1]
+    generator.up_blocks = generator.up_blocks[:-1]
     if generator.skip is None:
-        generator.final = PackedConv(generator.final)
+        generator.final = PackedEnd(last, generator.final)
     else:
-        generator.final = generator.skip = PackedPair(generator.final, generator.skip)
+        counts = generator.final.out_channels, generator.skip.out_channels
+        end = PackedEnd(last, both_convs(generator.final, generator.skip))
+        generator.final = generator.skip = PackedPair(end, counts)
     if generator.keypoint_maps is not None:
         generator.keypoint_maps = PackedConv(generator.keypoint_maps)
     pack(generator)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from modules.blocks import (
     AntiAliasDownsample,
+    ConvOnto,
     DownBlock,
     ResidualBlock,
     SameBlock,
@@ -136,7 +137,7 @@ class ImageGenerator(nn.Module):
         self.final = nn.Conv2d(channels[0], 3, 7, padding=3)
         self.keypoint_maps = None
         if config.keypoint_maps:
-            self.keypoint_maps = nn.Conv2d(2 * config.num_keypoints, channels[-1], 3, padding=1)
+            self.keypoint_maps = ConvOnto(2 * config.num_keypoints, channels[-1], 3, padding=1)
         self.skip = None
         if config.source_skip:
             self.skip = nn.Conv2d(channels[0], 1, 7, padding=3)
@@ -159,7 +160,7 @@ class ImageGenerator(nn.Module):
         x = self._warp(features, motion.deformation_BHW2)
         x = x * _resize(motion.occlusion_B1HW, features, self.align_corners)
         if self.keypoint_maps is not None:
-            x = x + self.keypoint_maps(position_maps(driving, source, *features.shape[-2:]))
+            x = self.keypoint_maps(position_maps(driving, source, *features.shape[-2:]), onto=x)
         x = self.bottleneck(x)
         for block in self.up_blocks:
             x = block(x)
@@ -178,7 +179,7 @@ class ImageGenerator(nn.Module):
     def _warp(self, x_BCHW: Tensor, deformation_BHW2: Tensor) -> Tensor:
         field = _resize(deformation_BHW2.movedim(-1, 1), x_BCHW, self.align_corners)
         grid = field.movedim(1, -1)
-        return warp(x_BCHW.expand(len(grid), -1, -1, -1), grid, self.align_corners)
+        return warp(x_BCHW.float().expand(len(grid), -1, -1, -1), grid, self.align_corners)  # one copy for all frames
 
     def forward(self, source_BCHW: Tensor, driving: Keypoints, source: Keypoints) -> Rendering:
         return self.render(self.encode(source_BCHW), driving, source)
