@@ -49,6 +49,7 @@ from modules.face_points import with_closed_lips
 from modules.fuse import fuse_for_inference
 from modules.image_generator import ImageGenerator
 from modules.keypoints import Keypoints
+from modules.motion_field_generator import MotionFieldGenerator
 
 ENDINGS = (".mp4", ".gif")
 REMARKED_S = 0.1  # lengths that differ by more are remarked on; ours
@@ -77,8 +78,7 @@ class Animator:
         self.generator = drawing_generator(models, self.dtype, options.compile)
         self.motion_generator = None
         if models.motion_field_generator is not None:
-            cpu_dtype = torch.float32 if self.device.type == "cpu" else None
-            self.motion_generator = fuse_for_inference(models.motion_field_generator, cpu_dtype)
+            self.motion_generator = moving_generator(models, self.dtype)
         self.has_lids = models.detector_config.lid_keypoints == LIDS
         options.blink_rate(self.has_lids)  # refused at once where it cannot be
 
@@ -276,14 +276,33 @@ class Animator:
 
 def drawing_generator(models: Models, dtype: torch.dtype | None, compiled: bool) -> ImageGenerator:
     """N_I rewritten as suits its device, its type (None: float32) and whether it will be compiled."""
-    cpu_dtype = None
-    if models.device.type == "cpu" and dtype is None:
-        cpu_dtype = torch.float32
-    elif models.device.type == "cpu" and computes_bf16(models.device) and not compiled:
-        # Where it is only imitated, or a graph of its own is made, autocast does it. So it does on ARM, whose library
-        # has no convolution with something after it.
-        cpu_dtype = None if torch.ops.mkldnn._is_mkldnn_acl_supported() else torch.bfloat16
+    cpu_dtype = _cpu_dtype(models.device, dtype)
+    if compiled and dtype is not None:  # a graph of its own is made, with autocast
+        cpu_dtype = None
     return fuse_for_inference(models.image_generator, cpu_dtype).to(memory_format=torch.channels_last)
+
+
+def moving_generator(models: Models, dtype: torch.dtype | None) -> MotionFieldGenerator:
+    """N_M rewritten as suits its device: float32, but for Hourglass-3D on a CPU that computes in bf16 and is to.
+
+    Its heads stay in float32: what they read is exact to some thousandths, and they are asked for hundredths of pixels.
+    """
+    cpu_dtype = _cpu_dtype(models.device, dtype)
+    if cpu_dtype is None and models.device.type == "cpu":
+        cpu_dtype = torch.float32
+    return fuse_for_inference(models.motion_field_generator, cpu_dtype)
+
+
+def _cpu_dtype(device: torch.device, dtype: torch.dtype | None) -> torch.dtype | None:
+    """For which type of a CPU `fuse_for_inference` is to rewrite networks that compute in `dtype` (None: float32)."""
+    if device.type != "cpu":
+        return None
+    if dtype is None:
+        return torch.float32
+    # Where bf16 is only imitated, autocast does it. So it does on ARM, whose library has no convolution with something
+    # after it.
+    packs = computes_bf16(device) and not torch.ops.mkldnn._is_mkldnn_acl_supported()
+    return torch.bfloat16 if packs else None
 
 
 def _blinked_to(sound: Iterable[np.ndarray], blinker: Blinker, closures: deque[float]) -> Iterator[np.ndarray]:

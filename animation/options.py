@@ -39,7 +39,9 @@ class AnimationOptions:
     """Everything that decides how a video is made. Each field is a key of the YAML file and an argument."""
 
     device: str = option("auto", "auto (CUDA, then Apple's MPS, then the CPU), cpu, cuda, cuda:N or mps")
-    precision: Precision = option("auto", "of the rendering; auto: bf16 where the machine computes in it, else fp32")
+    precision: Precision = option(
+        "auto", "of N_I, on a CPU of Hourglass-3D, too; auto: bf16 where the machine computes in it, else fp32"
+    )
     batch_size: int = option(
         0, "frames rendered at once; 0: 32 on a GPU, 1 on a CPU, where more brings nothing", least=0, most=4096
     )
@@ -144,7 +146,7 @@ class AnimationOptions:
         return device
 
     def chosen_dtype(self, device: torch.device) -> torch.dtype | None:
-        """Type of N_I's convolutions under autocast, None for fp32; keypoints and warps are float32 in any case.
+        """Type of N_I's convolutions, and on a CPU of Hourglass-3D's; None for fp32. All else is float32 in any case.
 
         Raises:
             OptionError: fp16 on a CPU.

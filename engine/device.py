@@ -19,13 +19,16 @@ def place(module: nn.Module, device: torch.device, channels_last: bool) -> nn.Mo
 
 
 def use(device: torch.device) -> None:
-    """Make a GPU the process's current one and float32 exact on it. On a CPU OpenCV keeps to one thread.
+    """Make a GPU the process's current one and float32 exact on it; on a CPU see that nothing holds it up.
 
     Streams and events belong to the current GPU unless they name another, and a process that leaves cuda:0 current
     keeps memory there. TF32, cuDNN's default for float32 convolutions and LSTMs, has 10 bits of fraction, which moves
-    keypoints by up to 4e-4; what may be less exact runs in bf16 instead. Frames are made by threads of ours, a frame
-    each, and OpenCV's own would only get in their way.
+    keypoints by up to 4e-4; what may be less exact runs in bf16 instead.
+
+    Numbers below 1e-38, of which heatmaps are full, count as 0: Intel's CPUs take many times as long for each.
+    Frames are made by threads of ours, a frame each, and OpenCV's own would only get in their way.
     """
+    torch.set_flush_denormal(True)  # in this thread and those that it starts
     if device.type == "cpu":
         import cv2
 

@@ -6,7 +6,7 @@ and a nearest x2 enlargement followed by a 3x3 convolution is one transposed con
 
 In float32 on a CPU three more pay: Winograd's convolutions (`modules.winograd`), those by Fourier transforms
 (`modules.fourier`), and sums of rows for the 7x7 convolutions that give a few channels. Results differ from the plain
-networks by rounding only. N_I in bfloat16 on a CPU is rewritten otherwise (`modules.packed`).
+networks by rounding only. In bfloat16 on a CPU networks are rewritten otherwise (`modules.packed`).
 """
 
 import copy
@@ -22,7 +22,7 @@ from modules.blocks import ResidualBlock, ResidualDownBlock3d, SameBlock, UpBloc
 from modules.fourier import FourierConv
 from modules.image_generator import ImageGenerator
 from modules.motion_field_generator import MotionFieldGenerator
-from modules.packed import PackedConv, PackedEnd, PackedPair, both_convs, pack
+from modules.packed import PackedConv, PackedEnd, PackedHourglass, PackedPair, both_convs, pack
 from modules.winograd import WinogradConv
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -39,15 +39,18 @@ def fuse_for_inference(network: Network, cpu_dtype: torch.dtype | None = None) -
     """A copy of `network` (eval mode, not trainable) with the rewrites above; the original is left alone.
 
     Args:
-        cpu_dtype: with those that pay only on a CPU which computes in this type: float32, or for N_I bfloat16. Autocast
-            then does not reach what they rewrite. With bfloat16 the copy is for use where it was made: its kernels
-            can neither be copied, moved nor saved.
+        cpu_dtype: with those that pay only on a CPU which computes in this type: float32, or bfloat16 for N_I and for
+            Hourglass-3D of N_M (whose heads stay in float32). Autocast then does not reach what they rewrite. With
+            bfloat16 the copy is for use where it was made: its kernels can neither be copied, moved nor saved.
     """
     network = copy.deepcopy(network).eval().requires_grad_(False)
     _fold(network)
-    if cpu_dtype == torch.bfloat16:
-        assert isinstance(network, ImageGenerator), "only N_I is computed in bfloat16 on a CPU"
+    if cpu_dtype == torch.bfloat16 and isinstance(network, ImageGenerator):
         _pack_generator(network)
+        return network
+    if cpu_dtype == torch.bfloat16 and isinstance(network, MotionFieldGenerator) and network.hourglass:
+        network.predictor = PackedHourglass(network.predictor, torch.float32)
+        _heads_by_spectra(network)
         return network
     for module in network.modules():
         if isinstance(module, UpBlock) and (module.conv.weight.ndim == 5 or module.conv.in_channels <= WIDEST_2D):
@@ -94,9 +97,14 @@ def _fewer_products(network: nn.Module) -> None:
         if isinstance(module, ImageGenerator):
             module.final = RowsFirstConv(module.final)
             module.skip = None if module.skip is None else RowsFirstConv(module.skip)
-        if isinstance(module, MotionFieldGenerator) and module.hourglass and module.relative_head is None:
-            module.kp = FourierConv(module.kp, module.map_size)
-            module.jacobian = None if module.jacobian is None else FourierConv(module.jacobian, module.map_size)
+        if isinstance(module, MotionFieldGenerator) and module.hourglass:
+            _heads_by_spectra(module)
+
+
+def _heads_by_spectra(generator: MotionFieldGenerator) -> None:
+    if generator.relative_head is None:
+        generator.kp = FourierConv(generator.kp, generator.map_size)
+        generator.jacobian = None if generator.jacobian is None else FourierConv(generator.jacobian, generator.map_size)
 
 
 def _winograd(conv: nn.Conv2d | nn.Conv3d) -> nn.Module:

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from animation.generate import moving_generator
 from animation.head_poses import PredictedHeadPoses
 from animation.models import load_models
 from animation.motion import Step, expressive, generate_keypoints, piece_sizes, relative_to_source, steps
 from animation.render import rebatch
 from animation.weights import DEMO_WEIGHTS
 from engine.checkpoint import save_weights
+from engine.device import computes_bf16
 from modules.face_points import with_lips_apart
 from modules.keypoints import Keypoints
 
@@ -49,12 +51,11 @@ def models(tmp_path_factory, small_weights):
     return load_models([path], torch.device("cpu"))
 
 
-def keypoints(models, pieces, look_ahead=0, windows=1) -> Keypoints:
+def keypoints(models, pieces, look_ahead=0, windows=1, generator=None) -> Keypoints:
+    generator = generator or models.motion_field_generator
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     poses = PredictedHeadPoses(models, image)
-    return Keypoints.cat(
-        generate_keypoints(models, models.motion_field_generator, image, pieces, poses, look_ahead, windows)
-    )
+    return Keypoints.cat(generate_keypoints(models, generator, image, pieces, poses, look_ahead, windows))
 
 
 def features(frames: int) -> np.ndarray:
@@ -93,6 +94,19 @@ def test_several_windows_at_once_are_the_same_but_for_rounding(models):
     one, two = (keypoints(models, [features(60)], windows=windows).position_BK2 for windows in (1, 2))
     assert one.shape == two.shape
     assert ((one - two).abs() < 1e-4).float().mean() > 0.98  # untrained heatmaps have near ties
+
+
+def test_the_motion_field_is_computed_in_the_precision_that_is_asked_for(models):
+    asked = {None: torch.float32, torch.bfloat16: torch.float32}
+    if computes_bf16(models.device) and not torch.ops.mkldnn._is_mkldnn_acl_supported():
+        asked[torch.bfloat16] = torch.bfloat16
+    for dtype, wanted in asked.items():
+        seen, generator = [], moving_generator(models, dtype)
+        for module in generator.predictor.modules():
+            if not list(module.children()):
+                module.register_forward_hook(lambda m, given, output, seen=seen: seen.append(output.dtype))
+        found = keypoints(models, [features(3)], generator=generator)
+        assert set(seen) == {wanted} and found.position_BK2.dtype == torch.float32
 
 
 def test_keypoints_come_as_soon_as_they_can_be_known(models):

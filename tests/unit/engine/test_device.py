@@ -1,8 +1,10 @@
 """engine.device, with a stand-in for a machine with GPUs: which one is current, float32, bf16."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import pytest
 import torch
 from accelerate.state import AcceleratorState
@@ -45,6 +47,23 @@ def test_a_gpu_without_a_number_is_the_current_one(two_gpus: SimpleNamespace, cu
     two_gpus.current = current
     device.use(torch.device("cuda"))
     assert two_gpus.current == current and device.float32_meaning() == "ieee"
+
+
+def test_on_a_cpu_tiny_numbers_are_0_and_opencv_keeps_to_one_thread() -> None:
+    before, tiny = cv2.getNumThreads(), torch.full((64,), 2e-38)
+    torch.set_flush_denormal(False)
+    try:
+        assert (tiny * 0.01 > 0).all()
+        cv2.setNumThreads(2)
+        device.use(torch.device("cpu"))
+        assert cv2.getNumThreads() == 1
+        with ThreadPoolExecutor(1) as pool:
+            products = [tiny * 0.01, pool.submit(lambda: tiny * 0.01).result()]
+        if torch.set_flush_denormal(True):  # not every CPU can
+            assert not any(product.any() for product in products)
+    finally:
+        torch.set_flush_denormal(False)
+        cv2.setNumThreads(before)
 
 
 @pytest.mark.parametrize("asked", ["auto", "cuda"])
