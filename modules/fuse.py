@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from modules.blocks import ResidualBlock, ResidualDownBlock3d, SameBlock, UpBlock
-from modules.fourier import FourierConv
+from modules.fourier import FourierConvs
 from modules.image_generator import ImageGenerator
 from modules.motion_field_generator import MotionFieldGenerator
 from modules.packed import PackedConv, PackedEnd, PackedHourglass, PackedPair, both_convs, pack
@@ -103,8 +103,8 @@ def _fewer_products(network: nn.Module) -> None:
 
 def _heads_by_spectra(generator: MotionFieldGenerator) -> None:
     if generator.relative_head is None:
-        generator.kp = FourierConv(generator.kp, generator.map_size)
-        generator.jacobian = None if generator.jacobian is None else FourierConv(generator.jacobian, generator.map_size)
+        convs = [conv for conv in (generator.kp, generator.jacobian) if conv is not None]
+        generator.kp = generator.jacobian = FourierConvs(convs, generator.map_size)
 
 
 def _winograd(conv: nn.Conv2d | nn.Conv3d) -> nn.Module:

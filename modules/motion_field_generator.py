@@ -167,17 +167,24 @@ class MotionFieldGenerator(nn.Module):
         features = self.predictor(volume)  # (B, C, T, M, M)
         if self.relative_head is not None:
             return self.relative_head(features, audio_BT2HW, pose_BTMM, reference_B1MM, reference.keypoints)
-        logits = self.kp(features).transpose(1, 2).flatten(0, 1)
+        logits, maps = self._heads(features)
         heatmap = spatial_softmax(logits, self.temperature)
-        jacobian = None
-        if self.jacobian is not None:
-            maps = self.jacobian(features.transpose(1, 2).flatten(0, 1))
-            jacobian = weighted_jacobian(maps, heatmap).unflatten(0, (-1, frames))
+        jacobian = None if maps is None else weighted_jacobian(maps, heatmap).unflatten(0, (-1, frames))
         return MotionField(
             soft_argmax(heatmap).unflatten(0, (-1, frames)),
             jacobian,
             heatmap.unflatten(0, (-1, frames)),
         )
+
+    def _heads(self, features_BCTMM: Tensor) -> tuple[Tensor, Tensor | None]:
+        """E_kp's logits and E_J's maps, the frames of all windows in a row."""
+        if self.kp is self.jacobian:  # one module computes both, as `modules.fuse` has it
+            logits, *maps = self.kp(features_BCTMM)
+            return logits, maps[0] if maps else None
+        logits = self.kp(features_BCTMM).transpose(1, 2).flatten(0, 1)
+        if self.jacobian is None:
+            return logits, None
+        return logits, self.jacobian(features_BCTMM.transpose(1, 2).flatten(0, 1))
 
     def forward(
         self, image_BCHW: Tensor, audio_BTAF: Tensor, head_BT: Tensor, reference: Reference | None = None
