@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import errno
+import io
 import os
 import signal
 import subprocess
@@ -97,9 +98,19 @@ class Place(NamedTuple):
 
 
 def from_torchrun() -> Place:
-    """This process's place among those that torchrun started; the first of one without it."""
-    rank, ranks, local_rank = (os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-    return Place(int(rank or 0), int(ranks or 1), int(local_rank or 0))
+    """This process's place among those that torchrun started; the first of one without it.
+
+    Raises:
+        ConfigError: the environment names none.
+    """
+    names = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+    found = {name: os.environ.get(name) or usual for name, usual in names.items()}
+    numbers = [int(text) if text.isdecimal() else -1 for text in found.values()]
+    place = Place(*numbers)
+    if min(numbers) < 0 or place.rank >= place.ranks:
+        said = " ".join(f"{name}={text}" for name, text in found.items())
+        raise config.ConfigError(f"{said} in the environment is no place among processes; use torchrun, or unset them")
+    return place
 
 
 def commit() -> str:
@@ -120,12 +131,16 @@ def clean_exit(*user_errors: type[Exception]) -> Iterator[None]:
     """
     with contextlib.suppress(ValueError):  # not in the main thread: the caller owns the signals
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that cannot be printed must not cost the work
     try:
         yield
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
+        with contextlib.suppress(AttributeError, OSError):  # what it still holds would fail once more at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except Busy as error:
         print(f"error: {error}", file=sys.stderr)

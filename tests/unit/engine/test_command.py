@@ -1,5 +1,6 @@
 """engine.command: how scripts start and end."""
 
+import io
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine.command import LOCK, Busy, clean_exit, from_torchrun, only_one
+from engine.config import ConfigError
 
 ROOT = Path(__file__).parents[3]
 
@@ -22,6 +24,10 @@ def test_a_process_knows_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "8")
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert from_torchrun() == (5, 8, 1)
+    for wrong in ("x", "-1", "8"):
+        monkeypatch.setenv("RANK", wrong)
+        with pytest.raises(ConfigError, match=f"RANK={wrong} WORLD_SIZE=8 LOCAL_RANK=1 in the environment is no place"):
+            from_torchrun()
 
 
 @pytest.mark.parametrize(
@@ -38,6 +44,24 @@ def test_mistakes_are_a_sentence_and_a_code(
     with pytest.raises(SystemExit) as ended, clean_exit(KeyError):
         raise error
     assert ended.value.code == code and said in capsys.readouterr().err
+
+
+def test_a_name_that_cannot_be_printed_is_printed_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii", write_through=True))
+    with clean_exit():
+        print("ü\udce9")
+    assert raw.getvalue() == b"\\xfc\\udce9\n"
+
+
+def test_a_closed_pipe_ends_a_script_quietly() -> None:
+    code = "from engine.command import clean_exit\nwith clean_exit():\n    while True:\n        print('words ' * 99)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None and process.stderr.read() == "" and process.wait(timeout=60) == 141
 
 
 HOLD = """
