@@ -94,7 +94,8 @@ class AnimationOptions:
     def __post_init__(self) -> None:
         number = not isinstance(self.blink, str | bool)
         if (number and not 0 < self.blink <= MOST_BLINKS) or (isinstance(self.blink, str) and self.blink not in WORDS):
-            raise ValueError(f"blink must be auto, off or 1 to {MOST_BLINKS} blinks a minute, found {self.blink}")
+            wanted = f"auto, off or a number of blinks a minute, more than 0 and at most {MOST_BLINKS}"
+            raise ValueError(f"blink must be {wanted}; found {self.blink}")
         for each in fields(self):
             least, most = each.metadata.get("least"), each.metadata.get("most")  # a subclass's own field has none
             value = getattr(self, each.name)
@@ -201,9 +202,11 @@ def override(name: str, text: str) -> str:
 
 
 def _number_or_word(text: str) -> int | float | str:
-    if re.fullmatch(r"-?\d+", text):
-        return int(text)
-    return float(text) if re.fullmatch(r"-?\d*\.\d+", text) else text
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return int(number) if number.is_integer() else number
 
 
 def given(arguments: argparse.Namespace) -> list[str]:

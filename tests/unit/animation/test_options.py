@@ -39,12 +39,26 @@ def test_values_out_of_range_are_refused(option):
 
 
 @pytest.mark.parametrize(
-    ("given_blink", "in_file", "rate"), [("auto", "auto", 32), ("off", "off", 0), ("12", "12", 12), ("7.5", "7.5", 7.5)]
+    ("given_blink", "in_file", "rate"),
+    [
+        ("auto", "auto", 32),
+        ("off", "off", 0),
+        ("12", "12", 12),
+        ("7.5", "7.5", 7.5),
+        ("+5.", "5", 5),
+        ("1e1", "10", 10),
+    ],
 )
 def test_blinks_are_a_word_or_a_rate_on_the_command_line_as_in_the_file(tmp_path, given_blink, in_file, rate):
     (tmp_path / "o.yaml").write_text(f"blink: {in_file}\n")
     options = load(AnimationOptions, None, given(parsed("--blink", given_blink)))
     assert options.blink_rate(lids=True) == rate == load(AnimationOptions, tmp_path / "o.yaml").blink_rate(lids=True)
+
+
+def test_less_than_one_blink_a_minute_is_taken_and_the_sentence_says_so():
+    assert load(AnimationOptions, None, given(parsed("--blink", "0.5"))).blink_rate(lids=True) == 0.5
+    with pytest.raises(ConfigError, match="more than 0 and at most 100; found 101"):
+        load(AnimationOptions, None, given(parsed("--blink", "101")))
 
 
 def test_a_model_without_lids_does_not_blink():
