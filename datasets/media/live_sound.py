@@ -12,11 +12,20 @@ import numpy as np
 
 from datasets.errors import DataError
 from datasets.media.sound import Levels, resampled, sound_frames
-from datasets.media.streams import SAMPLE_RATE
+from datasets.media.streams import SAMPLE_RATE, decoded_frames
 
 READ_BYTES = 4096  # at most, at a time: 0.13 s of 16 kHz mono
 RATES = (1000, 384_000)  # Hz, of raw sound
 CHANNELS = (1, 2)  # of raw sound
+OTHERS = {  # how files begin that are no raw sound
+    b"fLaC": "a FLAC file",
+    b"OggS": "an Ogg file",
+    b"ID3": "an MP3 file",
+    b"FORM": "an AIFF file",
+    b"\x1aE\xdf\xa3": "a Matroska or WebM file",
+    b"\x89PNG": "a picture (PNG)",
+    b"\xff\xd8\xff": "a picture (JPEG)",
+}
 
 
 class LiveSound:
@@ -25,12 +34,12 @@ class LiveSound:
     `blocks` is for one listener; what it has taken, `passed` gives to one other, in another thread if need be.
 
     Args:
-        file: binary, opened for reading; one that begins with `RIFF` is a wav.
+        file: binary, opened for reading; one that begins with `RIFF` or `RF64` is a wav.
         rate, channels: of raw samples; a wav says them itself.
         name: for messages.
 
     Raises:
-        DataError: rate or channels out of range; nothing comes; no wav after its first four letters.
+        DataError: rate or channels out of range; nothing comes; no wav after its first four letters; another file.
     """
 
     def __init__(
@@ -44,14 +53,18 @@ class LiveSound:
         self.name = name
         self._passed: queue.SimpleQueue[Any] = queue.SimpleQueue()
         pipe = _Pipe(file)
-        if pipe.starts_with(b"RIFF"):
+        start = pipe.beginning(max(map(len, OTHERS)))
+        for word, kind in OTHERS.items():
+            if start.startswith(word):
+                raise DataError(f"{name} is {kind}; send a wav (ffmpeg -i FILE -f wav -) or raw samples")
+        if start.startswith((b"RIFF", b"RF64")):
             try:
                 container: Any = av.open(pipe, format="wav", metadata_errors="replace")
             except (av.error.FFmpegError, ValueError) as error:
                 raise DataError(f"{name} begins like a wav and is none ({error}); send a wav or raw samples") from error
-            context = container.streams.audio[0].codec_context
-            self.sample_rate, self.layout = context.sample_rate, context.layout
-            self._frames: Iterator[Any] = container.decode(audio=0)
+            stream = container.streams.audio[0]
+            self.sample_rate, self.layout = stream.codec_context.sample_rate, stream.codec_context.layout
+            self._frames: Iterator[Any] = decoded_frames(container, stream, name)
         else:
             self.sample_rate, self.layout = rate, av.AudioLayout("mono" if channels == 1 else "stereo")
             self._frames = _raw(pipe, rate, self.layout)
@@ -86,10 +99,11 @@ class _Pipe:
         self._read = getattr(file, "read1", file.read)
         self._ahead = b""
 
-    def starts_with(self, word: bytes) -> bool:
-        while len(self._ahead) < len(word) and (more := self._read(READ_BYTES)):
+    def beginning(self, size: int) -> bytes:
+        """The first `size` bytes, fewer if there are no more; they are read again by `read`."""
+        while len(self._ahead) < size and (more := self._read(READ_BYTES)):
             self._ahead += more
-        return self._ahead.startswith(word)
+        return self._ahead[:size]
 
     def read(self, size: int = READ_BYTES) -> bytes:
         """Up to `size` bytes; none at the end."""
