@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 from datasets import provenance
+from datasets.errors import DataError
 from datasets.files import make_folder, output_file
 from datasets.media.video_writer import VideoWriter
 
@@ -38,10 +40,24 @@ class StreamWriter(VideoWriter):
     def _open_target(self) -> None:
         into = self._into
         if into is None:
-            file = output_file(self.path)
-            make_folder(file.parent)
-            into = self._stack.enter_context(file.open("wb", buffering=0))
+            path = output_file(self.path)
+            make_folder(path.parent)
+            into = self._stack.enter_context(path.open("ab", buffering=0))
+            self._hold(into)
+            into.truncate(0)
         self._target = _Marked(into)
+
+    def _hold(self, file: BinaryIO) -> None:
+        """Keep other processes from writing the same file; not where files cannot be locked."""
+        with contextlib.suppress(ImportError):  # Windows
+            import fcntl
+
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise DataError(f"{self.path} is being written by another process; name another file") from error
+            except OSError:  # some network drives lock nothing
+                pass
 
     def _complete(self) -> None:
         pass

@@ -31,6 +31,7 @@ CRF = 17  # x264 quality: hardly told from the original; the released code's def
 PRESET = "veryfast"
 BT601: dict[str, Any] = {"dst_colorspace": "ITU601", "dst_color_range": "MPEG"}  # of 8-bit video: limited range
 QUEUED_BATCHES = 2  # frames waiting for the encoder: enough to overlap, bounded
+FRAME_NAMES = "[0-9]" * 6 + ".png"  # of `write_frames`
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 AAC_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
 AAC_FRAME = 1024  # samples
@@ -149,7 +150,7 @@ class VideoWriter:
     def _translated(self, error: BaseException) -> BaseException:
         import av
 
-        if isinstance(error, (OSError, av.error.FFmpegError)):
+        if isinstance(error, (OSError, av.error.FFmpegError)) and not isinstance(error, BrokenPipeError):
             reason = error.strerror or error
             kind = DiskFullError if isinstance(error, OSError) and is_full(error) else DataError
             return kind(f"{self.path} cannot be written ({reason}); free some space or choose another folder")
@@ -292,6 +293,18 @@ class _SoundTrack:
         return np.ascontiguousarray(taken_CN)
 
 
+def frame_file(folder: str | Path, index: int) -> Path:
+    """Where `write_frames` writes a frame."""
+    return Path(folder) / f"{index:06d}.png"
+
+
+def remove_frames(folder: str | Path) -> None:
+    """Make room for `write_frames` where it has been at work before; pictures without its marks stay."""
+    for path in list(Path(folder).glob(FRAME_NAMES)):
+        if provenance.read_marks(path):
+            path.unlink()
+
+
 def write_frames(folder: str | Path, first: int, frames_NHW3: np.ndarray) -> None:
     """Write frames first, first + 1, ... as 000000.png, 000001.png ..., each whole or not at all, marked as synthetic.
 
@@ -299,7 +312,7 @@ def write_frames(folder: str | Path, first: int, frames_NHW3: np.ndarray) -> Non
         DataError: the folder cannot be made or written to, or, with the first frame, already holds frames.
     """
     folder = make_folder(folder)
-    if first == 0 and any(folder.glob("[0-9]" * 6 + ".png")):
+    if first == 0 and any(folder.glob(FRAME_NAMES)):
         raise DataError(f"{folder} already holds frames, which would mix with the new ones; empty it or name another")
     for index, frame_HW3 in enumerate(frames_NHW3, first):
-        write_png(folder / f"{index:06d}.png", frame_HW3, provenance.png_marks())
+        write_png(frame_file(folder, index), frame_HW3, provenance.png_marks())

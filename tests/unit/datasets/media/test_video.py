@@ -14,7 +14,7 @@ import soundfile
 
 from datasets.errors import DataError
 from datasets.media import video_writer as video
-from datasets.media.image import read_image
+from datasets.media.image import read_image, write_png
 from datasets.media.sound import load_pcm, open_pcm, write_wav
 from datasets.media.video_reader import VideoReader, at_rate, frames_of
 
@@ -231,6 +231,10 @@ def test_frames_as_png(tmp_path):
     np.testing.assert_array_equal([read_image(path) for path in paths], frames)
     with pytest.raises(DataError, match="already holds frames"):
         video.write_frames(tmp_path / "out" / "frames", 0, frames)
+    write_png(tmp_path / "out" / "frames" / "000007.png", frames[0])  # without marks: not a frame of ours
+    video.remove_frames(tmp_path / "out" / "frames")
+    assert [path.name for path in (tmp_path / "out" / "frames").iterdir()] == ["000007.png"]
+    video.remove_frames(tmp_path / "no folder yet")
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="is a file, not a folder"):
         video.write_frames(tmp_path / "file", 0, frames)
