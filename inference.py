@@ -60,7 +60,7 @@ def parse_arguments() -> argparse.Namespace:
         "--pairs", type=Path, help="CSV with the columns image,audio,output and, if wanted, options: one video a row"
     )
     files.add_argument("--overwrite", action="store_true", help="of a list, make also what is there and whole")
-    files.add_argument("--report", type=Path, help="of a list, write what became of each row as JSON lines")
+    files.add_argument("--report", type=Path, help="of a list, add to this file what became of each row, as JSON lines")
     files.add_argument("--config", type=Path, help="YAML with the options below; the command line wins")
     files.add_argument("--frames-dir", type=Path, help="also write every frame as a PNG into this folder")
     files.add_argument("--save-motion", type=Path, help="also write head poses and keypoints to this .npz")

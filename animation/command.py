@@ -12,19 +12,20 @@ from typing import Any
 
 import torch
 
-from animation.generate import Animator
+from animation.generate import Animator, judge_outputs
 from animation.job import Job, Summary
-from animation.lists import Report, Result, Row, is_whole, log_of, read_pairs, rows_of_folder
+from animation.lists import FOR_ALL_ROWS, Report, Result, Row, is_whole, log_of, read_pairs, rows_of_folder
 from animation.models import load_models
 from animation.options import AnimationOptions, OptionError, given
 from animation.progress import frame_bar
 from animation.stream import Stream
-from animation.weights import DEMO_WEIGHTS, NETWORKS
+from animation.weights import DEMO_WEIGHTS, NETWORKS, weights_file
 from datasets.errors import DataError
 from datasets.files import make_folder
 from datasets.media.live_sound import LiveSound
 from datasets.media.streams import FPS
 from datasets.media.video_stream import StreamWriter
+from datasets.media.video_writer import remove_frames
 from datasets.provenance import Signature
 from engine.checkpoint import CheckpointError
 from engine.command import LOCK, clean_exit, from_torchrun, only_one, os_error_sentence, peak_memory_mb
@@ -32,6 +33,8 @@ from engine.config import ConfigError, load
 from engine.device import AUTOCAST
 
 PIPE = Path("-")  # standard input or output
+HEAD_MOTION = ("head_pose", "still", "head_motion_scale", "head_return")
+NEW_MOTION = (*HEAD_MOTION, "expression_scale", "blink", "look_ahead", "seed")  # what says how motion is made
 USER_ERRORS = (DataError, OptionError, CheckpointError, ConfigError)
 
 
@@ -43,15 +46,22 @@ def make(arguments: argparse.Namespace) -> None:
         options = load(AnimationOptions, arguments.config, given(arguments))
         place = from_torchrun()
         rows = read_rows(arguments, options)  # judged before the networks are loaded
+        for row in rows:
+            refuse_without_effect(row, is_list(arguments))
+        if not is_list(arguments) and place.rank > 0:
+            print(f"note: one video is the work of one process; process {place.rank} has nothing to do")
+            return
         if is_list(arguments) and place.rank == 0:
             alone.enter_context(only_one(arguments.pairs or make_folder(arguments.output) / LOCK, "run of this list"))
         networks = needed_networks([row.job for row in rows])
+        taken = [file for row in rows for file in (*row.job.inputs, *row.job.outputs)]
         models = load_models(checkpoints(arguments), options.chosen_device(place.local_rank), networks)
         options = load(AnimationOptions, arguments.config, given(arguments), below=models.animation)
         rows = read_rows(arguments, options, models.animation)[place.rank :: place.ranks]
-        animator = Animator(models, options, signature(arguments), protected(arguments))
+        protected = (*needed_files(arguments), *filter(None, [arguments.report]))
+        animator = Animator(models, options, signature(arguments), protected)
         if is_list(arguments):
-            report = Report(arguments.report, place.rank)
+            report = Report(arguments.report, place.rank, (*taken, *needed_files(arguments)))
             sys.exit(run_list(animator, rows, report, arguments.overwrite, place.rank))
         if arguments.stream is not None:
             run_stream(animator, rows[0].job, arguments)
@@ -76,6 +86,7 @@ def run_stream(animator: Animator, job: Job, arguments: argparse.Namespace) -> N
         with frame_bar(job.output.name) as progress:
             summary = animator.animate(job, progress, StreamWriter, target=target)
         return print_summary(summary, animator, time.perf_counter() - start)
+    judge_outputs(job, animator.protected, into_file=target is None)
     stream = Stream(animator, job.image, job.head_pose)
     for notice in stream.summary.notices:
         print(f"note: {notice}")
@@ -96,6 +107,8 @@ def words_beside_the_video(arguments: argparse.Namespace) -> Iterator[None]:
     if arguments.stream != PIPE:
         yield
         return
+    if sys.stdout is None:
+        raise OptionError("--stream - is standard output, which is closed; let it lead somewhere, or name a file")
     arguments.standard_output = sys.stdout.buffer
     with contextlib.redirect_stdout(sys.stderr):
         yield
@@ -114,6 +127,8 @@ def run_list(animator: Animator, rows: list[Row], report: Report, overwrite: boo
             start = time.perf_counter()
             animator.options = row.options
             try:
+                if job.frames_dir is not None:
+                    remove_frames(job.frames_dir)  # of a video that is not whole, or not wanted any more
                 summary = run(animator, job)
                 result.frames, result.notes = summary.frames, tuple(summary.notices)
             except Exception as error:  # whatever it is, it must not cost the other rows
@@ -194,10 +209,10 @@ def is_list(arguments: argparse.Namespace) -> bool:
     return arguments.pairs is not None or any(p is not None and p.is_dir() for p in (arguments.image, arguments.audio))
 
 
-def protected(arguments: argparse.Namespace) -> tuple[Path, ...]:
-    """Files of this command that no output may replace."""
-    others = (arguments.pairs, arguments.config, arguments.report, arguments.c2pa_cert, arguments.c2pa_key)
-    return (*(arguments.checkpoint or ()), *(file for file in others if file is not None))
+def needed_files(arguments: argparse.Namespace) -> tuple[Path, ...]:
+    """Files that this command reads, beside the inputs of its videos: no output may replace them."""
+    others = (arguments.pairs, arguments.config, arguments.c2pa_cert, arguments.c2pa_key)
+    return (*map(weights_file, arguments.checkpoint or [DEMO_WEIGHTS]), *filter(None, others))
 
 
 def name_output(arguments: argparse.Namespace) -> None:
@@ -216,12 +231,7 @@ def unused_name(stem: str) -> Path:
 
 
 def check_together(arguments: argparse.Namespace) -> None:
-    """Raises OptionError where one of two options would be without effect."""
-    if arguments.still and arguments.head_motion_scale is not None:
-        raise OptionError("--still holds the head, so --head-motion-scale has no effect: leave one of them out")
-    if arguments.head_return is not None and (arguments.still or arguments.head_pose is not None):
-        other = "--still" if arguments.still else "--head-pose"
-        raise OptionError(f"--head-return is for predicted heads, so with {other} it has no effect: leave one out")
+    """Raises OptionError where one of two files, or of a file and an option, would be without effect."""
     if arguments.stream is not None:
         without = {"--output": arguments.output, "--c2pa-cert": arguments.c2pa_cert}
         if arguments.audio == PIPE:
@@ -232,10 +242,36 @@ def check_together(arguments: argparse.Namespace) -> None:
             raise OptionError(f"{arguments.stream}: a stream is an mp4; change the ending")
         if arguments.audio == PIPE and arguments.motion is not None:
             raise OptionError("--motion takes its sound from a file; name one, or leave --motion out")
+        if arguments.audio == PIPE and sys.stdin is None:
+            raise OptionError("--audio - is standard input, which is closed; let sound come from it, or name a file")
     elif arguments.audio == PIPE:
         raise OptionError("--audio - is sound that is still coming: write it with --stream OUT (or --stream -)")
     if arguments.view == "whole" and arguments.size == "native":
         raise OptionError("--size native gives the networks' own square frames; leave it out for --view whole")
+
+
+def refuse_without_effect(row: Row, of_list: bool) -> None:
+    """Raise OptionError where a row asks for something that another of its options leaves no room for.
+
+    Its options are to be without those that the weights carry: nobody asked for these.
+    """
+    job, options = row.job, row.options
+    asked = [each.name for each in fields(options) if getattr(options, each.name) != each.default]
+    if job.head_pose is not None:
+        asked.append("head_pose")
+    if of_list:  # what counts for all rows may be meant for others
+        asked = [name for name in asked if name not in FOR_ALL_ROWS]
+    cases = (
+        (job.motion is not None, "--motion renders a saved motion as it is", NEW_MOTION),
+        (options.still, "--still holds the head", ("head_motion_scale", "head_return")),
+        (options.head_motion_scale == 0, "--head-motion-scale 0 holds the head", ("head_return",)),
+        (job.head_pose is not None, "--head-pose says where the head is", ("head_return",)),
+    )
+    where = f"row for {job.output}: " if of_list else ""
+    for holds, why, names in cases:
+        in_vain = [f"--{name.replace('_', '-')}" for name in names if name in asked]
+        if holds and in_vain:
+            raise OptionError(f"{where}{why}: {', '.join(in_vain)} would have no effect; leave it out")
 
 
 def signature(arguments: argparse.Namespace) -> Signature | None:

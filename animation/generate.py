@@ -1,10 +1,11 @@
 """The whole path (Fig. 2): picture and speech in, video file out, streaming, with bounded memory."""
 
 import contextlib
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ from datasets.media.image import to_float
 from datasets.media.sound import open_pcm
 from datasets.media.source import read_source
 from datasets.media.streams import FPS, SAMPLE_RATE
-from datasets.media.video_writer import VideoWriter, write_frames
+from datasets.media.video_writer import VideoWriter, frame_file, write_frames
 from datasets.provenance import Signature
 from engine.device import computes_bf16
 from modules.face_points import with_closed_lips
@@ -99,8 +100,7 @@ class Animator:
         """
         summary = Summary(job.output)
         clock = Clock(summary.seconds)
-        judge_outputs(job, self.protected)
-        refuse_without_effect(job, self.options, self.models.animation)
+        judge_outputs(job, self.protected, into_file=target.get("target") is None)
         with clock("picture"):
             image, full_size = self.picture(job.image, summary)
             with torch.inference_mode():
@@ -312,42 +312,30 @@ def _blinked_to(sound: Iterable[np.ndarray], blinker: Blinker, closures: deque[f
         yield piece_TAF
 
 
-def judge_outputs(job: Job, protected: tuple[Path, ...] = ()) -> None:
+def judge_outputs(job: Job, protected: tuple[Path, ...] = (), into_file: bool = True) -> None:
     """Judge where a job writes.
+
+    Args:
+        protected: files that it may not replace, beside its inputs.
+        into_file: False where the video goes to standard output.
 
     Raises:
         DataError: a file or folder that cannot be written, or is needed for something else.
         OptionError: a file that would be something else than its name says.
     """
     taken = (*job.inputs, *protected)
-    output_file(job.output, taken)
-    check_ending(job.output)
+    outputs = job.outputs if into_file else job.outputs[1:]
+    if into_file:
+        output_file(job.output, taken)
+        check_ending(job.output, ENDINGS)
     if job.save_motion is not None:
         output_file(job.save_motion, (*taken, job.output))
-    if job.frames_dir is not None and job.frames_dir.exists() and not job.frames_dir.is_dir():
-        raise DataError(f"{job.frames_dir} is a file, not a folder for frames; name another")
-
-
-def refuse_without_effect(job: Job, options: AnimationOptions, carried: dict[str, Any]) -> None:
-    """Raise OptionError where something was asked for that a saved motion leaves no room for.
-
-    `carried`: options that the weights carry; nobody asked for these.
-    """
-    if job.motion is None:
-        return
-    usual = {each.name: each.default for each in fields(AnimationOptions)} | carried
-    asked = {
-        "--head-pose": job.head_pose is not None,
-        "--still": options.still,
-        "--head-motion-scale": options.head_motion_scale != usual["head_motion_scale"],
-        "--head-return": options.head_return != usual["head_return"],
-        "--expression-scale": options.expression_scale != usual["expression_scale"],
-    }
-    without_effect = [name for name, is_asked in asked.items() if is_asked]
-    if without_effect:
-        raise OptionError(
-            f"--motion renders a saved motion as it is: {', '.join(without_effect)} would have no effect; leave it out"
-        )
+        check_ending(job.save_motion, (".npz",))
+    if job.frames_dir is not None:
+        output_file(frame_file(job.frames_dir, 0), taken)
+    for file, other in itertools.permutations(outputs, 2):
+        if file is not job.frames_dir and file.resolve() in (other.resolve(), *other.resolve().parents):
+            raise DataError(f"{other} cannot be written where {file} is written, too; name another")
 
 
 def remarks_on_sound(job: Job, plan: Plan) -> list[str]:
@@ -375,10 +363,10 @@ def remarks_on_poses(path: Path, poses: int, frames: int) -> list[str]:
     return []
 
 
-def check_ending(output: Path) -> None:
+def check_ending(output: Path, endings: tuple[str, ...]) -> None:
     """Raises OptionError for a file that would be something else than its name says."""
-    if output.suffix.lower() not in ENDINGS:
-        raise OptionError(f"{output}: only {' and '.join(ENDINGS)} are written; change the ending")
+    if output.suffix.lower() not in endings:
+        raise OptionError(f"{output}: only {' and '.join(endings)} can be written here; change the ending")
 
 
 def whole_canvas(image_HW3: np.ndarray, frame: Frame, longest: int) -> tuple[np.ndarray, Frame]:

@@ -23,6 +23,11 @@ class Job:
         """The files that are read."""
         return tuple(file for file in (self.image, self.audio, self.motion, self.head_pose) if file is not None)
 
+    @property
+    def outputs(self) -> tuple[Path, ...]:
+        """The files that are written, the video first, and the folder for frames."""
+        return tuple(file for file in (self.output, self.save_motion, self.frames_dir) if file is not None)
+
 
 @dataclass
 class Summary:

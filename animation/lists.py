@@ -21,8 +21,10 @@ from datasets import provenance
 from datasets.errors import DataError
 from datasets.files import make_folder, output_file, read_table
 from datasets.media.streams import open_media
+from datasets.media.video_writer import FRAME_NAMES
 from engine.config import ConfigError, load
 
+UNREADABLE = "backslashreplace"  # bytes of a name that are no UTF-8 become \udcXX; JSON reads that as Python does
 WANTED = ("image", "audio", "output")
 FILES = tuple(each.name for each in fields(Job))
 FOR_ALL_ROWS = ("device", "precision", "batch_size", "compile", "seed")  # decided once, when the networks are loaded
@@ -119,9 +121,10 @@ def check_outputs(jobs: Iterable[Job], source: Path) -> None:
     """Every file is written by one row only, and none that a row writes is read by any. Raises DataError."""
     jobs = list(jobs)
     read = {file.resolve() for job in jobs for file in job.inputs}
+    read |= {file.parent for file in read if file.match(FRAME_NAMES)}  # `remove_frames` may not see them
     written: set[Path] = set()
     for job in jobs:
-        for file in filter(None, (job.output, job.save_motion, job.frames_dir)):
+        for file in job.outputs:
             target = file if file == job.frames_dir else output_file(file)
             target = target.resolve()
             if target in written:
@@ -159,14 +162,22 @@ def is_whole(path: Path) -> bool:
 class Report:
     """What became of the rows: a table for the screen and, if wanted, a file with a JSON object a line."""
 
-    def __init__(self, path: Path | None, rank: int) -> None:
-        """`rank`: of this process; each one but the first has a file of its own, named after it. Raises DataError."""
+    def __init__(self, path: Path | None, rank: int, taken: Iterable[Path]) -> None:
+        """Begin, or go on with a file that is there.
+
+        Args:
+            rank: of this process; each one but the first has a file of its own, named after it.
+            taken: files that the list reads or writes.
+
+        Raises:
+            DataError: the file cannot be written, or is one of `taken`.
+        """
         self.results: list[Result] = []
         self._file = None
         if path is not None:
-            path = output_file(path.with_name(f"{path.stem}.rank{rank}{path.suffix}") if rank else path)
+            path = output_file(path.with_name(f"{path.stem}.rank{rank}{path.suffix}") if rank else path, taken)
             make_folder(path.parent)
-            self._file = path.open("w", encoding="utf-8")
+            self._file = path.open("a", encoding="utf-8", errors=UNREADABLE)
 
     def add(self, result: Result) -> None:
         """Keep a result; its line is in the file at once."""
@@ -192,10 +203,10 @@ def log_of(error: BaseException, output: Path) -> Path:
     text = "".join(traceback.format_exception(error))
     with contextlib.suppress(OSError, DataError):
         path = output_file(output.with_name(f"{output.name}.error.log"))
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", errors=UNREADABLE)
         return path
     with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", prefix="audio2head-", suffix=".error.log", delete=False
+        "w", encoding="utf-8", errors=UNREADABLE, prefix="audio2head-", suffix=".error.log", delete=False
     ) as file:
         file.write(text)
     return Path(file.name)

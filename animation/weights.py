@@ -67,9 +67,14 @@ def read_weights(paths: list[Path], tensors: bool = True) -> Weights:
     return merged
 
 
+def weights_file(path: Path) -> Path:
+    """The file that is read for a checkpoint: itself, or that of a run folder."""
+    return path / RUN_WEIGHTS if path.is_dir() else path
+
+
 def _read_one(path: Path, tensors: bool) -> Weights:
     if path.is_dir():
-        file = path / RUN_WEIGHTS
+        file = weights_file(path)
         if not file.is_file():
             raise CheckpointError(
                 f"{path} is a folder without {RUN_WEIGHTS}; give a run folder of a finished or saved stage"

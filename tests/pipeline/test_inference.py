@@ -414,6 +414,65 @@ def test_a_row_that_fails_for_an_unknown_reason_does_not_end_the_list(files, tmp
     assert "3 of 3 videos made" in capsys.readouterr().out and rows[0][2].stat().st_mtime_ns != kept
 
 
+def test_a_list_with_frames_goes_on_after_it_was_interrupted(files, tmp_path, capsys):
+    """Frames of a row that is begun again are replaced; pictures that this program has not drawn stay."""
+    rows = [(files / "face.png", files / "speech.wav", tmp_path / f"{i}.mp4", tmp_path / f"f{i}") for i in range(2)]
+    with (tmp_path / "list.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("image", "audio", "output", "frames_dir"), *rows])
+    arguments = ["--pairs", tmp_path / "list.csv", "--checkpoint", files / "model.safetensors", "--device", "cpu"]
+    arguments += ["--size", "native"]
+    assert run(*arguments) == 0
+    rows[0][2].unlink()
+    (tmp_path / "f0" / "000099.png").write_bytes((tmp_path / "f0" / "000031.png").read_bytes())
+    assert run(*arguments) == 0 and "1 of 2 videos made, 1 were there" in capsys.readouterr().out
+    assert len(os.listdir(tmp_path / "f0")) == 32
+    assert run(*arguments, "--overwrite") == 0
+    rows[0][2].unlink()
+    shutil.copy(files / "face.png", tmp_path / "f0" / "000099.png")
+    assert run(*arguments) == 2
+    assert "already holds frames" in capsys.readouterr().err and os.listdir(tmp_path / "f0") == ["000099.png"]
+
+
+def test_a_report_replaces_nothing_that_the_list_needs_and_goes_on(files, tmp_path, capsys):
+    picture, config, listed = tmp_path / "face.png", tmp_path / "o.yaml", tmp_path / "list.csv"
+    shutil.copy(files / "face.png", picture)
+    config.write_text("crf: 20\n")
+    write_pairs(listed, [(picture, files / "speech.wav", tmp_path / "0.mp4")])
+    arguments = ["--pairs", listed, "--config", config, "--checkpoint", files / "model.safetensors", "--device", "cpu"]
+    for taken in (picture, config, listed, files / "model.safetensors", tmp_path / "0.mp4"):
+        before = taken.exists() and taken.read_bytes()
+        assert run(*arguments, "--report", taken) == 2
+        assert "name another output" in capsys.readouterr().err
+        assert (taken.exists() and taken.read_bytes()) == before
+    for _ in range(2):
+        assert run(*arguments, "--report", tmp_path / "report.jsonl") == 0
+    results = [json.loads(line) for line in (tmp_path / "report.jsonl").read_text().splitlines()]
+    assert [result["status"] for result in results] == ["made", "there"]
+
+
+def test_names_that_are_no_utf_8_and_a_terminal_that_knows_few_letters(files, tmp_path):
+    """One such name costs neither its own row nor the others."""
+    pictures = tmp_path / "in"
+    pictures.mkdir()
+    for name in (b"b\xe9b\xe9.png", b"bad\xe9.png", "ü.png".encode()):
+        shutil.copy(files / "face.png", os.fsencode(pictures) + b"/" + name)
+    Path(os.fsdecode(os.fsencode(pictures) + b"/bad\xe9.png")).write_bytes(b"no picture")
+    report = tmp_path / "report.jsonl"
+    command = usual(files, tmp_path / "out", image=pictures, report=report)
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(
+        [sys.executable, "inference.py", *map(str, command)], cwd=ROOT, capture_output=True, env=environment
+    )
+    assert done.returncode == 2 and b"Traceback" not in done.stderr, done.stderr
+    assert b"2 of 3 videos made" in done.stdout and b"\\xfc.mp4" in done.stdout
+    assert sorted(os.listdir(os.fsencode(tmp_path / "out"))) == [b"b\xe9b\xe9.mp4", "ü.mp4".encode()]
+    results = [json.loads(line) for line in report.read_text(encoding="utf-8").splitlines()]
+    assert [os.path.basename(os.fsencode(each["image"])) for each in results if each["status"] == "made"] == [
+        b"b\xe9b\xe9.png",
+        "ü.png".encode(),
+    ]
+
+
 def test_rows_have_options_of_their_own(files, tmp_path):
     rows = [
         (files / "face.png", files / "speech.wav", tmp_path / f"{i}.mp4", still, tmp_path / f"{i}.npz")
@@ -454,6 +513,8 @@ def test_a_folder_of_pictures_with_one_sound_and_the_other_way_round(files, tmp_
         ("image,audio,output\nF,S,o.mp4,more\n", ["line 2", "more values than columns"]),
         ("image,audio,output,expression_scale\nF,S,o.mp4,1\nF,S,p.mp4,inf\n", ["line 3", "expression_scale"]),
         ("image,audio,output,save_motion\nF,S,o.mp4,m.npz\nF,S,p.mp4,m.npz\n", ["m.npz twice"]),
+        ("image,audio,output,still,head_return\nF,S,o.mp4,true,2\n", ["row for o.mp4", "--head-return would have"]),
+        ("image,audio,output,frames_dir\nF,S,o.mp4,a\na/000003.png,S,p.mp4,\n", ["a as an input and as an output"]),
         ("image,audio\nF,S\n", ["lacks the column output"]),
         ("image,audio,output\n\n", ["no row"]),
     ],
@@ -479,6 +540,13 @@ def test_ranks_share_the_rows_of_a_list(files, tmp_path):
     assert result.returncode == 0, result.stderr
     assert sorted(p.name for p in tmp_path.glob("*.mp4")) == ["0.mp4", "1.mp4", "2.mp4"]
     assert "2 of 2 videos made" in result.stdout and "1 of 1 videos made on rank 1" in result.stdout
+
+
+def test_one_video_is_made_by_the_first_of_several_processes(files, tmp_path, capsys, monkeypatch):
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert run(*usual(files, tmp_path / "o.mp4")) == 0
+    assert "process 1 has nothing to do" in capsys.readouterr().out and os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
@@ -564,6 +632,10 @@ def bad_cases(files, tmp_path):
     (tmp_path / "link to speech.mp4").symlink_to(files / "speech.wav")
     os.link(files / "face.png", tmp_path / "hard link.mp4")
     (tmp_path / "inf.yaml").write_text("expression_scale: .inf\n")
+    (tmp_path / "still.yaml").write_text("still: true\n")
+    run_folder = tmp_path / "run"
+    run_folder.mkdir()
+    os.link(files / "model.safetensors", run_folder / "weights.safetensors")
     saved = {"audio": None, "motion": tmp_path / "motion.npz"}
     return {
         "head pose in degrees": ({"head_pose": tmp_path / "degrees.npz"}, ["degrees.npz", "should be in radians"]),
@@ -582,8 +654,12 @@ def bad_cases(files, tmp_path):
         "motion and expression": (saved | {"expression_scale": 2}, ["--expression-scale would have no effect"]),
         "motion and head motion": (saved | {"head_motion_scale": 2}, ["--head-motion-scale would have no effect"]),
         "motion and return": (saved | {"head_return": 2}, ["--head-return would have no effect"]),
-        "still and return": ({"still": True, "head_return": 2}, ["--head-return is for predicted heads"]),
-        "poses and return": ({"head_pose": tmp_path / "pose.npz", "head_return": 2}, ["with --head-pose it has no"]),
+        "motion and blinks": (saved | {"blink": 20, "look_ahead": 4}, ["--blink, --look-ahead would have no effect"]),
+        "motion and seed": (saved | {"seed": 3}, ["--seed would have no effect"]),
+        "still and return": ({"still": True, "head_return": 2}, ["--still holds the head: --head-return would have"]),
+        "poses and return": ({"head_pose": tmp_path / "pose.npz", "head_return": 2}, ["--head-return would have no"]),
+        "held and return": ({"head_motion_scale": 0, "head_return": 2}, ["--head-motion-scale 0 holds the head"]),
+        "still in a file": ({"config": tmp_path / "still.yaml", "head_return": 2}, ["--still holds the head"]),
         "return negative": ({"head_return": "-1"}, ["head_return must be from 0 to 3600"]),
         "still and scaled": ({"still": True, "head_motion_scale": 2}, ["no effect"]),
         "checkpoint is a web page": ({"checkpoint": tmp_path / "page.pth.tar"}, ["is a web page"]),
@@ -602,6 +678,15 @@ def bad_cases(files, tmp_path):
         "output leads in a circle": ({"output": tmp_path / "circle.mp4"}, ["circle.mp4 cannot be written"]),
         "output far below a file": ({"output": tmp_path / "text.txt" / "a" / "b" / "o.mp4"}, ["text.txt is a file"]),
         "motion and video in one": ({"save_motion": tmp_path / "o.mp4"}, ["o.mp4", "name another output"]),
+        "motion over the weights": (
+            {"checkpoint": run_folder, "save_motion": run_folder / "weights.safetensors"},
+            ["weights.safetensors", "name another output"],
+        ),
+        "motion of another ending": ({"save_motion": tmp_path / "m.mp4"}, ["m.mp4: only .npz"]),
+        "frames and video in one": ({"frames_dir": tmp_path / "o.mp4"}, ["o.mp4 cannot be written where"]),
+        "frames below the video": ({"frames_dir": tmp_path / "o.mp4" / "frames"}, ["o.mp4 is written, too"]),
+        "motion below the video": ({"save_motion": tmp_path / "o.mp4" / "m.npz"}, ["o.mp4 is written, too"]),
+        "frames far below a file": ({"frames_dir": tmp_path / "text.txt" / "a" / "b"}, ["text.txt is a file"]),
         "motion replaces the picture": ({"save_motion": files / "face.png"}, ["name another output"]),
         "frames into a file": ({"frames_dir": tmp_path / "text.txt"}, ["is a file, not a folder"]),
         "expression huge": ({"expression_scale": 1e30}, ["expression_scale must be from 0 to 10"]),

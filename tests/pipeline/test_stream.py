@@ -22,8 +22,10 @@ from animation.options import AnimationOptions
 from animation.stream import Stream
 from datasets import provenance
 from datasets.audio import AudioFeatureConfig, level_of
+from datasets.errors import DataError
 from datasets.media.image import read_image, write_png
 from datasets.media.sound import load_pcm
+from datasets.media.video_stream import StreamWriter
 from engine.checkpoint import save_weights
 from engine.config import to_dict
 from tests.in_process import status_of
@@ -32,6 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RATE = 16_000
 SECONDS = 2.0
 FRAMES = 49
+WAV_START = b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0\1\0\1\0\x80\x3e\0\0\0\x7d\0\0\2\0\x10\0data\xff\xff\xff\xff"
 run = functools.partial(status_of, inference.main)
 
 
@@ -132,6 +135,66 @@ def test_a_wav_from_a_pipe_and_a_file_that_is_streamed(files, tmp_path, monkeypa
     assert "x real time" in capsys.readouterr().out
 
 
+def test_a_file_is_streamed_to_standard_output(files):
+    process = start(files, "--audio", str(files / "speech.wav"), "--stream", "-")
+    video, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert played(io.BytesIO(video))[0] == FRAMES and b"x real time" in said
+
+
+@pytest.mark.parametrize("audio", ["-", "speech.wav"])
+def test_a_player_that_is_closed_ends_the_stream_quietly(files, audio):
+    process = start(files, "--audio", audio if audio == "-" else str(files / audio), "--stream", "-")
+    process.stdout.close()
+    _, said = process.communicate(raw(files) if audio == "-" else None, timeout=300)
+    assert process.returncode == 141 and b"error" not in said and b"Traceback" not in said, said
+
+
+def test_a_wav_that_breaks_off_in_the_middle_of_a_sample_is_heard_up_to_there(files, tmp_path, monkeypatch):
+    wav = (files / "speech.wav").read_bytes()[:-1]
+    monkeypatch.setattr(sys, "stdin", type("Pipe", (), {"buffer": io.BytesIO(wav)}))
+    assert run(*usual(files), "--audio", "-", "--stream", tmp_path / "a.mp4") == 0
+    assert played(str(tmp_path / "a.mp4"))[0] == FRAMES
+
+
+@pytest.mark.parametrize("sound", ["-", "speech.wav"])
+@pytest.mark.parametrize("option", ["--image", "--head-pose", "--config", "--checkpoint"])
+def test_no_stream_replaces_what_it_needs(files, tmp_path, monkeypatch, capsys, option, sound):
+    (tmp_path / "used.mp4").write_bytes(b"needed")
+    if option == "--config":
+        (tmp_path / "used.mp4").write_text("crf: 20\n")
+    if option == "--checkpoint":
+        (tmp_path / "used.mp4").write_bytes((files / "model.safetensors").read_bytes())
+    before = (tmp_path / "used.mp4").read_bytes()
+    monkeypatch.setattr(sys, "stdin", type("Pipe", (), {"buffer": io.BytesIO(raw(files))}))
+    audio = sound if sound == "-" else files / sound
+    used = tmp_path / "used.mp4"
+    assert run(*usual(files), "--audio", audio, "--stream", used, option, used) == 2
+    assert "which this command needs for something else" in capsys.readouterr().err
+    assert used.read_bytes() == before
+
+
+def test_closed_standard_input_and_output_get_a_sentence(files, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", None)
+    assert run(*usual(files), "--audio", "-", "--stream", tmp_path / "o.mp4") == 2
+    assert "--audio - is standard input, which is closed" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "stdout", None)
+    assert run(*usual(files), "--audio", files / "speech.wav", "--stream", "-") == 2
+    assert "--stream - is standard output, which is closed" in capsys.readouterr().err
+
+
+def test_a_second_stream_into_one_file_is_refused(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
+    path = tmp_path / "o.mp4"
+    path.write_bytes(b"older, and longer" * 10_000)
+    with StreamWriter(path) as first:
+        first.write(frames)
+        with pytest.raises(DataError, match="is being written by another process"), StreamWriter(path):
+            pass
+        first.write(frames)
+    assert played(str(path))[0] == 10 and path.stat().st_size < 100_000
+
+
 @pytest.mark.parametrize(
     ("arguments", "sound", "words"),
     [
@@ -140,6 +203,9 @@ def test_a_wav_from_a_pipe_and_a_file_that_is_streamed(files, tmp_path, monkeypa
         (["--audio", "-", "--stream", "o.mp4", "--save-motion", "m.npz"], b"", "--save-motion does not go with"),
         (["--audio", "-", "--stream", "o.mp4"], b"", "ended before any sound came"),
         (["--audio", "-", "--stream", "o.mp4"], b"RIFF and no wav", "begins like a wav and is none"),
+        (["--audio", "-", "--stream", "o.mp4"], WAV_START + b"1", "standard input is damaged"),
+        (["--audio", "-", "--stream", "o.mp4"], b"fLaC and more", "standard input is a FLAC file; send a wav"),
+        (["--audio", "-", "--stream", "o.mp4"], b"\xff\xd8\xff\xe0", "is a picture (JPEG); send a wav"),
         (["--audio", "-", "--stream", "o.mp4", "--audio-rate", "10"], b"12", "rate of raw sound must be from 1000"),
         (["--audio", "-", "--stream", "o.mp4", "--look-ahead", "17"], b"12", "at most 16"),
     ],
