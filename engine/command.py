@@ -139,8 +139,6 @@ def clean_exit(*user_errors: type[Exception]) -> Iterator[None]:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
-        with contextlib.suppress(AttributeError, OSError):  # what it still holds would fail once more at the end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except Busy as error:
         print(f"error: {error}", file=sys.stderr)
