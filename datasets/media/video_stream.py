@@ -59,6 +59,9 @@ class StreamWriter(VideoWriter):
             except OSError:  # some network drives lock nothing
                 pass
 
+    def _translated(self, error: BaseException) -> BaseException:
+        return super()._translated(self._target.failure or error)  # what PyAV makes of it says less
+
     def _complete(self) -> None:
         pass
 
@@ -69,6 +72,7 @@ class _Marked:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._header: bytearray | None = bytearray()  # until it is whole
+        self.failure: OSError | None = None  # of the file
 
     def write(self, data: bytes) -> int:
         if self._header is None:
@@ -83,9 +87,13 @@ class _Marked:
 
     def _pass_on(self, data: bytes) -> None:
         view = memoryview(data)
-        while view:
-            view = view[self._file.write(view) :]
-        self._file.flush()
+        try:
+            while view:
+                view = view[self._file.write(view) :]
+            self._file.flush()
+        except OSError as error:
+            self.failure = error
+            raise
 
 
 def _header_end(data: bytearray) -> int | None:

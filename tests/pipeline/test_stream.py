@@ -150,6 +150,21 @@ def test_a_player_that_is_closed_ends_the_stream_quietly(files, audio):
     assert process.returncode == 141 and b"error" not in said and b"Traceback" not in said, said
 
 
+@pytest.mark.parametrize("taken", range(4))
+def test_whenever_a_pipe_is_closed_the_stream_says_that(files, taken):
+    class Pipe(io.BytesIO):
+        left = taken
+
+        def write(self, data):
+            self.left -= 1
+            if self.left < 0:
+                raise BrokenPipeError
+            return len(data)
+
+    with pytest.raises(BrokenPipeError), StreamWriter("-", Pipe(), sound=files / "speech.wav") as writer:
+        writer.write(np.zeros((12, 64, 64, 3), np.uint8))
+
+
 def test_a_wav_that_breaks_off_in_the_middle_of_a_sample_is_heard_up_to_there(files, tmp_path, monkeypatch):
     wav = (files / "speech.wav").read_bytes()[:-1]
     monkeypatch.setattr(sys, "stdin", type("Pipe", (), {"buffer": io.BytesIO(wav)}))
