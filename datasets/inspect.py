@@ -2,7 +2,8 @@
 
     python -m datasets.inspect PREPARED [--sheet PREPARED/sheet.png] [--clips 8] [--verify]
 
-Exit code 1 when there is an error: an identity in two splits, or (--verify) a file that is not the one prepared.
+Exit code 1 when there is an error: an identity in two splits, features that are recomputed only in part, or (--verify)
+a file that is not the one prepared.
 
 Letters: T video frame, H W picture.
 """
@@ -17,7 +18,8 @@ import cv2
 import numpy as np
 
 from datasets import command
-from datasets.clips import REJECTED, SPLITS, Clip, load_manifest, load_pose_range, verify
+from datasets.clips import REJECTED, SPLITS, Clip, load_audio_features, load_manifest, load_pose_range, verify
+from datasets.errors import DataError
 from datasets.media.image import write_png
 from datasets.media.streams import FPS
 from datasets.pose import render_boxes
@@ -119,7 +121,8 @@ def _sound_strip(clip: Clip, width: int) -> np.ndarray:
     rows = features_TAF.reshape(-1, features_TAF.shape[2])
     for row, (pitch, voiced) in enumerate(rows[:, 39:41]):
         if voiced:
-            y = STRIP - 1 - int(np.clip(np.log2(pitch / 60) / np.log2(500 / 60), 0, 1) * (STRIP - 2))
+            height = np.log2(np.clip(pitch, 60, 500) / 60) / np.log2(500 / 60)  # mean=removed: may be below 0 Hz
+            y = STRIP - 1 - int(height * (STRIP - 2))
             cv2.circle(strip, (int((row + 0.5) / len(rows) * width), y), 1, GREEN, -1)
     return strip
 
@@ -152,6 +155,10 @@ def main(arguments: list[str] | None = None) -> int:
     clips = load_manifest(args.root)
     print(describe(args.root, clips))
     errors = leaks(clips)
+    try:
+        load_audio_features(args.root)
+    except DataError as unfinished:
+        errors.append(str(unfinished))
     if args.verify:
         errors += [problem for clip in clips for problem in verify(clip)]
     sheet = args.sheet or args.root / "sheet.png"
