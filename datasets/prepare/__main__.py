@@ -5,10 +5,11 @@
     python -m datasets.prepare lrw       --input RAW/lrw       --output data/lrw
     python -m datasets.prepare videos    --input RAW/talks     --output data/talks
 
-Works on local copies only. After any interruption the same command continues; finished files are not done again. To
-share the work between machines, give each one `--shard I/N` (I from 0), or start it with torchrun. `rejected.csv` lists
-what could not be used, and why. Frames are taken 25 a second, by time; sound is 16 kHz mono, in sync with them; poses
-are measured on the crops with the estimator of `make pose-tools`, or come from OpenFace (--pose).
+Works on local copies only. After any interruption the same command continues; finished files are not done again. With
+other --val-identities or --test-identities all clips get the new split. To share the work between machines, give each
+one `--shard I/N` (I from 0), or start it with torchrun. `rejected.csv` lists what could not be used, and why. Frames
+are taken 25 a second, by time; sound is 16 kHz mono, in sync with them; poses are measured on the crops with the
+estimator of `make pose-tools`, or come from OpenFace (--pose).
 
 Neither the number of workers nor of shards changes a byte of the result.
 """
@@ -54,6 +55,8 @@ def _sources(args: argparse.Namespace) -> list[Source]:
         raise DataError(f"--input {args.input}: no video of {args.corpus} found there; see docs/DATA.md for the layout")
     held_out = {"val": _names(args.val_identities), "test": _names(args.test_identities)}
     if any(held_out.values()):
+        if both := sorted(held_out["val"] & held_out["test"]):
+            raise DataError(f"{both[0]} is in --val-identities and in --test-identities; leave one out")
         unknown = set().union(*held_out.values()) - {source.identity for source in sources}
         if unknown:
             raise DataError(f"--val-identities/--test-identities: {sorted(unknown)[0]} is no identity of {args.input}")
@@ -136,6 +139,13 @@ def _add_arguments(parser: argparse.ArgumentParser, corpus: Corpus) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     args = _parse(arguments)
+    if args.min_frames > args.max_frames:
+        raise DataError(
+            f"--min-frames {args.min_frames} is more than --max-frames {args.max_frames}, so no clip could be kept; "
+            "give a smaller one"
+        )
+    if args.output.resolve() == args.input.resolve():
+        raise DataError(f"--output {args.output} is the raw corpus itself; name another folder")
     if args.pose == "landmarks" and not available():
         raise DataError("the head-pose estimator is not installed: run `make pose-tools`, or use --pose openface-csv")
     if args.pose == "openface-csv" and not Path(args.openface_csv).is_dir():
@@ -157,6 +167,8 @@ def main(arguments: list[str] | None = None) -> None:
         openface_csv=args.openface_csv,
         openface_program=args.openface_program,
         audio=setting_of(args),
+        val_identities=",".join(sorted(_names(args.val_identities))),
+        test_identities=",".join(sorted(_names(args.test_identities))),
     )
     sources = _sources(args)
     shard = _shard(args.shard)

@@ -59,6 +59,8 @@ class Options:
     openface_csv: str = ""  # folder of CSV files named like the videos, for openface-csv
     openface_program: str = "FeatureExtraction"  # for openface
     audio: AudioFeatureConfig = PAPER  # how sound becomes features
+    val_identities: str = ""  # comma-separated and sorted; with test_identities they replace the corpus's own split
+    test_identities: str = ""
 
 
 @dataclass(frozen=True)

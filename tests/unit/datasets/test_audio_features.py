@@ -9,11 +9,13 @@ import torch
 
 from animation.models import load_models
 from animation.weights import read_weights
-from datasets import audio, clips, features, speech_embedding
+from datasets import audio, clips, features, inspect, speech_embedding
 from datasets.audio import AudioFeatureConfig
 from datasets.errors import DataError
 from datasets.join import join
 from datasets.media.streams import SAMPLE_RATE
+from datasets.prepare.clip import Options
+from datasets.prepare.corpus import prepare
 from engine.checkpoint import CheckpointError, save_weights
 from engine.config import to_dict
 from modules.motion_field_generator import MotionFieldGenerator, MotionFieldGeneratorConfig
@@ -99,7 +101,9 @@ def test_silence_has_finite_features_under_every_setting() -> None:
     assert np.isfinite(features_TAF).all()
 
 
-def test_a_corpus_is_recomputed_whole_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_corpus_is_recomputed_whole_or_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     root = corpus(tmp_path / "a", "ann", "bob")
     assert clips.load_audio_features(root) == audio.PAPER
     with monkeypatch.context() as broken:
@@ -112,6 +116,9 @@ def test_a_corpus_is_recomputed_whole_or_refused(tmp_path: Path, monkeypatch: py
             features.recompute(root, OURS)
     with pytest.raises(DataError, match=r"only partly recomputed; run python -m datasets.features again"):
         clips.load_audio_features(root)
+    with pytest.raises(DataError, match="only partly recomputed"):
+        prepare([], root, root, Options(audio=OURS), 1, (0, 1), fixed_range=True)
+    assert inspect.main([str(root)]) == 1 and "only partly recomputed" in capsys.readouterr().err
     features.main([str(root), "--f0", "dio", "--mean", "removed", "--embedding", "speech", "--workers", "1"])
     assert clips.load_audio_features(root) == OURS
     for clip in clips.load_manifest(root):

@@ -1,16 +1,21 @@
 """A whole corpus: who may work on it at once, what damage to its records does, what a full disk does."""
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from datasets.clips import ClipRow, load_manifest, load_pose_range
 from datasets.errors import DataError, DiskFullError
 from datasets.prepare import clip as clips
+from datasets.prepare.__main__ import main
 from datasets.prepare.clip import Options, Outcome, prepare_source
 from datasets.prepare.corpus import _alone, prepare, read_journals
 from datasets.prepare.sources import Source, Stretch, WholePicture
+from tests.black_corpus import black_corpus
 
 SHA256 = " ".join(["0" * 16] * 4)
 ROW = ClipRow("a", "anna", "train", 64, 256, "a.mp4", 0.0, "0 0 9", 0.0, "landmarks", 1.0, 0.5, SHA256)
@@ -32,6 +37,51 @@ def test_one_preparation_at_a_time_but_shards_share(tmp_path: Path) -> None:
         continued(tmp_path, 0, 2)
         with pytest.raises(DataError, match="another preparation is at work"):
             continued(tmp_path, 1, 2)
+
+
+@pytest.fixture
+def again(tmp_path: Path) -> Callable[..., dict[str, str]]:
+    """Continues a prepared corpus of three speakers, one of whose files is gone -> split by clip."""
+    names = ("anna_1", "anna_2", "bob_1", "cid_1")
+    output = black_corpus(tmp_path / "out", dict.fromkeys(names, np.zeros(13_700, np.int16)))
+    rows = [replace(clip.row, identity=clip.row.id.split("_")[0]) for clip in load_manifest(output)]
+    (output / "journal").mkdir()
+    journal = "\n".join(Outcome(row.id, [row], []).to_json() for row in rows)
+    (output / "journal" / "0000-of-0001.jsonl").write_text(journal)
+    for name in ("anna/1.mp4", "bob/1.mp4", "cid/1.mp4"):
+        (tmp_path / "raw" / name).parent.mkdir(parents=True)
+        (tmp_path / "raw" / name).touch()
+
+    def run(*more: str) -> dict[str, str]:
+        poses = ["--pose", "openface-csv", "--openface-csv", str(tmp_path)]
+        main(["videos", "--input", str(tmp_path / "raw"), "--output", str(output), *poses, *more])
+        return {clip.row.id: clip.row.split for clip in load_manifest(output)}
+
+    return run
+
+
+def test_the_last_command_decides_the_split_of_all_clips(again: Callable[..., dict[str, str]]) -> None:
+    assert set(again().values()) == {"train"}
+    wanted = {"anna_1": "val", "anna_2": "val", "bob_1": "test", "cid_1": "train"}
+    assert again("--val-identities", "anna", "--test-identities", "bob") == wanted
+    assert again("--val-identities", "cid,bob")["anna_2"] == "train"
+    assert again("--shard", "0/2", "--val-identities", "bob,cid")["bob_1"] == "val"
+    with pytest.raises(DataError, match="out has val_identities = 'bob,cid', not ''; give all shards the same"):
+        again("--shard", "1/2")
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--val-identities", "anna", "--test-identities", "bob,anna"], "anna is in --val-identities and in --test"),
+        (["--min-frames", "200", "--max-frames", "100"], "--min-frames 200 is more than --max-frames 100"),
+        (["--output", "{raw}"], "is the raw corpus itself"),
+    ],
+)
+def test_options_that_cannot_go_together_are_refused_at_once(again, tmp_path: Path, more: list, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        again(*(word.format(raw=tmp_path / "raw") for word in more))
+    assert not (tmp_path / "raw" / "clips").exists()
 
 
 def test_damaged_lines_of_a_journal_do_not_count(tmp_path: Path) -> None:
