@@ -101,6 +101,16 @@ class ClipRow:
     voiced: float  # share of audio windows with pitch
     sha256: str  # first DIGEST hex digits of the SHA-256 of each file in CHECKED, in this order
 
+    @property
+    def pictures(self) -> str:
+        """Names the clip's pictures: no others are called so, whatever the corpus."""
+        return f"{self.id}.{self.sha256.split()[CHECKED.index('frames.zip')]}"
+
+    @property
+    def sound(self) -> str:
+        """Names the clip's sound, as `pictures` does."""
+        return f"{self.id}.{self.sha256.split()[CHECKED.index('audio.wav')]}"
+
     @staticmethod
     def of(values: Mapping[str, Any]) -> "ClipRow":
         """The row that these values make, which may be text. Raises ValueError where they cannot be a clip's."""

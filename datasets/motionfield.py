@@ -167,7 +167,7 @@ class Windows(Dataset):
 
     def __init__(self, data: MotionFieldData, store: TargetStore, heatmaps_until: int) -> None:
         self.data, self.store, self.heatmaps_until = data, store, heatmaps_until
-        self.names = {clip.index: clip.row.id for clip in data.clips}
+        self.pictures = {clip.index: clip.row.pictures for clip in data.clips}
         self.last = {clip.index: clip.frames - 1 for clip in data.clips}
 
     def __len__(self) -> int:
@@ -176,9 +176,9 @@ class Windows(Dataset):
     def __getitem__(self, n: int) -> Item:
         window = self.data[n]
         rows = np.minimum(window.start + np.arange(len(window.valid_T)), self.last[window.clip])
-        name = self.names[window.clip]
-        targets = self.store.read(name, rows.tolist(), heatmaps=n < self.heatmaps_until)
-        reference = self.store.read(name, [window.reference], heatmaps=False)
+        pictures = self.pictures[window.clip]
+        targets = self.store.read(pictures, rows.tolist(), heatmaps=n < self.heatmaps_until)
+        reference = self.store.read(pictures, [window.reference], heatmaps=False)
         return Item(
             window,
             position_TK2=torch.from_numpy(targets.position_TK2),

@@ -1,11 +1,12 @@
 """The keypoints of every frame of a clip, from the frozen detector: the targets of N_M (Eq. 5), computed once and kept.
 
-    DIR/KEY/CLIP.npz    position [F, K, 2] and jacobian [F, K, 2, 2], float32;
-                        heatmap_0, heatmap_1 ... uint8 [<= 32, K, H, W], which our relative head does without
+    DIR/KEY/PICTURES.npz    position [F, K, 2] and jacobian [F, K, 2, 2], float32;
+                            heatmap_0, heatmap_1 ... uint8 [<= 32, K, H, W], which our relative head does without
 
-KEY names the detector's weights and the pictures' size, so that targets of two detectors never mix. A heatmap is 134 kB
-in float32 (10 x 58 x 58), too much for a large corpus; it is kept as round(255 sqrt(h)) and deflated, in blocks of 32
-frames, so that a window does not unpack a whole clip. Decoded, a heatmap is off by at most 2 h^0.5 / 510 in a cell.
+KEY names the detector's weights and the pictures' size, so that targets of two detectors never mix; PICTURES names the
+clip and what it shows (`ClipRow.pictures`), so that those of two corpora never do. A heatmap is 134 kB in float32
+(10 x 58 x 58), too much for a large corpus; it is kept as round(255 sqrt(h)) and deflated, in blocks of 32 frames, so
+that a window does not unpack a whole clip. Decoded, a heatmap is off by at most 2 h^0.5 / 510 in a cell.
 
 Letters: F frame of a clip, T frame of a window, N frame, K keypoint, H W heatmap or picture, C colour.
 """
@@ -67,18 +68,18 @@ class FrameBlocks(Dataset):
 
 
 class TargetStore:
-    """The targets of one detector."""
+    """The targets of one detector, by the name of a clip's pictures."""
 
     def __init__(self, folder: str | Path, key: str) -> None:
         self.folder = Path(folder) / key
 
-    def path(self, clip_id: str) -> Path:
-        return self.folder / f"{clip_id}.npz"
+    def path(self, pictures: str) -> Path:
+        return self.folder / f"{pictures}.npz"
 
-    def has(self, clip_id: str, heatmaps: bool) -> bool:
+    def has(self, pictures: str, heatmaps: bool) -> bool:
         """Whether a clip's targets are kept, with heatmaps where they are wanted; a damaged file counts as none."""
         try:
-            with zipfile.ZipFile(self.path(clip_id)) as file:
+            with zipfile.ZipFile(self.path(pictures)) as file:
                 return not heatmaps or "heatmap_0.npy" in file.namelist()
         except DAMAGED:
             return False
@@ -105,7 +106,7 @@ class TargetStore:
             load: hands the items of a dataset over in order; with several processes decoding is no bottleneck.
             progress: hands the clips on and shows how many are done (tqdm).
         """
-        todo = [clip for clip in clips if not self.has(clip.row.id, heatmaps)]
+        todo = [clip for clip in clips if not self.has(clip.row.pictures, heatmaps)]
         loaded = iter(load(FrameBlocks(todo, image_size, batch_size)))
         written: Future | None = None
         with ThreadPoolExecutor(1) as writer:
@@ -114,22 +115,22 @@ class TargetStore:
                 if written is not None:
                     written.result()
                 targets = Targets(*(np.concatenate(part) for part in zip(*parts, strict=True)))
-                written = writer.submit(self.write, clip.row.id, targets)
+                written = writer.submit(self.write, clip.row.pictures, targets)
             if written is not None:
                 written.result()
         return len(todo)
 
-    def write(self, clip_id: str, targets: Targets) -> None:
+    def write(self, pictures: str, targets: Targets) -> None:
         """Keep all frames of a clip, whole or not at all."""
         self.folder.mkdir(parents=True, exist_ok=True)
         blocks: dict[str, Any] = {
             f"heatmap_{first // BLOCK}": targets.heatmap_TKHW[first : first + BLOCK]
             for first in range(0, len(targets.heatmap_TKHW), BLOCK)
         }
-        with written_beside(self.path(clip_id)) as partial:
+        with written_beside(self.path(pictures)) as partial:
             np.savez_compressed(partial, position=targets.position_TK2, jacobian=targets.jacobian_TK22, **blocks)
 
-    def read(self, clip_id: str, frames: Sequence[int] | np.ndarray, heatmaps: bool) -> Targets:
+    def read(self, pictures: str, frames: Sequence[int] | np.ndarray, heatmaps: bool) -> Targets:
         """Targets of some frames; without `heatmaps` that array is empty (0, 0, 0, 0).
 
         Raises:
@@ -137,7 +138,7 @@ class TargetStore:
         """
         rows = np.asarray(frames)
         try:
-            with np.load(self.path(clip_id)) as file:
+            with np.load(self.path(pictures)) as file:
                 heatmap = NO_HEATMAPS
                 if heatmaps:
                     blocks = {block: file[f"heatmap_{block}"] for block in np.unique(rows // BLOCK)}
@@ -145,5 +146,5 @@ class TargetStore:
                 return Targets(file["position"][rows], file["jacobian"][rows], heatmap)
         except (*DAMAGED, IndexError) as error:
             raise DataError(
-                f"{self.path(clip_id)}: cannot be read ({error}); delete it, it is computed again when training starts"
+                f"{self.path(pictures)}: cannot be read ({error}); delete it, it is computed again when training starts"
             ) from error

@@ -4,9 +4,9 @@ A sound that is played faster has its pitch and its formants higher by the same 
 the clip's frames, are those of somebody else who says the same. From few people a network otherwise learns how these
 people sound; pitch alone (`datasets.augment.jitter_voice`) is the lesser part of that.
 
-    DIR/KEY/CLIP.npy    float32 [V, T, A, F], computed once and kept
+    DIR/KEY/SOUND.npy    float32 [V, T, A, F], computed once and kept
 
-KEY names the factors and the setting of the features.
+KEY names the factors and the setting of the features, SOUND the clip and what is heard in it (`ClipRow.sound`).
 
 Letters: V voice, T video frame, A audio window in a frame (4), F audio feature, R row (one each 10 ms), S sample.
 """
@@ -62,8 +62,8 @@ class VoiceStore:
         key = hashlib.sha256(f"{self.factors} {setting}".encode()).hexdigest()[:16]
         self.folder = Path(folder) / f"voices_{key}"
 
-    def path(self, clip_id: str) -> Path:
-        return self.folder / f"{clip_id}.npy"
+    def path(self, clip: Clip) -> Path:
+        return self.folder / f"{clip.row.sound}.npy"
 
     def fill(
         self,
@@ -79,7 +79,7 @@ class VoiceStore:
         """
         if not self.factors:
             return 0
-        todo = [clip for clip in clips if not self.path(clip.row.id).is_file()]
+        todo = [clip for clip in clips if not self.path(clip).is_file()]
         self.folder.mkdir(parents=True, exist_ok=True)
         for _ in zip(progress(todo), load(_Unheard(self, todo)), strict=True):
             pass
@@ -89,7 +89,7 @@ class VoiceStore:
         """Keep one clip's features, whole or not at all."""
         pcm_S = clip.pcm()
         voices = [features_in_voice(pcm_S, factor, self.setting, clip.frames) for factor in self.factors]
-        with written_beside(self.path(clip.row.id)) as partial, partial.open("wb") as file:
+        with written_beside(self.path(clip)) as partial, partial.open("wb") as file:
             np.save(file, np.stack(voices))
 
     def read(self, clip: Clip, voice: int) -> np.ndarray:
@@ -98,7 +98,7 @@ class VoiceStore:
         Raises:
             DataError: the file is missing or damaged.
         """
-        path = self.path(clip.row.id)
+        path = self.path(clip)
         array_VTAF = read_array(path, "features in other voices")
         wanted = (len(self.factors), clip.frames, ROWS_PER_FRAME, self.setting.count)
         if array_VTAF.shape != wanted or array_VTAF.dtype != np.float32:

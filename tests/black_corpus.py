@@ -1,4 +1,4 @@
-"""A prepared corpus whose pictures do not matter: black clips of 20 frames with given sounds."""
+"""A prepared corpus whose pictures hardly matter: plain clips of 20 frames with given sounds."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +9,7 @@ from datasets.audio import features
 from datasets.clips import MANIFEST, write_clip, write_rows
 
 
-def black_corpus(root: Path, sounds: Mapping[str, np.ndarray]) -> Path:
+def black_corpus(root: Path, sounds: Mapping[str, np.ndarray], brightness: int = 0) -> Path:
     """A training clip and speaker for each name; sounds are int16, 16 kHz, 0.85 s; features are the paper's."""
     rows = []
     for name, pcm in sounds.items():
@@ -18,7 +18,7 @@ def black_corpus(root: Path, sounds: Mapping[str, np.ndarray]) -> Path:
             id=name,
             identity=name,
             split="train",
-            frames=[np.zeros((16, 16, 3), np.uint8)] * 20,
+            frames=[np.full((16, 16, 3), brightness, np.uint8)] * 20,
             pcm=pcm,
             features_TAF=features(pcm)[:20],
             pose_TP=np.zeros((20, 6)),

@@ -259,7 +259,9 @@ def test_targets_of_stage_three(cuda: FakeGpu, tmp_path: Path) -> None:
     _, _, stage_one, _ = stage_three(cuda, "keypoints", relative=True, items_on=HOST)
     size = stage_one.image_size
     frames = np.zeros((3, size, size, 3), np.uint8)
-    clip = SimpleNamespace(frames=3, row=SimpleNamespace(id="a"), read_frames=lambda numbers, _: frames[: len(numbers)])
+    clip = SimpleNamespace(
+        frames=3, row=SimpleNamespace(pictures="a"), read_frames=lambda numbers, _: frames[: len(numbers)]
+    )
     here = SimpleNamespace(process_index=0, num_processes=1, wait_for_everyone=lambda: None)
     run = SimpleNamespace(accelerator=here, device=cuda.device, is_main=False, settings=SimpleNamespace(workers=0))
 

@@ -10,6 +10,7 @@ import torch
 
 import train_motionfield
 from benchmarks.steps import Stage
+from datasets.motionfield import MotionFieldData, MotionFieldDataConfig, Windows
 from datasets.targets import NO_HEATMAPS, Targets, TargetStore, decode_heatmap
 from engine.checkpoint import save_weights
 from engine.config import ConfigError, load
@@ -17,6 +18,7 @@ from modules.keypoint_detector import KeypointDetector, KeypointDetectorConfig
 from modules.keypoints import DetectedKeypoints
 from modules.motion_field_generator import MotionFieldGeneratorConfig
 from modules.relative_head import MotionField
+from tests.black_corpus import black_corpus
 from tests.untrained import randomise_norms
 
 TINY = Path(__file__).parents[2] / "config" / "motionfield_tiny.yaml"
@@ -81,7 +83,7 @@ def test_targets_are_computed_once_and_for_every_frame(tmp_path: Path) -> None:
         position = np.broadcast_to(frames[:, None, None], (len(frames), 1, 2)).astype(np.float32)
         return Targets(position, np.zeros((len(frames), 1, 2, 2)), np.zeros((len(frames), 1, 4, 4), np.uint8))
 
-    clips = [Clip(frames=count, row=SimpleNamespace(id=f"clip{count}")) for count in (5, 2)]
+    clips = [Clip(frames=count, row=SimpleNamespace(pictures=f"clip{count}")) for count in (5, 2)]
     store, seen = TargetStore(tmp_path, "key"), []
     assert store.fill(clips, detect, image_size=64, batch_size=4, heatmaps=True) == 2
     assert seen == [4, 1, 2]
@@ -120,7 +122,7 @@ class Here(SimpleNamespace):
     device, is_main, settings = torch.device("cpu"), False, SimpleNamespace(workers=0)
 
 
-CLIP = Clip(frames=5, row=SimpleNamespace(id="a"), pid=os.getpid())
+CLIP = Clip(frames=5, row=SimpleNamespace(pictures="a"), pid=os.getpid())
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -131,13 +133,29 @@ def test_frames_of_targets_are_loaded_by_the_runs_workers(tmp_path: Path, worker
     assert (store.read("a", range(5), heatmaps=False).position_TK2 == workers).all()
 
 
+def test_corpora_that_share_a_folder_have_their_own_targets(tmp_path: Path) -> None:
+    """Both have a clip called `a`: one is black, one white."""
+    store, found = TargetStore(tmp_path / "kept", "key"), []
+    run, stage_one = Here(), train_motionfield.StageOne(Detector(), None, 16)
+    for brightness in (0, 255):
+        root = black_corpus(tmp_path / str(brightness), {"a": np.zeros(13_700, np.int16)}, brightness)
+        data = MotionFieldData(MotionFieldDataConfig(root=str(root)), seed=0, size=16, window=4)
+        train_motionfield.fill_targets(
+            run, store, data.clips, stage_one, train_motionfield.TargetConfig(), heatmaps=False
+        )
+        found.append(Windows(data, store, heatmaps_until=0)[0].position_TK2)
+    assert (found[0] == 0).all() and (found[1] == 1).all()
+
+
 @pytest.mark.parametrize(("precision", "off"), [("fp32", 1e-4), ("bf16", 0.05)])
 def test_targets_are_what_the_detector_finds(tmp_path: Path, precision: str, off: float) -> None:
     torch.manual_seed(0)
     config = KeypointDetectorConfig(num_keypoints=3, block_expansion=4, max_features=8, num_blocks=2, scale_factor=1.0)
     detector = randomise_norms(KeypointDetector(config)).eval()
     frames_NHWC = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
-    clip = SimpleNamespace(frames=5, row=SimpleNamespace(id="a"), read_frames=lambda numbers, _: frames_NHWC[numbers])
+    clip = SimpleNamespace(
+        frames=5, row=SimpleNamespace(pictures="a"), read_frames=lambda numbers, _: frames_NHWC[numbers]
+    )
     store, stage_one = TargetStore(tmp_path, "key"), train_motionfield.StageOne(detector, None, 32)
     settings = train_motionfield.TargetConfig(batch_size=2, precision=precision)
     train_motionfield.fill_targets(Here(), store, [clip], stage_one, settings, heatmaps=False)

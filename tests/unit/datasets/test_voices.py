@@ -75,12 +75,23 @@ def test_clips_are_heard_in_all_voices_alike(corpus, workers):
     assert min(counts.values()) > 10, counts
 
 
+def test_corpora_that_share_a_folder_have_their_own_voices(tmp_path):
+    found = []
+    for pitch_hz in (110, 220):
+        root = black_corpus(tmp_path / str(pitch_hz), {"ann": vowel(pitch_hz, 900, 0.85)})
+        config = MotionFieldDataConfig(root=str(root), voices=(1.25,))
+        heard = MotionFieldData(config, seed=3, size=16, window=8, kept=tmp_path / "kept")
+        assert heard.voices.fill(heard.clips) == 1
+        found.append(np.median(heard.voices.read(heard.clips[0], 0)[2:8, :, PITCH]))
+    assert found == pytest.approx([137.5, 275], rel=0.05)
+
+
 def test_a_damaged_file_is_named(corpus):
     heard = data(corpus, voices=(1.25,))
     heard.voices.fill(heard.clips)
-    path = heard.voices.path("ann")
+    path = heard.voices.path(heard.clips[0])
     np.save(path, np.zeros((1, 20, 4, 7), np.float32))
-    with pytest.raises(DataError, match=r"ann\.npy: holds float32 \(1, 20, 4, 7\).*computed again"):
+    with pytest.raises(DataError, match=r"ann\.\w{16}\.npy: holds float32 \(1, 20, 4, 7\).*computed again"):
         heard.voices.read(heard.clips[0], 0)
 
 
