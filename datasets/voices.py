@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from datasets.audio import FEATURES, ROWS_PER_FRAME, VOICED, AudioFeatureConfig, features
+from datasets.audio import FEATURES, FILTERBANK, ROWS_PER_FRAME, VOICED, WINDOW, AudioFeatureConfig, features
 from datasets.clips import Clip
 from datasets.errors import DataError
 from datasets.files import read_array, written_beside
 from datasets.media.streams import SAMPLE_RATE
+from datasets.pitch import HOP
 
 LOWEST, HIGHEST = 0.5, 2.0  # factors
 
@@ -32,7 +33,8 @@ def features_in_voice(pcm_S: np.ndarray, factor: float, setting: AudioFeatureCon
     """Features of a sound in a voice `factor` times as high, [T, A, F] for so many frames.
 
     Each value is taken from where its moment lies in the faster sound, between two rows (of the speech embedding,
-    which has one a frame, between two frames).
+    which has one a frame, between two frames). That of a row's spectrum is the middle of its window; F0 is that at a
+    row's begin, and the embedding ends a fixed time after its frame.
     """
     from librosa import resample
 
@@ -40,16 +42,22 @@ def features_in_voice(pcm_S: np.ndarray, factor: float, setting: AudioFeatureCon
     played_S = played_S.round().clip(-(2**15), 2**15 - 1).astype(np.int16)
     found_TAF = features(played_S, setting)
     pace = len(played_S) / len(pcm_S)
-    rows_RF = _taken(found_TAF[..., :FEATURES].reshape(-1, FEATURES), frames * ROWS_PER_FRAME, pace)
+    found_RF, count = found_TAF[..., :FEATURES].reshape(-1, FEATURES), frames * ROWS_PER_FRAME
+    spectrum_RF = _taken(found_RF[:, : FILTERBANK.stop], count, pace, WINDOW / 2 / HOP)
+    rows_RF = np.hstack([spectrum_RF, _taken(found_RF[:, FILTERBANK.stop :], count, pace)])
     rows_RF[:, VOICED] = rows_RF[:, VOICED].round()
     embedding_TE = _taken(found_TAF[..., FEATURES:].reshape(len(found_TAF), -1), frames, pace)
     parts = (part.reshape(frames, ROWS_PER_FRAME, -1) for part in (rows_RF, embedding_TE))
     return np.concatenate(list(parts), axis=2).astype(np.float32)
 
 
-def _taken(values_ND: np.ndarray, count: int, pace: float) -> np.ndarray:
-    """Row n of `count` is what `values_ND` holds at row n * pace, float64; past its end its last row."""
-    at, known = np.arange(count) * pace, np.arange(len(values_ND))
+def _taken(values_ND: np.ndarray, count: int, pace: float, moment: float = 0.0) -> np.ndarray:
+    """Row n of `count` is what `values_ND` holds at `pace` times its moment, float64; past the ends the outermost row.
+
+    Args:
+        moment: of row 0, in rows; row n's is n later.
+    """
+    at, known = (np.arange(count) + moment) * pace - moment, np.arange(len(values_ND))
     columns = [np.interp(at, known, column_N) for column_N in values_ND.T]
     return np.stack(columns, axis=1) if columns else np.zeros((count, 0))
 

@@ -27,7 +27,7 @@ MAY_IMPORT_INSIDE_DATASETS = {
     "pitch": GROUND | {"media"},
     "audio": GROUND | {"media", "pitch", "speech_embedding"},
     "audio_stream": GROUND | {"media", "audio", "pitch"},
-    "voices": GROUND | {"media", "audio", "clips"},
+    "voices": GROUND | {"media", "audio", "clips", "pitch"},
     "speech_embedding": GROUND | {"media"},
     "features": GROUND | {"audio", "clips", "command"},
     "provenance": GROUND | {"command"},

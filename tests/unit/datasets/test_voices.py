@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from datasets.audio import FILTERBANK, PITCH, VOICED, AudioFeatureConfig, features
+from datasets.audio import FILTERBANK, LOG_ENERGY, PITCH, VOICED, AudioFeatureConfig, features
 from datasets.errors import DataError
 from datasets.motionfield import MotionFieldData, MotionFieldDataConfig
 from datasets.voices import VoiceStore, features_in_voice
@@ -41,6 +41,25 @@ def test_a_voice_is_higher_throat_and_all_and_says_the_same_at_the_same_time(fac
     assert loudest_band(found_TAF) != loudest_band(features(pcm, DIO))
     assert (found_TAF[..., VOICED] == wanted_TAF[..., VOICED]).mean() > 0.9  # the pause, too
     assert set(np.unique(found_TAF[..., VOICED])) == {0, 1}
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.87, 1.15, 2.0])
+def test_no_voice_is_early_or_late(factor):
+    """A vowel that swells and fades, loudest at 1.1 s: where its rows' energy lies, and its voiced rows."""
+    clicks_S = np.zeros(2 * RATE)
+    clicks_S[::100] = 1
+    time_S = np.arange(2 * RATE) / RATE
+    swell_S = np.exp(-((time_S - 1.1) ** 2) / (2 * 0.06**2))
+    pcm = (20_000 * swell_S * lfilter([1], [1, -0.9], clicks_S - clicks_S.mean())).astype(np.int16)
+
+    def middles_ms(features_TAF: np.ndarray) -> tuple[float, float]:
+        rows_RF = features_TAF.reshape(-1, features_TAF.shape[2])
+        power_R, ms_R = np.exp(rows_RF[:, LOG_ENERGY]), 10 * np.arange(len(rows_RF))
+        return (ms_R * power_R).sum() / power_R.sum(), ms_R[rows_RF[:, VOICED] > 0].mean()
+
+    found, wanted = middles_ms(features_in_voice(pcm, factor, PAPER, 49)), middles_ms(features(pcm)[:49])
+    assert found[0] == pytest.approx(wanted[0], abs=1)
+    assert found[1] == pytest.approx(wanted[1], abs=6)  # one row more or less at either end: 5 ms
 
 
 def test_its_own_voice_is_its_own():
