@@ -21,8 +21,9 @@ Letters: T video frame, S sound sample, C control value (400 a second), H W pict
 import argparse
 import logging
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -36,6 +37,8 @@ from datasets.clips import (
     SAMPLES_PER_FRAME,
     Clip,
     ClipRow,
+    existing_row,
+    load_audio_features,
     measure_pose_range,
     save_pose_range,
     write_clip,
@@ -399,6 +402,16 @@ def _draw_glasses(picture: np.ndarray, speaker: Speaker, pose: np.ndarray) -> No
         cv2.polylines(picture, [line], True, (25, 25, 30), max(1, round(2 * scale)), cv2.LINE_AA, 4)
 
 
+def _origin(seed: int, number: int, speaker: Speaker, split: str) -> dict[str, Any]:
+    """What a clip's row says of where it comes from."""
+    return {
+        "id": f"{speaker.name}_{number:05d}",
+        "identity": speaker.name,
+        "split": split,
+        "source": f"synthetic seed {seed} clip {number}",
+    }
+
+
 def draw_clip(
     root: Path, seed: int, number: int, speaker: Speaker, split: str, duration_s: float, size: int
 ) -> ClipRow:
@@ -441,15 +454,12 @@ def draw_clip(
     )
     return write_clip(
         root,
-        id=f"{speaker.name}_{number:05d}",
-        identity=speaker.name,
-        split=split,
+        **_origin(seed, number, speaker, split),
         frames=pictures,
         pcm=pcm,
-        features_TAF=features(pcm)[:frames],
+        features_TAF=features(pcm, load_audio_features(root))[:frames],
         pose_TP=pose_TP,
         mouth_T4=mouth_T4,
-        source=f"synthetic seed {seed} clip {number}",
         pose_source="synthetic",
         extra={
             "opening_T": opening_T,
@@ -498,7 +508,7 @@ def make_corpus(
         duration_s: of every clip. size: of the frames, pixels. workers: processes; they do not change the result.
 
     Raises:
-        DataError: nothing can be drawn with these numbers.
+        DataError: nothing can be drawn with these numbers, or `root` has clips that were not.
     """
     for name, value, least, most in (
         ("clips", clips, 1, 1_000_000),
@@ -510,11 +520,12 @@ def make_corpus(
             raise DataError(f"a synthetic corpus with {name} {value}: wanted {least} or more, and at most {most}")
     speakers = min(clips, speakers or max(3, clips // 3))
     people = [Speaker.draw(seed, number) for number in range(speakers)]
-    (root / "clips").mkdir(parents=True, exist_ok=True)
+    make_folder(root / "clips")
     jobs = [
         (root, seed, number, people[number % speakers], split_of(number % speakers, speakers), duration_s, size)
         for number in range(clips)
     ]
+    _check_drawn(root, jobs)
     if workers > 1:
         try:
             with command.worker_pool(workers) as pool:
@@ -527,6 +538,21 @@ def make_corpus(
     train = [Clip(row, place, root / "clips" / row.id) for place, row in enumerate(rows) if row.split == "train"]
     save_pose_range(root, measure_pose_range(train), f"percentiles 0.5-99.5 of {len(train)} training clips, widened")
     write_rows(root / MANIFEST, rows)  # last: where there is a manifest, the corpus is whole
+
+
+def _check_drawn(root: Path, jobs: list[tuple[Path, int, int, Speaker, str, float, int]]) -> None:
+    """Raises DataError where a clip that is there already is not one of these."""
+    wanted = [
+        _origin(seed, number, speaker, split) | {"frames": round(duration_s * FPS), "size": size}
+        for _, seed, number, speaker, split, duration_s, size in jobs
+    ]
+    wanted_of = {values["id"]: values for values in wanted}
+    for folder in sorted((root / "clips").glob("[!.]*")):
+        row, values = existing_row(root, folder.name), wanted_of.get(folder.name)
+        if row is None or values is None or asdict(row) != asdict(row) | values:
+            raise DataError(
+                f"{folder} was not drawn with these settings; give those that {root} was begun with, or another folder"
+            )
 
 
 BEGUN = ".drawing"  # is in a synthetic corpus that is not whole yet

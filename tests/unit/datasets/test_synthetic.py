@@ -1,5 +1,7 @@
 """The synthetic corpus: what is stored is what was drawn."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -19,6 +21,22 @@ def corpus(tmp_path_factory):
 def test_same_seed_same_files(corpus, tmp_path):
     make_corpus(tmp_path, clips=3, seed=1, duration_s=2.0, size=128, workers=2)
     assert (tmp_path / "manifest.csv").read_bytes() == (corpus / "manifest.csv").read_bytes()  # checksums are inside
+
+
+@pytest.mark.parametrize(
+    "other", [{"seed": 2}, {"size": 64}, {"duration_s": 1.0}, {"clips": 2}, {"clips": 6, "speakers": 2}]
+)
+def test_drawings_of_other_settings_do_not_mix(corpus, tmp_path, other):
+    """More clips of the same people may be added."""
+    root = tmp_path / "corpus"
+    shutil.copytree(corpus, root)
+    settings = {"clips": 4, "speakers": 3, "seed": 1, "duration_s": 2.0, "size": 128, "workers": 1}
+    with pytest.raises(DataError, match=r"person00\d_0000\d was not drawn with these settings"):
+        make_corpus(root, **settings | other)
+    assert len(list((root / "clips").iterdir())) == 3
+    if "seed" in other:
+        make_corpus(root, **settings)
+        assert len(load_manifest(root)) == 4
 
 
 def test_another_seed_other_people(corpus, tmp_path):
