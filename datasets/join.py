@@ -58,14 +58,20 @@ def join(parts: list[Path], output: Path) -> list[Clip]:
     for old in folder.iterdir():
         if not old.is_symlink():
             raise DataError(f"{old} is no link, so {output} is no joined corpus; give another --output")
-        old.unlink()
-    for id, clip in clips.items():
-        os.symlink(clip.folder.resolve(), folder / id, target_is_directory=True)
     train = [clip for clip in clips.values() if clip.row.split == "train"] or list(clips.values())
-    save_pose_range(output, measure_pose_range(train), f"percentiles 0.5-99.5 of {len(train)} training clips, widened")
+    pose_range = measure_pose_range(train)
+    for id, clip in clips.items():
+        link = folder / f".{id}.part"
+        link.unlink(missing_ok=True)
+        os.symlink(clip.folder.resolve(), link, target_is_directory=True)
+        os.replace(link, folder / id)
+    save_pose_range(output, pose_range, f"percentiles 0.5-99.5 of {len(train)} training clips, widened")
     settings_json = json.dumps({"audio": asdict(settings[parts[0]])}, indent=1) + "\n"
     write_atomically(output / SETTINGS, settings_json.encode())
     write_rows(output / MANIFEST, (clip.row for clip in clips.values()))
+    for old in folder.iterdir():  # last: until now the earlier manifest's clips are all there
+        if old.name not in clips:
+            old.unlink()
     return load_manifest(output)
 
 

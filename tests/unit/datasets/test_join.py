@@ -44,6 +44,23 @@ def test_the_joined_corpus_holds_the_clips_of_all_parts(tmp_path):
     assert limits.minimum[0] < -0.3 and limits.maximum[0] > 0.3  # of the training clips of both
 
 
+def test_an_interruption_leaves_the_earlier_corpus(tmp_path, monkeypatch):
+    a, b = corpus(tmp_path / "a", ("a1", "ann", "train")), corpus(tmp_path / "b", ("b1", "bob", "train"))
+    join([a], tmp_path / "joined")
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr("datasets.join.write_rows", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            join([b], tmp_path / "joined")
+    (clip,) = load_manifest(tmp_path / "joined")
+    assert clip.row.id == "a1" and clip.pose().shape == (2, 6)
+    join([b], tmp_path / "joined")
+    assert [path.name for path in (tmp_path / "joined" / "clips").iterdir()] == ["b1"]
+
+
 @pytest.mark.parametrize(
     ("other", "words"),
     [(("a1", "eve", "train"), "same name"), (("d1", "ann", "val"), "ann is in val here")],
