@@ -20,6 +20,7 @@ COLUMNS = ("pose_Rx", "pose_Ry", "pose_Rz", "pose_Tx", "pose_Ty", "pose_Tz")
 MIN_CONFIDENCE = 0.7
 LARGEST_VALUE = 1e8  # frame numbers, seconds, mm or rad: beyond there is only damage; ours
 LONGEST_S = 86_400.0  # a day: no video is longer; ours
+LONGEST_STEP_S = 1.0  # between two pictures of most videos it is a thirtieth; ours
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ def read_csv(path: Path) -> OpenFaceTrack:
         raise DataError(f"{path}: timestamps should be seconds from 0 to {LONGEST_S:.0f}")
     if len(time_s) > 1 and not (np.diff(time_s) > 0).all():  # a folder of pictures has no clock
         raise DataError(f"{path}: timestamps do not increase; run OpenFace on the video file, not on pictures")
+    if len(time_s) > 1 and (step := np.median(np.diff(time_s))) > LONGEST_STEP_S:
+        raise DataError(f"{path}: timestamps are {step:g} apart, wanted seconds; divide milliseconds by 1000")
     return OpenFaceTrack(_unrounded(time_s), value_NV[:, 4:], (success == 1) & (confidence >= MIN_CONFIDENCE))
 
 

@@ -44,6 +44,7 @@ def test_openface_csv_of_both_versions(tmp_path, version):
         (HEADER_2 + "\n1,0,0.0,0.9,1,1,2,3,x,0,0", "not a number"),
         (HEADER_2 + "\n1,0,0.0,0.9,1,1,2,3,0,0,0\n1,1,0.0,0.9,1,1,2,3,0,0,0", "several faces"),
         (HEADER_2 + "\n1,0,0.0,0.9,1,1,2,3,0,0,0\n2,0,0.0,0.9,1,1,2,3,0,0,0", "do not increase"),
+        (HEADER_2 + "\n1,0,0,0.9,1,1,2,3,0,0,0\n2,0,40,0.9,1,1,2,3,0,0,0", "40 apart, wanted seconds"),
     ],
 )
 def test_a_bad_csv_is_named(tmp_path, text, complaint):
