@@ -6,6 +6,7 @@ Voices: pitch and level (ours).
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -105,13 +106,17 @@ def _hue(picture: np.ndarray, shift: int) -> np.ndarray:
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
 
 
-def jitter_voice(features_TAF: np.ndarray, random: np.random.Generator) -> np.ndarray:
+def jitter_voice(
+    features_TAF: np.ndarray, random: np.random.Generator, mean: Literal["kept", "removed"] = "kept"
+) -> np.ndarray:
     """Features of a voice up to a fifth higher or lower, up to 6 dB louder or softer; the same over the clip.
 
-    Columns of `datasets.audio.features`: 0 is the log energy, 13-38 are log filterbank energies, 39 is F0 in Hz.
+    Columns of `datasets.audio.features`: 0 is the log energy, 13-38 are log filterbank energies, 39 is F0 in Hz. Where
+    the mean is removed from them they hold no level, and get none.
     """
     changed = features_TAF.copy()
     level = np.float32(np.log(10) / 10 * random.uniform(-6, 6))  # energies are powers
-    changed[..., [0, *range(13, 39)]] += level
+    if mean == "kept":
+        changed[..., [0, *range(13, 39)]] += level
     changed[..., 39] *= np.float32(2 ** random.uniform(-7 / 12, 7 / 12))
     return changed

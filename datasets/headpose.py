@@ -93,7 +93,8 @@ class HeadPoseData(Dataset):
         if self.config.augment:
             if random.random() < 0.5:
                 picture_1HWC, pose_TP = picture_1HWC[:, :, ::-1], pose_TP * MIRROR
-            picture_1HWC, audio_TAF = self.jitter(picture_1HWC, random), jitter_voice(audio_TAF, random)
+            picture_1HWC = self.jitter(picture_1HWC, random)
+            audio_TAF = jitter_voice(audio_TAF, random, self.audio_features.mean)
             picture_1HWC, box_14, _ = self.config.placement(picture_1HWC, np.array([[-1.0, -1.0, 1.0, 1.0]]), random)
             pose_TP = moved_with_picture(pose_TP, box_14[0])
         return HeadPoseBatch(

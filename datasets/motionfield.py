@@ -126,7 +126,8 @@ class MotionFieldData(Dataset):
         frames_RHWC = pictures_NHWC[1:][place]
         reference_1HWC, audio_TAF = pictures_NHWC[:1], self._heard(clip, random)[real]
         if self.config.augment:
-            reference_1HWC, audio_TAF = self.jitter(reference_1HWC, random), jitter_voice(audio_TAF, random)
+            reference_1HWC = self.jitter(reference_1HWC, random)
+            audio_TAF = jitter_voice(audio_TAF, random, self.audio_features.mean)
         head_T = shown_head(clip.pose()[[reference, *rows]], self.boxes)
         return MotionFieldBatch(
             reference_CHW=to_float(reference_1HWC)[0],

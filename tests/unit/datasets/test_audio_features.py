@@ -12,8 +12,10 @@ from animation.weights import read_weights
 from datasets import audio, clips, features, inspect, speech_embedding
 from datasets.audio import AudioFeatureConfig
 from datasets.errors import DataError
+from datasets.headpose import HeadPoseData, HeadPoseDataConfig
 from datasets.join import join
 from datasets.media.streams import SAMPLE_RATE
+from datasets.motionfield import MotionFieldData, MotionFieldDataConfig
 from datasets.prepare.clip import Options
 from datasets.prepare.corpus import prepare
 from engine.checkpoint import CheckpointError, save_weights
@@ -124,6 +126,21 @@ def test_a_corpus_is_recomputed_whole_or_refused(
     for clip in clips.load_manifest(root):
         np.testing.assert_array_equal(clip.features(), audio.features(clip.pcm(), OURS)[:20])
         assert list(clips.verify(clip)) == []
+
+
+@pytest.mark.parametrize("mean", ["kept", "removed"])
+def test_voices_are_made_louder_only_where_their_level_is_kept(tmp_path: Path, mean: str) -> None:
+    root = str(corpus(tmp_path / "a", "ann"))
+    features.recompute(Path(root), AudioFeatureConfig(f0="dio", mean=mean))
+    (clip,) = clips.load_manifest(root)
+    windows = MotionFieldDataConfig(root=root, random_start=False, augment=True)
+    for data in (
+        MotionFieldData(windows, seed=0, size=16, window=8),
+        HeadPoseData(HeadPoseDataConfig(root=root, window=8, random_start=False, augment=True), seed=0, size=16),
+    ):
+        change_TAF = data[0].audio_TAF.numpy() - clip.features()[:8]
+        assert (np.abs(change_TAF[..., audio.LOG_ENERGY]) > 0.02).all() == (mean == "kept")
+        assert np.any(change_TAF[..., : audio.PITCH]) == (mean == "kept") and np.any(change_TAF[..., audio.PITCH])
 
 
 def test_parts_of_different_settings_are_not_joined(tmp_path: Path) -> None:
