@@ -33,8 +33,8 @@ def features_in_voice(pcm_S: np.ndarray, factor: float, setting: AudioFeatureCon
     """Features of a sound in a voice `factor` times as high, [T, A, F] for so many frames.
 
     Each value is taken from where its moment lies in the faster sound, between two rows (of the speech embedding,
-    which has one a frame, between two frames). That of a row's spectrum is the middle of its window; F0 is that at a
-    row's begin, and the embedding ends a fixed time after its frame.
+    which has one a frame, between two frames). A spectrum's moment is the middle of its window, F0's the row's begin,
+    an embedding's its frame: what it hears ends a fixed time after that.
     """
     from librosa import resample
 
