@@ -40,6 +40,10 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     with clean_exit(CheckpointError, ConfigError):
+        if arguments.output.is_dir():
+            raise CheckpointError(
+                f"{arguments.output} is a folder, but stands where the file to write belongs; name that one last"
+            )
         weights = read_weights(arguments.checkpoint)
         if arguments.animation:
             options = to_dict(load(AnimationOptions, None, arguments.animation, weights.configs.get("animation")))

@@ -68,8 +68,14 @@ class Weights:
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; rename it to `path` on success, remove it on any failure."""
-    path = Path(path)
+    """Yield a temporary name beside `path`; rename it to `path` on success, remove it on any failure.
+
+    Where `path` is a symbolic link, the file that it leads to is written and the link stays.
+
+    Raises:
+        CheckpointError: it is a folder, a device or a pipe, or its links lead in a circle.
+    """
+    path = _written_to(Path(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
     os.close(descriptor)
@@ -82,6 +88,22 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _written_to(named: Path) -> Path:
+    """Where the bytes of a file to write go, as `datasets.files.output_file`, which this package may not import."""
+    try:
+        path = named.resolve()
+        circular = path.is_symlink()
+    except RuntimeError:  # Python before 3.13
+        circular = True
+    if circular:
+        raise CheckpointError(f"{named} cannot be written: its symbolic links lead in a circle")
+    if path.is_dir():
+        raise CheckpointError(f"{named} is a folder, not a file to write; give a file name")
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{named} is a device or a pipe, not a file; name a file to write")
+    return path
 
 
 def file_kind(path: str | Path) -> str:

@@ -40,6 +40,24 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     assert os.listdir(tmp_path) == ["w.bin"]
 
 
+def test_links_are_written_through_and_what_is_no_file_is_refused(tmp_path):
+    (tmp_path / "big").mkdir()
+    link, real = tmp_path / "w.safetensors", tmp_path / "big" / "real.safetensors"
+    link.symlink_to("big/real.safetensors")  # leads nowhere yet
+    for value in (1.0, 2.0):
+        save_weights(link, Weights({"a": {"b": torch.tensor(value)}}))
+        assert link.is_symlink() and load_weights(real).states["a"]["b"] == value
+    assert os.listdir(real.parent) == [real.name]
+
+    (tmp_path / "round").symlink_to("round")
+    os.mkfifo(tmp_path / "pipe")
+    for name, words in {"big": "is a folder", "pipe": "is a device or a pipe", "round": "in a circle"}.items():
+        with pytest.raises(CheckpointError, match=f"{name} .*{words}"), atomic_path(tmp_path / name):
+            pass
+    assert sorted(os.listdir(tmp_path)) == ["big", "pipe", "round", "w.safetensors"]
+    assert (tmp_path / "pipe").is_fifo() and (tmp_path / "round").is_symlink()
+
+
 def test_strict_filling_names_every_kind_of_misfit():
     state = network().state_dict()
     state["extra"] = state.pop("0.bias")
