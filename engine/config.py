@@ -81,7 +81,12 @@ def _check_finite(value: Any, source: str, prefix: str) -> None:
         raise ConfigError(f"{source}: {prefix.rstrip('.')} must be a finite number, found {value}")
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """What a file says, laid over what its `base:` says. Raises ConfigError.
+
+    Args:
+        above: the files whose bases led here.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
@@ -91,16 +96,44 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"config file {path} cannot be read as text: {error}") from error
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    data = _parsed(text, str(path))
     if data is None:
         return {}
     if not isinstance(data, dict):
         raise ConfigError(f"{path} must hold `key: value` pairs, found {type(data).__name__}")
     base = data.pop("base", None)
-    return data if base is None else _merged(read_yaml(path.parent / str(base)), data)
+    if base is None:
+        return data
+    above = (*above, path.resolve())
+    below = path.parent / str(base)
+    if below.resolve() in above:
+        raise ConfigError(f"{path}: base {base} leads back to itself; name another, or take the line away")
+    return _merged(read_yaml(below, above), data)
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in a section: YAML would take the last in silence."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(problem=f"{key.value} stands there twice", problem_mark=key.start_mark)
+                seen.add(key.value)
+        return node
+
+
+def _parsed(text: str, source: str) -> Any:
+    """The values of a YAML text. Raises ConfigError."""
+    try:
+        data = yaml.load(text, _Loader)
+        json.dumps(data, default=str, skipkeys=True)  # raises ValueError where a value holds itself
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split()).replace(' in "<unicode string>",', ",")
+        raise ConfigError(f"{source} is not valid YAML: {reason}") from error
+    return data
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -116,10 +149,7 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not re.fullmatch(r"\w+(\.\w+)*", key):
         raise ConfigError(f"override {override!r} is not of the form section.key=value")
-    try:
-        value = yaml.safe_load(text) if text else ""
-    except yaml.YAMLError as error:
-        raise ConfigError(f"override {override!r}: the value is not valid YAML") from error
+    value = _parsed(text, f"the value of override {override!r}") if text else ""
     *parents, last = key.split(".")
     for parent in parents:
         data = data.setdefault(parent, {})

@@ -65,6 +65,14 @@ def test_saved_config_reads_back_equal(tmp_path):
         ("root: a\noptim: 3", [], ["optim", "section"]),
         ("- a\n- b", [], ["key: value"]),
         ("root: [", [], ["not valid YAML"]),
+        ("root: a\nworkers: 2\nworkers: 3", [], ["config.yaml", "workers stands there twice, line 3, column 1"]),
+        ("root: a\noptim:\n  lr: 1.0\n  lr: 1.0", [], ["lr stands there twice, line 4"]),
+        ("root: a", ["optim={lr: 1.0, lr: 2.0}"], ["optim=", "lr stands there twice"]),
+        ("root: a", ["root=[1"], ["root=[1", "not valid YAML"]),
+        ("root: 2026-13-45", [], ["not valid YAML", "month"]),
+        ("root: &a [*a]", [], ["not valid YAML", "Circular"]),
+        ("optim: &a {extra: *a}", [], ["not valid YAML", "Circular"]),
+        ("base: config.yaml\nroot: a", [], ["config.yaml: base config.yaml leads back to itself"]),
         ("root: a", ["lr"], ["section.key=value"]),
         ("root: a", ["root.x=1"], ["is a value, not a section"]),
     ],
@@ -74,6 +82,18 @@ def test_mistakes_are_named(tmp_path, text, overrides, words):
         load(Config, write(tmp_path, text), overrides)
     for word in words:
         assert word in str(caught.value)
+
+
+def test_a_merged_section_may_overrule_what_it_merges(tmp_path):
+    """That is no key that stands twice."""
+    text = "root: a\noptim: &a {lr: 0.1, betas: [0.5, 0.9]}\nextra: {<<: *a, lr: 0.2}\n"
+    assert load(Config, write(tmp_path, text)).extra == Optim(0.2, (0.5, 0.9))
+
+
+def test_bases_that_lead_in_a_circle_are_refused(tmp_path):
+    (tmp_path / "b.yaml").write_text("base: config.yaml\n")
+    with pytest.raises(ConfigError, match=r"b\.yaml: base config\.yaml leads back to itself"):
+        load(Config, write(tmp_path, "base: b.yaml\nroot: a"))
 
 
 def test_missing_file_names_the_nearest_one(tmp_path):
