@@ -3,7 +3,8 @@
 A recipe is a folder of configurations NN_STAGE_WHAT.yaml, each for train_STAGE.py, run in the order of their numbers;
 options that suit the weights may stand in `animation.yaml`. After the last step the last run of each stage goes into
 the weights file (16 bits), or stays where it is if no file is named. How long a step took is said after it. The same
-command goes on where it was interrupted: a step that is complete ends at once. `key=value` is given to every step.
+command goes on where it was interrupted: a step that is complete ends at once. `key=value` is given to every step; the
+folders of runs stand in the steps' files alone.
 """
 
 import argparse
@@ -40,8 +41,8 @@ class Step(NamedTuple):
 
 
 def steps_of(folder: Path) -> list[Step]:
-    """The steps of a recipe, in order. Raises ConfigError."""
-    steps = []
+    """The steps of a recipe, in the order of their numbers. Raises ConfigError."""
+    steps: dict[int, Step] = {}
     for path in sorted(folder.glob("*.yaml")):
         if path.name == OPTIONS:
             continue
@@ -50,13 +51,24 @@ def steps_of(folder: Path) -> list[Step]:
             raise ConfigError(
                 f"{path}: a step's name is NN_STAGE_WHAT.yaml, with fomm, headpose or motionfield as STAGE"
             )
-        run = read_yaml(path).get("run", {}).get("dir")
-        if not run:
-            raise ConfigError(f"{path}: run.dir is missing")
-        steps.append(Step(path, found[2], run))
+        number = int(found[1])
+        if number in steps:
+            raise ConfigError(f"{path} and {steps[number].config.name} have the same number; give each step its own")
+        run = read_yaml(path).get("run")
+        run_dir = run.get("dir") if isinstance(run, dict) else None
+        if not (run_dir and isinstance(run_dir, str)):
+            raise ConfigError(f"{path}: run.dir is missing; name the folder of the step's run")
+        steps[number] = Step(path, found[2], run_dir)
     if not steps:
         raise ConfigError(f"{folder} holds no steps (NN_STAGE_WHAT.yaml)")
-    return steps
+    return [steps[number] for number in sorted(steps)]
+
+
+def check_overrides(overrides: list[str]) -> None:
+    """What is given to every step may not name a folder: each step has its own. Raises ConfigError."""
+    for override in overrides:
+        if override.partition("=")[0] in ("run", "run.dir"):
+            raise ConfigError(f"{override} would put all steps into one folder; write run.dir in each step's file")
 
 
 def run_steps(steps: list[Step], overrides: list[str]) -> None:
@@ -107,6 +119,7 @@ def main() -> None:
         arguments.overrides.insert(0, str(arguments.weights))
         arguments.weights = None
     with clean_exit(ConfigError, StepFailed):
+        check_overrides(arguments.overrides)
         steps = steps_of(arguments.recipe)
         run_steps(steps, arguments.overrides)
         if arguments.weights is not None:

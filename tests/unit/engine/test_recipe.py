@@ -7,6 +7,7 @@ import pytest
 
 from engine import recipe
 from engine.config import ConfigError
+from tests.in_process import status_of
 
 DEMO = Path(__file__).parents[3] / "config" / "demo"
 
@@ -30,12 +31,29 @@ def test_the_steps_are_in_the_order_of_their_numbers_and_bases_are_read(tmp_path
     ]
 
 
+def test_numbers_are_not_text(tmp_path: Path) -> None:
+    for name in ("2_fomm", "10_headpose"):
+        (tmp_path / f"{name}.yaml").write_text("run: {dir: a}\n")
+    assert [step.config.stem for step in recipe.steps_of(tmp_path)] == ["2_fomm", "10_headpose"]
+    (tmp_path / "02_motionfield.yaml").write_text("run: {dir: a}\n")
+    with pytest.raises(ConfigError, match=r"2_fomm\.yaml and 02_motionfield\.yaml have the same number"):
+        recipe.steps_of(tmp_path)
+
+
+@pytest.mark.parametrize("override", ["run.dir=x", "run={dir: x, max_steps: 1}"])
+def test_one_folder_for_all_steps_is_refused(tmp_path: Path, override: str, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "01_fomm.yaml").write_text("run: {dir: a}\n")
+    assert status_of(recipe.main, tmp_path, tmp_path / "w.safetensors", override) == 2
+    assert f"error: {override} would put all steps into one folder" in capsys.readouterr().err
+
+
 def test_what_is_no_recipe_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds no steps"):
         recipe.steps_of(tmp_path)
-    (tmp_path / "01_fomm.yaml").write_text("data: {root: a}\n")
-    with pytest.raises(ConfigError, match=r"run\.dir is missing"):
-        recipe.steps_of(tmp_path)
+    for text in ("data: {root: a}", "run:", "run: x", "run: {dir: 3}"):
+        (tmp_path / "01_fomm.yaml").write_text(text)
+        with pytest.raises(ConfigError, match=r"01_fomm\.yaml: run\.dir is missing"):
+            recipe.steps_of(tmp_path)
     (tmp_path / "01_fomm.yaml").rename(tmp_path / "first.yaml")
     with pytest.raises(ConfigError, match="NN_STAGE_WHAT"):
         recipe.steps_of(tmp_path)
