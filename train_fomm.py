@@ -404,14 +404,14 @@ class DiscriminatorLosses(nn.Module):
         return {"discriminator": self.weights.discriminator * torch.stack(terms).sum()}
 
 
-def teach_readers(readers: PartReaders, data: FommData, batch_size: int, device: torch.device) -> None:
+def teach_readers(readers: PartReaders, data: FommData, batch_size: int, run: Run) -> None:
     """The first steps of readers, on true frames alone: before that they can say nothing about drawn ones."""
     steps, learner = readers.config.first_steps, ReaderLosses(readers, weight=1.0)
     adam = torch.optim.Adam(readers.parameters(), lr=READER_LR)
     terms: dict[str, Tensor] = {}
-    for step in tqdm(range(steps), desc="readers", disable=None, unit="step"):
+    for step in run.until_stopped(tqdm(range(steps), desc="readers", disable=None, unit="step")):
         batch = default_collate([data[n] for n in range(step * batch_size, (step + 1) * batch_size)])
-        moved = {name: value.to(device) for name, value in batch._asdict().items()}
+        moved = {name: value.to(run.device) for name, value in batch._asdict().items()}
         terms = learner(FommBatch(**moved).floats(), step)
         torch.stack(list(terms.values())).sum().backward()
         for group in adam.param_groups:
@@ -527,7 +527,7 @@ def main(config: Config) -> None:
             reader_losses = run.place(ReaderLosses(readers, config.weights.reader))
             reader_optim = run.optimizer(reader_losses, config.optim)
         if not run.resume() and readers is not None:
-            teach_readers(readers, data, config.optim.batch_size, run.device)
+            teach_readers(readers, data, config.optim.batch_size, run)
 
         batch: FommBatch
         for batch in run.batches(data, config.optim.batch_size):

@@ -15,15 +15,18 @@ C H W image.
 
 import hashlib
 import logging
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from animation.models import load_models
@@ -377,7 +380,7 @@ def fill_targets(
 
     mine = clips[run.accelerator.process_index :: run.accelerator.num_processes]
     bar = partial(tqdm, desc="targets", disable=None if run.is_main else True)
-    load = partial(in_order, workers=run.settings.workers)
+    load = partial(loaded, run)
     count = store.fill(mine, detect, stage_one.image_size, config.batch_size, heatmaps, load, bar)
     if count:
         logger.info("targets of %d clips computed, kept in %s", count, store.folder)
@@ -388,9 +391,15 @@ def fill_voices(run: Run, voices: VoiceStore, clips: list[Clip]) -> None:
     """Have the features of all clips in other voices; ranks share the clips."""
     mine = clips[run.accelerator.process_index :: run.accelerator.num_processes]
     bar = partial(tqdm, desc="voices", disable=None if run.is_main else True)
-    if count := voices.fill(mine, partial(in_order, workers=run.settings.workers), bar):
+    if count := voices.fill(mine, partial(loaded, run), bar):
         logger.info("%d clips in other voices computed, kept in %s", count, voices.folder)
     run.accelerator.wait_for_everyone()
+
+
+def loaded(run: Run, dataset: Dataset) -> Iterator[Any]:
+    """Every item once, by the run's workers, which end when the run is asked to stop."""
+    with closing(in_order(dataset, run.settings.workers)) as items:
+        yield from run.until_stopped(items)
 
 
 # ---- validation

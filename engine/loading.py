@@ -2,7 +2,7 @@
 
 import contextlib
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,8 +64,10 @@ class Batches:
         self._iterator = None
 
 
-def in_order(dataset: Dataset, workers: int) -> Iterator[Any]:
+def in_order(dataset: Dataset, workers: int) -> Generator[Any, None, None]:
     """Every item of a dataset once, from the first to the last, loaded by worker processes (0: by this one).
+
+    Close what this gives where it is left before its end.
 
     Raises:
         ValueError, OSError: what an item raised.

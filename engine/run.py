@@ -21,11 +21,11 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -44,6 +44,7 @@ from engine.command import LOCK, commit, only_one
 from engine.loading import Batches, Order
 from engine.run_folder import Best, RunFolder, State
 
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 REPEAT_S = 5.0  # a signal that comes again so soon is the same wish: torchrun and a batch system both pass it on
@@ -268,6 +269,13 @@ class Run:
 
     # ---- setting up
 
+    def until_stopped(self, things: Iterable[T]) -> Iterator[T]:
+        """Hand things on, for long work before the first step. Raises KeyboardInterrupt once the run is to stop."""
+        for thing in things:
+            if self._asked_to_stop_at is not None:
+                raise KeyboardInterrupt
+            yield thing
+
     def place(self, module: nn.Module) -> nn.Module:
         """To the device, rank 0's weights everywhere, autocast, BatchNorm over all ranks. For what is trained.
 
@@ -318,7 +326,7 @@ class Run:
         if self.is_main:
             self.kept.clear_leftovers()
             if newest is not None:
-                self.kept.mend_links(self.step, self.best)
+                self.kept.mend(self.step, self.best, self._weights())
             with atomic_path(self.folder / "config.yaml") as temporary:
                 configs.save(self.config, temporary)
             self._open_logs()

@@ -19,6 +19,7 @@ import pydantic
 
 from engine.checkpoint import CheckpointError, Weights, save_weights
 
+WEIGHTS, BEST_WEIGHTS = "weights.safetensors", "best.safetensors"
 FORMAT = 1  # of the folders under checkpoints/
 # Settings that do not change a number and may differ when a run goes on.
 MAY_CHANGE = {
@@ -120,15 +121,15 @@ class RunFolder:
     def complete(self, state: State, weights: Weights, improved: bool) -> None:
         """Write the weights, give `partial(state.step)` its name, point the links at it, delete what is not kept.
 
-        In this order: whatever is killed in between, the same command makes up for it (`mend_links`).
+        In this order: whatever is killed in between, the same command makes up for it (`mend`).
 
         `improved`: it is also the best so far.
         """
         partial, final = self.partial(state.step), self.final(state.step)
         (partial / "run.json").write_text(json.dumps({"format": FORMAT, **asdict(state)}, indent=1))
-        save_weights(self.path / "weights.safetensors", weights)
+        save_weights(self.path / WEIGHTS, weights)
         if improved:
-            save_weights(self.path / "best.safetensors", weights)
+            save_weights(self.path / BEST_WEIGHTS, weights)
         if final.exists():
             shutil.rmtree(final)
         os.replace(partial, final)
@@ -137,11 +138,18 @@ class RunFolder:
             _link(final, "best")
         self._prune()
 
-    def mend_links(self, step: int, best: Best | None) -> None:
-        """Point `latest` at this step's checkpoint and `best` at that of the best, where a killed run did not."""
-        for name, its_step in {"latest": step, "best": best.step if best else -1}.items():
+    def mend(self, step: int, best: Best | None, weights: Weights) -> None:
+        """Make up for what a killed run did not do, or somebody deleted.
+
+        Point `latest` at this step's checkpoint and `best` at that of the best; write the files of this step's
+        `weights` where they are gone.
+        """
+        best_step = best.step if best else -1
+        for name, file, its_step in (("latest", WEIGHTS, step), ("best", BEST_WEIGHTS, best_step)):
             if self.final(its_step).is_dir():
                 _link(self.final(its_step), name)
+            if its_step == step and not (self.path / file).exists():
+                save_weights(self.path / file, weights)
 
     def clear_leftovers(self) -> None:
         """Remove what a run that was killed left half-done."""
@@ -149,7 +157,7 @@ class RunFolder:
             if leftover.is_symlink():
                 leftover.unlink()
             shutil.rmtree(leftover, ignore_errors=True)
-        for name in ("weights.safetensors", "best.safetensors", "config.yaml", "metrics.jsonl"):
+        for name in (WEIGHTS, BEST_WEIGHTS, "config.yaml", "metrics.jsonl"):
             for leftover in self.path.glob(f".{name}.*"):  # as `atomic_path` calls them
                 leftover.unlink(missing_ok=True)
 

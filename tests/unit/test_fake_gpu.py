@@ -263,7 +263,13 @@ def test_targets_of_stage_three(cuda: FakeGpu, tmp_path: Path) -> None:
         frames=3, row=SimpleNamespace(pictures="a"), read_frames=lambda numbers, _: frames[: len(numbers)]
     )
     here = SimpleNamespace(process_index=0, num_processes=1, wait_for_everyone=lambda: None)
-    run = SimpleNamespace(accelerator=here, device=cuda.device, is_main=False, settings=SimpleNamespace(workers=0))
+    run = SimpleNamespace(
+        accelerator=here,
+        device=cuda.device,
+        is_main=False,
+        settings=SimpleNamespace(workers=0),
+        until_stopped=iter,
+    )
 
     def numpy(tensor: Tensor) -> np.ndarray:
         assert tensor.device.type == "cpu"

@@ -1,6 +1,7 @@
 """Stage one's script: what its readers are shown first, and what its losses and its main hand on."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -40,7 +41,8 @@ def test_readers_are_shown_pictures_from_0_to_1_from_their_first_step(monkeypatc
 
     monkeypatch.setattr(part_reader, "crops", watched)
     config = PartReaderConfig(crop=16, width=4, max_width=8, num_blocks=2, first_steps=2)
-    train_fomm.teach_readers(PartReaders(config), Pairs(), 2, torch.device("cpu"))
+    run = SimpleNamespace(device=torch.device("cpu"), until_stopped=iter)
+    train_fomm.teach_readers(PartReaders(config), Pairs(), 2, run)
     assert len(seen) == 2 * 3  # steps, parts
     assert all(picture.is_floating_point() and 0.5 < picture.max() <= 1 for picture in seen)
 

@@ -1,19 +1,24 @@
 """The two phases of stage three: what they ask of data and networks, and what they take in a step."""
 
 import os
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
 import train_motionfield
 from benchmarks.steps import Stage
+from datasets.audio import PAPER
 from datasets.motionfield import MotionFieldData, MotionFieldDataConfig, Windows
 from datasets.targets import NO_HEATMAPS, Targets, TargetStore, decode_heatmap
+from datasets.voices import VoiceStore
 from engine.checkpoint import save_weights
 from engine.config import ConfigError, load
+from engine.run import Run, RunConfig
 from modules.keypoint_detector import KeypointDetector, KeypointDetectorConfig
 from modules.keypoints import DetectedKeypoints
 from modules.motion_field_generator import MotionFieldGeneratorConfig
@@ -120,6 +125,7 @@ class Here(SimpleNamespace):
 
     accelerator = SimpleNamespace(process_index=0, num_processes=1, wait_for_everyone=lambda: None)
     device, is_main, settings = torch.device("cpu"), False, SimpleNamespace(workers=0)
+    until_stopped = staticmethod(iter)
 
 
 CLIP = Clip(frames=5, row=SimpleNamespace(pictures="a"), pid=os.getpid())
@@ -145,6 +151,38 @@ def test_corpora_that_share_a_folder_have_their_own_targets(tmp_path: Path) -> N
         )
         found.append(Windows(data, store, heatmaps_until=0)[0].position_TK2)
     assert (found[0] == 0).all() and (found[1] == 1).all()
+
+
+class Interrupting(Clip):
+    """Somebody presses Ctrl-C while it is read."""
+
+    def pcm(self) -> np.ndarray:
+        os.kill(self.pid, signal.SIGINT)
+        return np.zeros(self.frames * 640, np.int16)
+
+    def read_frames(self, frames: range, size: int) -> np.ndarray:
+        os.kill(self.pid, signal.SIGINT)
+        return super().read_frames(frames, size)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("what", ["targets", "voices"])
+def test_what_is_computed_before_the_first_step_stops_when_asked(tmp_path: Path, what: str, workers: int) -> None:
+    """Clips that are finished stay, those after the signal are not begun."""
+    clips = [
+        Interrupting(frames=2, row=SimpleNamespace(pictures=f"{n:02}", sound=f"{n:02}"), pid=os.getpid())
+        for n in range(20)
+    ]
+    settings = RunConfig(str(tmp_path / "run"), max_steps=1, device="cpu", workers=workers, tensorboard=False)
+    kept = tmp_path / "kept"
+    with pytest.raises(KeyboardInterrupt), Run("motionfield", SimpleNamespace(run=settings)) as run:
+        if what == "voices":
+            train_motionfield.fill_voices(run, VoiceStore(kept, (1.2,), PAPER), clips)
+        stage_one, config = train_motionfield.StageOne(Detector(), None, 8), train_motionfield.TargetConfig()
+        train_motionfield.fill_targets(run, TargetStore(kept, "key"), clips, stage_one, config, heatmaps=False)
+    assert not psutil.Process().children()
+    names = [path.stem for path in sorted(kept.rglob("*.np*"))]
+    assert len(names) < len(clips) and names == [clip.row.pictures for clip in clips[: len(names)]]
 
 
 @pytest.mark.parametrize(("precision", "off"), [("fp32", 1e-4), ("bf16", 0.05)])

@@ -139,9 +139,11 @@ def test_the_average_of_the_weights_is_torchs(tmp_path: Path) -> None:
 
 def test_a_finished_run_stays_as_it_is(config: Path, tmp_path: Path) -> None:
     toy(config, tmp_path / "a")
-    before = losses(tmp_path / "a")
+    before, weights = losses(tmp_path / "a"), tmp_path / "a" / "weights.safetensors"
+    content = weights.read_bytes()
+    weights.unlink()
     toy(config, tmp_path / "a")
-    assert losses(tmp_path / "a") == before
+    assert losses(tmp_path / "a") == before and weights.read_bytes() == content
 
 
 def test_killed_at_any_moment(config: Path, tmp_path: Path) -> None:

@@ -49,10 +49,23 @@ def test_links_are_mended_that_a_killed_run_left_behind(tmp_path: Path) -> None:
     for name in ("latest", "best"):
         (kept.folder / name).unlink()
         (kept.folder / name).symlink_to("step-0000001")
-    kept.mend_links(3, Best(0.5, 2))
+    weights = Weights({"net": {"step": torch.tensor(3)}}, {})
+    kept.mend(3, Best(0.5, 2), weights)
     assert [(kept.folder / name).resolve().name[-1] for name in ("latest", "best")] == ["3", "2"]
-    kept.mend_links(3, Best(0.5, 9))  # gone
+    kept.mend(3, Best(0.5, 9), weights)  # gone
     assert (kept.folder / "best").resolve() == kept.final(2)
+
+
+def test_weights_that_are_gone_are_written_again(tmp_path: Path) -> None:
+    kept = RunFolder(tmp_path, keep_every=1)
+    save(kept, 3, improved=True)
+    files = [tmp_path / "weights.safetensors", tmp_path / "best.safetensors"]
+    for best_step, wanted in ((2, files[:1]), (3, files)):  # those of an older best are not at hand
+        for file in files:
+            file.unlink(missing_ok=True)
+        kept.mend(3, Best(0.5, best_step), Weights({"net": {"step": torch.tensor(3)}}, {}))
+        assert [file for file in files if file.exists()] == wanted
+        assert all(load_weights(file).states["net"]["step"] == 3 for file in wanted)
 
 
 def test_what_was_begun_and_not_completed_is_no_checkpoint(tmp_path: Path) -> None:
