@@ -148,4 +148,4 @@ def _heard(candidate: Candidate) -> np.ndarray:
 
 
 def _no_face(candidate: Candidate) -> str:
-    return "needs `make pose-tools`" if candidate.footage.finder is None else NO_FACE
+    return "needs landmarks=true and `make pose-tools`" if candidate.footage.finder is None else NO_FACE

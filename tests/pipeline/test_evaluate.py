@@ -99,7 +99,7 @@ def test_every_row_is_measured_and_what_cannot_be_is_named(files, whole):
     rows = found["rows"]
     assert rows["full"]["missing"]["lpips"] == "needs alexnet-owt-7be5be79.pth (networks.lpips=FILE)"
     assert rows["truth"]["missing"]["lse_c"] == "needs syncnet_v2.model (networks.syncnet=FILE)"
-    assert rows["full"]["missing"]["blink_rate"] == "needs `make pose-tools`"
+    assert rows["full"]["missing"]["blink_rate"] == "needs landmarks=true and `make pose-tools`"
     for row in ("full", "l1", "one-stage", "still", "wrong-audio-generated", "other-keypoints"):
         numbers = rows[row]["numbers"]
         assert {"psnr", "ssim", "mouth_psnr", "mouth_ssim", "he", "ke", "pose_velocity"} <= numbers.keys(), row
@@ -248,7 +248,7 @@ def test_given_videos_against_a_prepared_corpus(files, given, tmp_path):
     assert "1 generated videos have no reference: extra" in found["notes"]
     scored, still = found["rows"]["generated"]["numbers"], found["rows"]["still"]["numbers"]
     assert scored["psnr"]["mean"] > still["psnr"]["mean"] + 5 and scored["ke"]["mean"] < still["ke"]["mean"]
-    assert found["rows"]["generated"]["missing"]["he"] == "needs `make pose-tools`"
+    assert found["rows"]["generated"]["missing"]["he"] == "needs landmarks=true and `make pose-tools`"
     clips = load_manifest(files / "corpus", "train")
     larger = found["clips"]["generated"][1]
     assert larger["frames"] == clips[1].frames

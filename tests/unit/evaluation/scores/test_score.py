@@ -73,12 +73,12 @@ def test_the_truth_and_given_poses_are_not_praised():
     assert by_row["wrong-audio"] <= {"opening_loudness", "lse_c", "lse_d", "av_offset", "beat_alignment"}
 
 
-def test_without_pose_tools_faces_are_reported_missing():
+def test_faces_that_are_not_looked_for_are_reported_missing():
     truth = a_truth(None)
     candidate = Candidate(Footage(truth.footage.frames_THWC, None), truth.pcm, truth.sound)
     truth, networks = replace(truth, keypoints=None), load_networks(NetworkPaths(), CPU)
     scores = score_video(ROWS["still"], candidate, truth, networks, PoseRange())
-    assert scores.missing["opening_truth"] == scores.missing["he"] == "needs `make pose-tools`"
+    assert scores.missing["opening_truth"] == scores.missing["he"] == "needs landmarks=true and `make pose-tools`"
     assert scores.missing["ke"] == "needs --checkpoint with N_D"
     clip_metrics = {name for name, metric in METRICS.items() if metric.over == "clip"}
     assert clip_metrics == scores.metrics.keys() | scores.missing.keys()
