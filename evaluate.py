@@ -33,7 +33,7 @@ from datasets.pose import RELEASED_RANGE, PoseRange
 from datasets.synthetic import SyntheticConfig, make_if_absent
 from engine.checkpoint import CheckpointError
 from engine.command import LOCK, Place, clean_exit, from_torchrun, only_one
-from engine.config import ConfigError, load, to_dict
+from engine.config import ConfigError, CountOrNone, load, to_dict
 from evaluation import EvaluationError
 from evaluation.protocol import Evaluation, Videos
 from evaluation.report import BootstrapConfig, summarise, write_reports
@@ -67,7 +67,9 @@ class Config:
     """What is evaluated, and how."""
 
     split: str = "test"  # train, val or test
-    max_clips: int = 0  # at most so many clips, spread evenly over the manifest, which is sorted by speaker (0: all)
+    max_clips: CountOrNone = (
+        0  # at most so many clips, spread evenly over the manifest, which is sorted by speaker (0: all)
+    )
     rows: tuple[RowName, ...] = tuple(ROWS)  # of the table, beside the true videos, which are always in it
     variants: VariantPaths = VariantPaths()  # checkpoints of the ablations
     # How the videos of all rows are generated, as for inference.py: what is not said is as --checkpoint carries it.
@@ -78,6 +80,10 @@ class Config:
     landmarks: bool = True  # look for faces in all videos, if `make pose-tools` has been run
     bootstrap: BootstrapConfig = BootstrapConfig()
     synthetic: SyntheticConfig | None = None  # draw this corpus if --data holds none
+
+    def __post_init__(self) -> None:
+        if doubled := [row for row in self.rows if self.rows.count(row) > 1]:
+            raise ValueError(f"rows names {doubled[0]} twice; name it once")
 
 
 @dataclass

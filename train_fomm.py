@@ -30,7 +30,7 @@ from datasets.sampling import choices
 from datasets.synthetic import SyntheticConfig, make_if_absent
 from engine import command, pictures
 from engine.checkpoint import CheckpointError, load_strict
-from engine.config import ConfigError, to_dict
+from engine.config import ConfigError, Count, Scales, Share, to_dict
 from engine.run import OptimConfig, Run, RunConfig, RunError
 from engine.vgg_weights import fill_vgg
 from modules import face_points, losses, measures
@@ -108,8 +108,8 @@ class ValidationConfig:
     """Held-out pairs: the first frame of a clip as the source, another frame of it as the driving frame."""
 
     split: str = "val"
-    pairs: int = 64
-    batch_size: int = 8
+    pairs: Count = 64
+    batch_size: Count = 8
 
 
 @dataclass(frozen=True)
@@ -124,13 +124,13 @@ class Config:
     part_reader: PartReaderConfig = PartReaderConfig()  # ours; read only where `weights.reads`
     warp: RandomWarpConfig = RandomWarpConfig()
     vgg: VggConfig = VggConfig()
-    pyramid: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125)  # scales of the reconstruction losses (FOMM)
+    pyramid: Scales = (1.0, 0.5, 0.25, 0.125)  # scales of the reconstruction losses (FOMM)
     weights: WeightConfig = WeightConfig()
     # Ours: False trains N_I alone under the N_D of initial_weights, so that an N_M of that N_D stays right.
     train_detector: bool = True
     # Ours: in this share of the pairs N_I draws lips and lids as far apart as they are in the driving frame, not as N_D
     # finds them; for keypoints tied to both. N_D sees shut eyes as half open, so N_I would never shut them.
-    true_openings: float = 0.0
+    true_openings: Share = 0.0
     optim: OptimFomm = OptimFomm()
     validation: ValidationConfig = ValidationConfig()
     initial_weights: str = ""  # start from a weights file, a run folder or a released checkpoint

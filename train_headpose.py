@@ -23,7 +23,7 @@ from datasets.headpose import HeadPoseBatch, HeadPoseData, HeadPoseDataConfig
 from datasets.synthetic import SyntheticConfig, make_if_absent
 from engine import command, pictures
 from engine.checkpoint import CheckpointError
-from engine.config import ConfigError, to_dict
+from engine.config import ConfigError, Count, to_dict
 from engine.run import OptimConfig, Run, RunConfig, RunError
 from modules import losses, measures
 from modules.discriminators import PoseDiscriminator, PoseDiscriminatorConfig, only_judging
@@ -70,8 +70,8 @@ class ValidationConfig:
     """Held-out clips, each from its first frame."""
 
     split: str = "val"
-    clips: int = 32
-    batch_size: int = 8
+    clips: Count = 32
+    batch_size: Count = 8
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Config:
 
     run: RunConfig
     data: HeadPoseDataConfig = HeadPoseDataConfig()
-    image_size: int = 256  # pixels, square (Sec. 4.1)
+    image_size: Count = 256  # pixels, square (Sec. 4.1)
     head_motion_predictor: HeadMotionPredictorConfig = HeadMotionPredictorConfig()
     discriminator: PoseDiscriminatorConfig = PoseDiscriminatorConfig()
     ssim: SsimConfig = SsimConfig()

@@ -40,7 +40,7 @@ from datasets.targets import NO_HEATMAPS, Targets, TargetStore, decode_heatmap, 
 from datasets.voices import VoiceStore
 from engine import command, pictures
 from engine.checkpoint import CheckpointError
-from engine.config import ConfigError, to_dict
+from engine.config import ConfigError, Count, CountOrNone, Scales, to_dict
 from engine.loading import in_order
 from engine.run import OptimConfig, Run, RunConfig, RunError
 from engine.vgg_weights import fill_vgg
@@ -72,7 +72,7 @@ class TargetConfig:
     """Where N_D's findings, and features in other voices, are kept; nothing else may change there."""
 
     dir: str = ""  # empty: `targets/` inside data.root, shared by all runs with this detector
-    batch_size: int = 32  # frames
+    batch_size: Count = 32  # frames
     # bf16: keypoints some 0.001 off (of [-1, 1]) in half the time, on machines that compute in it
     precision: Literal["fp32", "bf16"] = "fp32"
 
@@ -87,8 +87,8 @@ class KeypointPhaseConfig:
     lips: float = 0.0  # ours: the mouth's motion as a whole; for a stage one that was trained with weights.lips
     lip_size: float = 0.0  # ours: how far and how fast the mouth moves, whenever it does; beside `lips`
     # "decays to zero after a certain time": ours. At batch 4 this is some 5 and 10 hours of the paper's week.
-    heatmap_hold_steps: int = 10_000
-    heatmap_decay_steps: int = 10_000
+    heatmap_hold_steps: CountOrNone = 10_000
+    heatmap_decay_steps: CountOrNone = 10_000
 
 
 @dataclass(frozen=True)
@@ -109,14 +109,10 @@ class PixelPhaseConfig(ReconstructionWeights):
     equivariance_jacobian: float = 10.0
     # Frames of each window that are rendered in a step. Eq. 7 sums over all T = 64, which at batch 4 would be 256
     # pictures a step; a random few have the same mean.
-    rendered_frames: int = 4
+    rendered_frames: Count = 4
     warp: RandomWarpConfig = RandomWarpConfig()
     vgg: VggConfig16 = VggConfig16()
-    pyramid: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125)  # "multiple resolutions" (Sec. 3.3): FOMM's
-
-    def __post_init__(self) -> None:
-        if self.rendered_frames < 1:
-            raise ValueError(f"pixels.rendered_frames must be at least 1, found {self.rendered_frames}")
+    pyramid: Scales = (1.0, 0.5, 0.25, 0.125)  # "multiple resolutions" (Sec. 3.3): FOMM's
 
 
 @dataclass(frozen=True)
@@ -131,8 +127,8 @@ class ValidationConfig:
     """Held-out windows, each from its clip's first frame, and how many frames of each are rendered."""
 
     split: str = "val"
-    clips: int = 16
-    rendered: int = 8
+    clips: Count = 16
+    rendered: Count = 8
 
 
 @dataclass(frozen=True)
@@ -159,8 +155,6 @@ class Config:
                 "give one of the sections keypoints (the first phase, Eq. 5) and pixels (the second, Eqs. 6-7);"
                 " `keypoints: null` takes away that of a base"
             )
-        if self.validation.rendered < 1:
-            raise ValueError(f"validation.rendered must be at least 1, found {self.validation.rendered}")
 
 
 class StageOne(NamedTuple):

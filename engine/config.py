@@ -1,7 +1,7 @@
 """YAML and `key=value` overrides -> frozen, typed dataclasses; a wrong key or type stops with its name.
 
 A config class is a frozen stdlib dataclass beside its consumer; its defaults are the paper's. Only this file
-touches raw dictionaries. Limits on values are checked in a class's `__post_init__`.
+touches raw dictionaries. Limits on one value stand in its type (`Count`), those on several in `__post_init__`.
 """
 
 import dataclasses
@@ -12,12 +12,16 @@ import re
 import types
 import typing
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import pydantic
 import yaml
 
 T = TypeVar("T")
+Count = Annotated[int, pydantic.Field(ge=1)]
+CountOrNone = Annotated[int, pydantic.Field(ge=0)]
+Share = Annotated[float, pydantic.Field(ge=0, le=1)]
+Scales = Annotated[tuple[Annotated[float, pydantic.Field(gt=0, le=1)], ...], pydantic.Field(min_length=1)]
 
 
 class ConfigError(ValueError):

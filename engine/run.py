@@ -115,6 +115,8 @@ class OptimConfig:
             raise ValueError(
                 "optim needs batch_size >= 1, lr > 0, weight_decay >= 0, gamma in (0, 1] and max_norm >= 0"
             )
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"optim.betas must both be from 0 to below 1, found {list(self.betas)}")
 
     def rate(self, steps_done: int) -> float:
         """Learning rate of the update that follows `steps_done` others."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from datasets.files import write_atomically
 from engine.command import commit
+from engine.config import Count, CountOrNone
 from evaluation.bootstrap import interval
 from evaluation.metrics import ARROWS, METRICS, Metric
 from evaluation.protocol import PROTOCOL, Evaluation
@@ -25,8 +26,8 @@ from evaluation.store import ClipResult, Store
 class BootstrapConfig:
     """How intervals are drawn."""
 
-    samples: int = 1000  # sets of identities
-    seed: int = 0
+    samples: Count = 1000  # sets of identities
+    seed: CountOrNone = 0
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,15 @@ def test_a_wrong_key_or_row_is_named():
         load(evaluate.Config, None, ["variants.no_jacobians=x"])
     with pytest.raises(ConfigError, match=r"rows.*'gt-head'.*found 'gt-heads'"):
         load(evaluate.Config, None, ["rows=[gt-heads]"])
+    with pytest.raises(ConfigError, match="rows names full twice"):
+        load(evaluate.Config, None, ["rows=[full, still, full]"])
+
+
+@pytest.mark.parametrize("override", ["max_clips=-1", "bootstrap.samples=0", "bootstrap.seed=-1"])
+def test_a_number_out_of_its_limits_is_named(override):
+    key, value = override.split("=")
+    with pytest.raises(ConfigError, match=f"{key}: .*greater than or equal to ., found {value}"):
+        load(evaluate.Config, None, [override])
 
 
 def test_options_of_inference_are_nested_and_none_is_ignored():

@@ -94,3 +94,29 @@ def test_configurations_that_cannot_work_are_refused() -> None:
             load(train_motionfield.Config, CONFIGS / "motionfield_tiny.yaml", overrides)
     with pytest.raises(ConfigError, match=r"did you mean weights\.adversarial"):
         load(train_headpose.Config, path, ["weights.adverserial=1"])
+
+
+@pytest.mark.parametrize(
+    ("config", "override", "words"),
+    [
+        ("fomm_tiny", "validation.pairs=0", r"validation\.pairs: .*greater than or equal to 1, found 0"),
+        ("fomm_tiny", "validation.batch_size=0", r"validation\.batch_size: .*equal to 1, found 0"),
+        ("fomm_tiny", "pyramid=[]", "pyramid: .*at least 1 item"),
+        ("fomm_tiny", "pyramid=[1.0, 1.7]", r"pyramid\.1: .*less than or equal to 1, found 1\.7"),
+        ("fomm_tiny", "pyramid=[0.0]", r"pyramid\.0: .*greater than 0, found 0"),
+        ("fomm_tiny", "true_openings=1.5", r"true_openings: .*equal to 1, found 1\.5"),
+        ("fomm_tiny", "optim.betas=[1.5, 2]", r"optim\.betas must both be from 0 to below 1, found \[1\.5, 2"),
+        ("headpose_tiny", "validation.clips=0", r"validation\.clips: .*equal to 1, found 0"),
+        ("headpose_tiny", "image_size=0", "image_size: .*equal to 1, found 0"),
+        ("motionfield_tiny", "targets.batch_size=0", r"targets\.batch_size: .*equal to 1, found 0"),
+        ("motionfield_tiny", "validation.clips=0", r"validation\.clips: .*equal to 1, found 0"),
+        ("motionfield_tiny", "validation.rendered=0", r"validation\.rendered: .*equal to 1, found 0"),
+        ("motionfield_tiny", "keypoints.heatmap_hold_steps=-1", r"heatmap_hold_steps: .*equal to 0, found -1"),
+        ("motionfield_tiny_pixels", "pixels.rendered_frames=0", r"pixels\.rendered_frames: .*equal to 1, found 0"),
+        ("motionfield_tiny_pixels", "pixels.pyramid=[]", r"pixels\.pyramid: .*at least 1 item"),
+    ],
+)
+def test_a_value_out_of_its_limits_is_named(config: str, override: str, words: str) -> None:
+    path = CONFIGS / f"{config}.yaml"
+    with pytest.raises(ConfigError, match=words):
+        load(STAGES[config.split("_")[0]].Config, path, [override])
