@@ -30,7 +30,7 @@ from datasets.sampling import choices
 from datasets.synthetic import SyntheticConfig, make_if_absent
 from engine import command, pictures
 from engine.checkpoint import CheckpointError, load_strict
-from engine.config import ConfigError, Count, Scales, Share, to_dict
+from engine.config import ConfigError, Count, Share, to_dict
 from engine.run import OptimConfig, Run, RunConfig, RunError
 from engine.vgg_weights import fill_vgg
 from modules import face_points, losses, measures
@@ -39,6 +39,7 @@ from modules.discriminators import ImageDiscriminatorConfig, MultiScaleDiscrimin
 from modules.image_generator import ImageGenerator, ImageGeneratorConfig, Rendering, starting_state
 from modules.keypoint_detector import KeypointDetector, KeypointDetectorConfig
 from modules.keypoints import Keypoints
+from modules.limits import one_nth
 from modules.part_reader import PartReaderConfig, PartReaders, openings, parts_of, shaken
 from modules.perceptual import ImagePyramid, VggConfig, VggFeatures
 from modules.random_warp import RandomWarp, RandomWarpConfig, random_warp
@@ -124,7 +125,7 @@ class Config:
     part_reader: PartReaderConfig = PartReaderConfig()  # ours; read only where `weights.reads`
     warp: RandomWarpConfig = RandomWarpConfig()
     vgg: VggConfig = VggConfig()
-    pyramid: Scales = (1.0, 0.5, 0.25, 0.125)  # scales of the reconstruction losses (FOMM)
+    pyramid: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125)  # scales of the reconstruction losses (FOMM)
     weights: WeightConfig = WeightConfig()
     # Ours: False trains N_I alone under the N_D of initial_weights, so that an N_M of that N_D stays right.
     train_detector: bool = True
@@ -137,6 +138,7 @@ class Config:
     synthetic: SyntheticConfig | None = None  # draw this corpus if data.root holds none
 
     def __post_init__(self) -> None:
+        one_nth("pyramid", *self.pyramid)
         if self.keypoint_detector.num_keypoints != self.image_generator.num_keypoints:
             raise ValueError("keypoint_detector.num_keypoints and image_generator.num_keypoints must be equal")
         keypoints = self.discriminator.keypoints

@@ -40,7 +40,7 @@ from datasets.targets import NO_HEATMAPS, Targets, TargetStore, decode_heatmap, 
 from datasets.voices import VoiceStore
 from engine import command, pictures
 from engine.checkpoint import CheckpointError
-from engine.config import ConfigError, Count, CountOrNone, Scales, to_dict
+from engine.config import ConfigError, Count, CountOrNone, to_dict
 from engine.loading import in_order
 from engine.run import OptimConfig, Run, RunConfig, RunError
 from engine.vgg_weights import fill_vgg
@@ -49,6 +49,7 @@ from modules.fuse import fuse_for_inference
 from modules.image_generator import ImageGenerator, Rendering, SourceEncoding
 from modules.keypoint_detector import KeypointDetector
 from modules.keypoints import Keypoints
+from modules.limits import one_nth
 from modules.motion_field_generator import MotionFieldGenerator, MotionFieldGeneratorConfig
 from modules.perceptual import ImagePyramid, VggConfig, VggFeatures
 from modules.random_warp import RandomWarp, RandomWarpConfig, random_warp
@@ -112,7 +113,10 @@ class PixelPhaseConfig(ReconstructionWeights):
     rendered_frames: Count = 4
     warp: RandomWarpConfig = RandomWarpConfig()
     vgg: VggConfig16 = VggConfig16()
-    pyramid: Scales = (1.0, 0.5, 0.25, 0.125)  # "multiple resolutions" (Sec. 3.3): FOMM's
+    pyramid: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125)  # "multiple resolutions" (Sec. 3.3): FOMM's
+
+    def __post_init__(self) -> None:
+        one_nth("pixels.pyramid", *self.pyramid)
 
 
 @dataclass(frozen=True)

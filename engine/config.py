@@ -21,7 +21,6 @@ T = TypeVar("T")
 Count = Annotated[int, pydantic.Field(ge=1)]
 CountOrNone = Annotated[int, pydantic.Field(ge=0)]
 Share = Annotated[float, pydantic.Field(ge=0, le=1)]
-Scales = Annotated[tuple[Annotated[float, pydantic.Field(gt=0, le=1)], ...], pydantic.Field(min_length=1)]
 
 
 class ConfigError(ValueError):

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from modules.limits import one_nth
+
 CONV = {2: nn.Conv2d, 3: nn.Conv3d}
 BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 AVERAGE_POOL = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
@@ -139,9 +141,8 @@ class AntiAliasDownsample(nn.Module):
     def __init__(self, channels: int, scale: float, separable: bool = False):
         super().__init__()
         self.separable = separable
+        one_nth("downsampling scale", scale)
         self.stride = round(1 / scale)
-        if abs(self.stride * scale - 1) > 1e-6:
-            raise ValueError(f"downsampling scale must be 1/n with a whole n, found {scale}")
         sigma = (self.stride - 1) / 2
         self.taps = 2 * round(4 * sigma) + 1
         offset = torch.arange(self.taps, dtype=torch.float32) - (self.taps - 1) / 2

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import spectral_norm
 
 from modules.keypoints import gaussian_heatmaps
+from modules.limits import at_least, one_nth
 from modules.perceptual import ImagePyramid
 
 LEAKY_SLOPE = 0.2
@@ -40,10 +41,9 @@ class ImageDiscriminatorConfig:
     heatmap_variance: float = 0.01
 
     def __post_init__(self) -> None:
-        if self.num_blocks < 1 or self.block_expansion < 1 or not self.scales:
-            raise ValueError("an image discriminator needs at least one block, one channel and one scale")
-        if any(not 0 < scale <= 1 for scale in self.scales):
-            raise ValueError(f"image discriminator scales must lie in (0, 1], found {self.scales}")
+        at_least(1, self, "num_blocks", "block_expansion", "max_features")
+        at_least(0, self, "keypoints")
+        one_nth("scales", *self.scales)
 
 
 class MultiScaleDiscriminator(nn.Module):
@@ -142,6 +142,7 @@ class PoseDiscriminatorConfig:
     max_width: int = 512
 
     def __post_init__(self) -> None:
+        at_least(1, self, "pose_size", "max_width")
         if self.width < 1 or not 1 <= self.num_strided <= 8:
             raise ValueError("a pose discriminator needs at least one channel and 1 to 8 strided layers")
 

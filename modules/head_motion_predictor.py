@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from modules.limits import at_least
 from modules.resnet import RESNET34, ResNet
 
 
@@ -29,6 +30,10 @@ class HeadMotionPredictorConfig:
     first_pose_row: int = 1
 
     def __post_init__(self) -> None:
+        at_least(1, self, "embedding", "lstm_layers", "resnet_width")
+        at_least(0, self, "image_size")
+        if not self.resnet_depths or min(self.resnet_depths) < 1:
+            raise ValueError(f"resnet_depths must each be at least 1, found {list(self.resnet_depths)}")
         if self.first_pose_row not in (0, 1):
             raise ValueError(f"first_pose_row must be 0 (released) or 1 (paper), found {self.first_pose_row}")
 

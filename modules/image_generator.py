@@ -23,6 +23,7 @@ from modules.blocks import (
 )
 from modules.dense_motion import DenseMotion, DenseMotionNetwork
 from modules.keypoints import Keypoints, gaussian_heatmaps, warp
+from modules.limits import at_least, one_nth
 
 MAP_VARIANCE = 0.0025  # of the Gaussians in `keypoint_maps`; lips open by less than the dense motion's are wide
 ADDED_PARTS = ("skip.", "keypoint_maps.")  # first words of the names of tensors that FOMM's N_I does not have
@@ -39,6 +40,10 @@ class DenseMotionConfig:
     # Ours, off in the paper: how strongly each pixel follows the keypoints nearest to it. Without this, masks learned
     # from a few people move the lips of an unfamiliar face with the wrong keypoints, and its mouth stays shut.
     keypoint_prior: float = 0.0
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "block_expansion", "max_features", "num_blocks")
+        one_nth("scale_factor", self.scale_factor)
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,10 @@ class ImageGeneratorConfig:
     # Ours, off in the paper: show the painting layers where the driving and source keypoints are (much as in Siarohin
     # et al. 2019a), not only features moved by them. Without this, N_I cannot tell an opening mouth from thicker lips.
     keypoint_maps: bool = False
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "image_size", "num_keypoints", "block_expansion", "max_features")
+        at_least(0, self, "num_down_blocks", "num_bottleneck_blocks")
 
 
 class SourceEncoding(NamedTuple):

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from modules.blocks import AntiAliasDownsample
 from modules.hourglass import Hourglass2d
 from modules.keypoints import DetectedKeypoints, identity_jacobian_, soft_argmax, spatial_softmax, weighted_jacobian
+from modules.limits import at_least, one_nth
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,13 @@ class KeypointDetectorConfig:
     max_features: int = 1024
     num_blocks: int = 5
     lid_keypoints: int = 0  # ours: 4 where those before the lips' four are tied to the lids (`modules.face_points`)
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "num_keypoints", "block_expansion", "max_features", "num_blocks")
+        at_least(0, self, "lid_keypoints")
+        one_nth("scale_factor", self.scale_factor)
+        if self.temperature <= 0:
+            raise ValueError(f"temperature must be more than 0, found {self.temperature}")
 
 
 class KeypointDetector(nn.Module):

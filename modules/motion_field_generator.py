@@ -18,6 +18,7 @@ from modules.blocks import AntiAliasDownsample
 from modules.face_points import LIPS
 from modules.hourglass import Hourglass3d
 from modules.keypoints import identity_jacobian_, soft_argmax, spatial_softmax, weighted_jacobian
+from modules.limits import at_least
 from modules.relative_head import AUDIO_MAP_SIZE, MotionField, Reference, RelativeHead, TemporalHead
 
 BOX_SIZE = 256  # pixels; head pose boxes are always drawn at this size
@@ -61,6 +62,9 @@ class MotionFieldGeneratorConfig:
     normalise_audio: bool = False
 
     def __post_init__(self) -> None:
+        at_least(1, self, "image_size", "num_keypoints", "num_features", "block_expansion", "max_features")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature must be more than 0, found {self.temperature}")
         if self.map_size not in (32, 64, 128, 256) or self.image_size % self.map_size:
             raise ValueError(
                 f"map_size {self.map_size} must be 32, 64, 128 or 256 and divide image_size {self.image_size}"

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modules.keypoints import coordinate_grid, warp
+from modules.limits import at_least
 
 LEAKY_SLOPE = 0.2
 PARTS = ("mouth", "eyes")
@@ -44,6 +45,7 @@ class PartReaderConfig:
     first_steps: int = 600
 
     def __post_init__(self) -> None:
+        at_least(1, self, "crop", "width", "max_width")
         if not 2 <= self.num_blocks <= 8 or self.crop % 2**self.num_blocks:
             raise ValueError(
                 f"part_reader wants 2 to 8 blocks and a crop divisible by 2^num_blocks, found {self.num_blocks} and "
