@@ -32,6 +32,7 @@ from engine import command, pictures
 from engine.checkpoint import CheckpointError, load_strict
 from engine.config import ConfigError, Count, Share, to_dict
 from engine.run import OptimConfig, Run, RunConfig, RunError
+from engine.run_folder import fingerprint
 from engine.vgg_weights import fill_vgg
 from modules import face_points, losses, measures
 from modules.added_keypoints import old_places, widened
@@ -528,7 +529,9 @@ def main(config: Config) -> None:
             readers = PartReaders(config.part_reader, judges=config.weights.realness > 0)
             reader_losses = run.place(ReaderLosses(readers, config.weights.reader))
             reader_optim = run.optimizer(reader_losses, config.optim)
-        if not run.resume() and readers is not None:
+        clips = load_manifest(config.data.root, config.data.split)
+        corpus = fingerprint(f"{clip.row.id} {clip.row.sha256}" for clip in clips)
+        if not run.resume({"corpus": corpus}) and readers is not None:
             teach_readers(readers, data, config.optim.batch_size, run)
 
         batch: FommBatch

@@ -25,6 +25,7 @@ from engine import command, pictures
 from engine.checkpoint import CheckpointError
 from engine.config import ConfigError, Count, to_dict
 from engine.run import OptimConfig, Run, RunConfig, RunError
+from engine.run_folder import fingerprint
 from modules import losses, measures
 from modules.discriminators import PoseDiscriminator, PoseDiscriminatorConfig, only_judging
 from modules.head_motion_predictor import HeadMotionPredictor, HeadMotionPredictorConfig
@@ -298,7 +299,7 @@ def main(config: Config) -> None:
             discriminator = PoseDiscriminator(config.discriminator)
             discriminator_losses = run.place(DiscriminatorLosses(discriminator, config.weights))
             discriminator_optim = run.optimizer(discriminator_losses, config.optim)
-        run.resume()
+        run.resume({"corpus": fingerprint(f"{clip.row.id} {clip.row.sha256}" for clip in data.clips)})
 
         batch: HeadPoseBatch
         for batch in run.batches(data, config.optim.batch_size):

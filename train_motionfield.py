@@ -43,6 +43,7 @@ from engine.checkpoint import CheckpointError
 from engine.config import ConfigError, Count, CountOrNone, to_dict
 from engine.loading import in_order
 from engine.run import OptimConfig, Run, RunConfig, RunError
+from engine.run_folder import fingerprint
 from engine.vgg_weights import fill_vgg
 from modules import face_points, losses, measures
 from modules.fuse import fuse_for_inference
@@ -347,10 +348,10 @@ def check_shares(config: Config, ranks: int) -> None:
         )
 
 
-def detector_key(detector: KeypointDetector, image_size: int, precision: str) -> str:
-    """Short hash of the detector's weights, the size of its pictures, and its precision."""
+def network_key(network: nn.Module, image_size: int, precision: str = "fp32") -> str:
+    """Short hash of a network's weights, the size of its pictures, and its precision."""
     digest = hashlib.sha256(f"1 {image_size}{'' if precision == 'fp32' else f' {precision}'}".encode())
-    for name, value in sorted(detector.state_dict().items()):
+    for name, value in sorted(network.state_dict().items()):
         digest.update(name.encode() + value.contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 
@@ -521,7 +522,10 @@ def write_video(path: Path, frames_NCHW: Tensor, clip: Clip) -> None:
 def main(config: Config) -> None:
     models = load_models([Path(config.fomm.checkpoint)], torch.device("cpu"), STAGE_ONE)
     image_size = models.image_config.image_size
-    key = detector_key(models.keypoint_detector, image_size, config.targets.precision)
+    key = network_key(models.keypoint_detector, image_size, config.targets.precision)
+    inputs = {"keypoint_detector": key}
+    if config.pixels:  # in the first phase N_I only draws samples
+        inputs["image_generator"] = network_key(models.image_generator, image_size)
     network_config = replace(
         config.motion_field_generator, image_size=image_size, num_keypoints=models.image_config.num_keypoints
     )
@@ -563,7 +567,8 @@ def main(config: Config) -> None:
         run.export(networks, {name: to_dict(value) for name, value in stored.items()})
         generator_losses = run.place(phase.losses(generator, stage_one, run))
         optim = run.optimizer(generator_losses, config.optim)
-        run.resume({"keypoint_detector": key})
+        inputs["corpus"] = fingerprint(f"{clip.row.id} {clip.row.sha256}" for clip in windows.clips)
+        run.resume(inputs)
 
         item: Item
         for item in run.batches(data, config.optim.batch_size):

@@ -7,10 +7,11 @@ A folder `step-N` is always whole: it is written under another name and renamed.
 the caller's.
 """
 
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +32,15 @@ MAY_CHANGE = {
 REMOVED = {f"data.{name}" for name in ("seed", "size", "window", "audio_padding", "pictures")}
 # Keys that runs begun before there were any lack, and whose defaults change no number.
 ADDED = {"head_motion_predictor.image_size", "motion_field_generator.listeners", "mean_motion_size"}
+ADDED_INPUTS = {"corpus", "image_generator"}  # fingerprints that runs begun before there were any lack
+
+
+def fingerprint(texts: Iterable[str]) -> str:
+    """What tells inputs of a run apart: a short hash, for `State.inputs`."""
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(f"{text}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 class Best(NamedTuple):
@@ -93,7 +103,7 @@ class RunFolder:
             ) from error
         ignored = MAY_CHANGE | (REMOVED - _flat(config).keys()) | (ADDED - _flat(state.config).keys())
         different = differences(state.config, config, ignored)
-        different += differences(state.inputs, inputs, set())
+        different += differences(state.inputs, inputs, ADDED_INPUTS - state.inputs.keys())
         if different:
             raise CheckpointError(
                 f"{checkpoint} was made with another configuration ({'; '.join(different)}):"

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from animation.weights import component_config, read_weights
+from engine.checkpoint import save_weights
 from modules.head_motion_predictor import HeadMotionPredictorConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -204,6 +207,31 @@ def test_two_ranks_with_half_a_batch_equal_one(
 def test_a_run_of_another_stage_is_refused(corpus: Path, stage_one: Path) -> None:
     said = train("headpose", "headpose_tiny", stage_one, f"data.root={corpus}", expect=2)
     assert "is of stage 'fomm', this is 'headpose'" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize(("script", "config", "overrides"), SCRIPTS)
+def test_a_corpus_may_move_but_no_other_take_its_place(
+    script: str, config: str, overrides: tuple[str, ...], corpus: Path, stage_one: Path, tmp_path: Path
+) -> None:
+    arguments = [*stage_arguments(script, corpus, stage_one), *overrides, "run.max_steps=1"]
+    train(script, config, tmp_path / "run", *arguments)
+    shutil.copytree(corpus, tmp_path / "moved")
+    train(script, config, tmp_path / "run", *arguments, f"data.root={tmp_path / 'moved'}")
+    manifest = tmp_path / "moved" / "manifest.csv"
+    rows = manifest.read_text().splitlines()
+    manifest.write_text("\n".join([rows[0], *(row[:-1] + "-" for row in rows[1:])]) + "\n")  # other check sums
+    said = train(script, config, tmp_path / "run", *arguments, f"data.root={tmp_path / 'moved'}", expect=2)
+    assert re.search(r"another configuration \(corpus: \w+ there, \w+ here\)", said) and "Traceback" not in said
+
+
+def test_the_second_phase_goes_on_with_its_own_generator_only(corpus: Path, stage_one: Path, tmp_path: Path) -> None:
+    weights = read_weights([stage_one])
+    next(iter(weights.states["image_generator"].values())).add_(0.1)
+    save_weights(tmp_path / "other.safetensors", weights)
+    arguments = (f"data.root={corpus}", "initial_weights=", "run.max_steps=1", "run.tensorboard=false")
+    train("motionfield", "motionfield_tiny_pixels", tmp_path, *arguments, f"fomm.checkpoint={stage_one}")
+    other = f"fomm.checkpoint={tmp_path / 'other.safetensors'}"
+    assert "image_generator: " in train("motionfield", "motionfield_tiny_pixels", tmp_path, *arguments, other, expect=2)
 
 
 def test_missing_stage_one_and_missing_corpus_are_sentences(corpus: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from engine.checkpoint import CheckpointError, Weights, load_weights
 from engine.run import RunConfig
-from engine.run_folder import MAY_CHANGE, Best, RunFolder, State, differences
+from engine.run_folder import MAY_CHANGE, Best, RunFolder, State, differences, fingerprint
 
 CONFIG = {"run": {"seed": 0, "dir": "a"}, "data": {"root": "b", "repeats": 1}}
 
@@ -107,6 +107,18 @@ def test_a_run_goes_on_from_its_own_checkpoints_only(tmp_path: Path) -> None:
         kept.read(kept.newest(), "toy", CONFIG | {"data": {"root": "b", "repeats": 2}}, {"before": "abc"})
     with pytest.raises(CheckpointError, match="before: abc there, xyz here"):
         kept.read(kept.newest(), "toy", CONFIG, {"before": "xyz"})
+
+
+def test_inputs_that_came_later_do_not_count_in_old_runs(tmp_path: Path) -> None:
+    kept = RunFolder(tmp_path, keep_every=0)
+    save(kept, 3)
+    inputs = {"before": "abc", "corpus": fingerprint(["a 1", "b 2"])}
+    assert kept.read(kept.newest(), "toy", CONFIG, inputs).step == 3
+    kept.begin(4)
+    kept.complete(State("toy", 4, None, inputs, CONFIG), Weights({}, {}), improved=False)
+    assert kept.read(kept.newest(), "toy", CONFIG, inputs).step == 4
+    with pytest.raises(CheckpointError, match=r"corpus: \w+ there, \w+ here"):
+        kept.read(kept.newest(), "toy", CONFIG, inputs | {"corpus": fingerprint(["a 1", "b 3"])})
 
 
 def test_keys_that_no_longer_exist_do_not_count_in_old_runs(tmp_path: Path) -> None:
