@@ -67,9 +67,7 @@ class Config:
     """What is evaluated, and how."""
 
     split: str = "test"  # train, val or test
-    max_clips: CountOrNone = (
-        0  # at most so many clips, spread evenly over the manifest, which is sorted by speaker (0: all)
-    )
+    max_clips: CountOrNone = 0  # at most so many, spread evenly over the manifest, sorted by speaker (0: all)
     rows: tuple[RowName, ...] = tuple(ROWS)  # of the table, beside the true videos, which are always in it
     variants: VariantPaths = VariantPaths()  # checkpoints of the ablations
     # How the videos of all rows are generated, as for inference.py: what is not said is as --checkpoint carries it.

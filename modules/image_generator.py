@@ -70,8 +70,8 @@ class ImageGeneratorConfig:
     keypoint_maps: bool = False
 
     def __post_init__(self) -> None:
-        at_least(1, self, "image_size", "num_keypoints", "block_expansion", "max_features")
-        at_least(0, self, "num_down_blocks", "num_bottleneck_blocks")
+        at_least(1, self, "image_size", "num_keypoints", "block_expansion", "max_features", "num_down_blocks")
+        at_least(0, self, "num_bottleneck_blocks")
 
 
 class SourceEncoding(NamedTuple):
