@@ -529,7 +529,7 @@ def main(config: Config) -> None:
             readers = PartReaders(config.part_reader, judges=config.weights.realness > 0)
             reader_losses = run.place(ReaderLosses(readers, config.weights.reader))
             reader_optim = run.optimizer(reader_losses, config.optim)
-        corpus = fingerprint(f"{clip.row.id} {clip.row.sha256}" for group in data.groups for clip in group)
+        corpus = fingerprint(clip.row.contents for group in data.groups for clip in group)
         if not run.resume({"corpus": corpus}) and readers is not None:
             teach_readers(readers, data, config.optim.batch_size, run)
 

@@ -299,7 +299,7 @@ def main(config: Config) -> None:
             discriminator = PoseDiscriminator(config.discriminator)
             discriminator_losses = run.place(DiscriminatorLosses(discriminator, config.weights))
             discriminator_optim = run.optimizer(discriminator_losses, config.optim)
-        run.resume({"corpus": fingerprint(f"{clip.row.id} {clip.row.sha256}" for clip in data.clips)})
+        run.resume({"corpus": fingerprint(clip.row.contents for clip in data.clips)})
 
         batch: HeadPoseBatch
         for batch in run.batches(data, config.optim.batch_size):

@@ -567,7 +567,7 @@ def main(config: Config) -> None:
         run.export(networks, {name: to_dict(value) for name, value in stored.items()})
         generator_losses = run.place(phase.losses(generator, stage_one, run))
         optim = run.optimizer(generator_losses, config.optim)
-        inputs["corpus"] = fingerprint(f"{clip.row.id} {clip.row.sha256}" for clip in windows.clips)
+        inputs["corpus"] = fingerprint(clip.row.contents for clip in windows.clips)
         run.resume(inputs)
 
         item: Item

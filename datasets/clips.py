@@ -111,6 +111,11 @@ class ClipRow:
         """Names the clip's sound, as `pictures` does."""
         return f"{self.id}.{self.sha256.split()[CHECKED.index('audio.wav')]}"
 
+    @property
+    def contents(self) -> str:
+        """Names all that is kept of the clip."""
+        return f"{self.id} {self.sha256}"
+
     @staticmethod
     def of(values: Mapping[str, Any]) -> "ClipRow":
         """The row that these values make, which may be text. Raises ValueError where they cannot be a clip's."""
