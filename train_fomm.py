@@ -265,9 +265,11 @@ class GeneratorLosses(nn.Module):
             eyes_B24 = torch.cat([batch.source_eyes_24, batch.driving_eyes_24])
             terms |= lid_losses(keypoints.position_BK2, eyes_B24, batch.turn.repeat(2), weights)
         if weights.kept:
+            teacher = self.frozen[2]
             with torch.no_grad():
-                wanted = self.frozen[2](torch.cat([batch.source_CHW, batch.driving_CHW])).keypoints
-            terms["kept"] = weights.kept * kept_l1(keypoints, wanted, weights)
+                wanted = teacher(torch.cat([batch.source_CHW, batch.driving_CHW])).keypoints
+            places = old_places(teacher.config, keypoints.position_BK2.shape[1])
+            terms["kept"] = weights.kept * kept_l1(keypoints, wanted, places, weights)
         return terms
 
 
@@ -301,13 +303,12 @@ def _known(box_B4: Tensor) -> Tensor:
     return (box_B4[:, 2] > box_B4[:, 0]).to(box_B4)
 
 
-def kept_l1(keypoints: Keypoints, wanted: Keypoints, weights: WeightConfig) -> Tensor:
-    """How far keypoints are from those of another N_D, which may lack some before the last LIPS (ours).
+def kept_l1(keypoints: Keypoints, wanted: Keypoints, places: list[int], weights: WeightConfig) -> Tensor:
+    """How far keypoints are from those of another N_D, which may lack some; its own are at `places` (ours).
 
     Positions that are tied to lips or lids do not count; Jacobians do, those that the other lacks against the identity.
     """
-    new, old = keypoints.position_BK2.shape[1], wanted.position_BK2.shape[1]
-    places = old_places(old, new)
+    new = keypoints.position_BK2.shape[1]
     tied = {*range(new - face_points.LIPS, new)} if weights.lips else set()
     if weights.lids:
         tied |= {*range(new - face_points.LIPS - face_points.LIDS, new - face_points.LIPS)}
@@ -501,11 +502,11 @@ def main(config: Config) -> None:
                 teacher = KeypointDetector(stored)
                 load_strict(teacher, weights.states["keypoint_detector"], config.initial_weights)
                 teacher = run.freeze(teacher)
-            counts = stored.num_keypoints, config.keypoint_detector.num_keypoints
+            count = config.keypoint_detector.num_keypoints
             for name in networks.keys() & weights.states.keys():
                 state = starting_state(networks[name], weights.states[name])
-                if counts[0] < counts[1]:
-                    state = widened(name, state, networks[name].state_dict(), *counts)
+                if stored.num_keypoints < count:
+                    state = widened(name, state, networks[name].state_dict(), stored, count)
                 weights.states[name] = state
             weights.load_into(networks, config.initial_weights)
         run.export(networks, {name: to_dict(getattr(config, name)) for name in networks})

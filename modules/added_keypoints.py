@@ -1,6 +1,7 @@
 """Weights of a stage one as the beginning of one with more keypoints (ours).
 
-Keypoints that are tied to the lips are the last four of both, so new ones come before them (`face_points.LIDS`).
+Keypoints that are tied to the lips, and before them to the lids, are the last ones of both, so new ones come before those
+that the old N_D had tied.
 What the old keypoints did stays as it was: nothing reads the new ones yet, and their masks begin as the old ones' mean.
 
 Letters: K keypoint; states are those of `KeypointDetector` and `ImageGenerator`.
@@ -9,20 +10,24 @@ Letters: K keypoint; states are those of `KeypointDetector` and `ImageGenerator`
 import torch
 from torch import Tensor
 
-from modules.losses import LIPS
+from modules.face_points import LIPS
+from modules.keypoint_detector import KeypointDetectorConfig
 
 HOURGLASS = "dense_motion_network.hourglass."
 FIRST = f"{HOURGLASS}encoder.down_blocks.0.conv.weight"
 CHANNELS = 4  # of one motion at the dense motion network's input: its heatmap and the picture it moved
 
 
-def old_places(old: int, new: int) -> list[int]:
-    """Where each of the old keypoints is among the new ones."""
-    return [*range(old - LIPS), *range(new - LIPS, new)]
+def old_places(old: KeypointDetectorConfig, new: int) -> list[int]:
+    """Where each keypoint of an old N_D is among `new` ones."""
+    count, tied = old.num_keypoints, LIPS + old.lid_keypoints
+    return [*range(count - tied), *range(new - tied, new)]
 
 
-def widened(component: str, state: dict[str, Tensor], own: dict[str, Tensor], old: int, new: int) -> dict[str, Tensor]:
-    """The state of a network with `old` keypoints, in the shapes of one with `new` (whose first weights are `own`).
+def widened(
+    component: str, state: dict[str, Tensor], own: dict[str, Tensor], old: KeypointDetectorConfig, new: int
+) -> dict[str, Tensor]:
+    """The state of a network beside the N_D `old`, in the shapes of one with `new` keypoints (first weights: `own`).
 
     Args:
         component: keypoint_detector or image_generator; of another the state is returned as it is.

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modules.limits import at_least
+from modules.recurrence import Recurrence
 from modules.resnet import RESNET34, ResNet
 
 
@@ -69,13 +70,6 @@ class MotionState(NamedTuple):
     reference_BE: Tensor  # e_0, which the ablation "w/o SET" uses at every step
 
 
-def lstm_cell(gates_BG: Tensor, cell_BE: Tensor) -> tuple[Tensor, Tensor]:
-    """Output and cell state of an LSTM layer from its four gates (input, forget, cell, output) before their curves."""
-    enter, keep, new, leave = gates_BG.chunk(4, dim=-1)
-    cell_BE = keep.sigmoid() * cell_BE + enter.sigmoid() * new.tanh()
-    return leave.sigmoid() * cell_BE.tanh(), cell_BE
-
-
 class HeadMotionPredictor(nn.Module):
     """Reference image and audio of any length -> head poses scaled to about [-1, 1] (see datasets.pose.PoseRange)."""
 
@@ -111,32 +105,21 @@ class HeadMotionPredictor(nn.Module):
     def _transit(self, audio_BTE: Tensor, state: MotionState) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Eq. 1: `self.lstm` over the sound of frame i beside its own last output -> embeddings [B, T, E], its state.
 
-        Written out: called once a frame, torch's LSTM prepares its weights each time, which takes most of the time.
         What layer 0 makes of the sound does not wait for the frame before, so it is one product for all frames.
         """
         lstm, size = self.lstm, audio_BTE.shape[-1]
         layers = range(lstm.num_layers)
         inputs = [getattr(lstm, f"weight_ih_l{n}") for n in layers]  # (4E, 2E) in layer 0, then (4E, E)
-        biases = [getattr(lstm, f"bias_ih_l{n}") + getattr(lstm, f"bias_hh_l{n}") for n in layers]
-        heard_BTG = F.linear(audio_BTE, inputs[0][:, :size], biases[0])
+        biases = torch.stack([getattr(lstm, f"bias_ih_l{n}") + getattr(lstm, f"bias_hh_l{n}") for n in layers])
+        heard_TBG = F.linear(audio_BTE.transpose(0, 1), inputs[0][:, :size], biases[0])
         inputs[0] = inputs[0][:, size:]
-        weights = [torch.cat([inputs[n], getattr(lstm, f"weight_hh_l{n}")], dim=1).T for n in layers]  # (2E, 4E)
+        weights = torch.stack([torch.cat([inputs[n], getattr(lstm, f"weight_hh_l{n}")], dim=1).T for n in layers])
         if state.hidden is None:
-            hidden = [torch.zeros_like(state.embedding_BE)] * lstm.num_layers
-            cells = hidden
+            hidden = cells = state.embedding_BE.new_zeros(lstm.num_layers, *state.embedding_BE.shape)
         else:
-            hidden, cells = (list(part) for part in state.hidden)
-        x, embeddings = state.embedding_BE, []
-        for heard_BG in heard_BTG.unbind(1):
-            before, hidden, cells_before, cells = hidden, [], cells, []
-            for n in layers:
-                above = heard_BG if n == 0 else biases[n]
-                gates = torch.addmm(above, torch.cat([x, before[n]], dim=-1), weights[n])
-                x, cell = lstm_cell(gates, cells_before[n])
-                hidden.append(x)
-                cells.append(cell)
-            embeddings.append(x)
-        return torch.stack(embeddings, dim=1), (torch.stack(hidden), torch.stack(cells))
+            hidden, cells = state.hidden
+        outputs_TBE, hidden, cells = Recurrence.apply(heard_TBG, state.embedding_BE, hidden, cells, weights, biases)
+        return outputs_TBE.transpose(0, 1), (hidden, cells)
 
     def forward(self, image_BCHW: Tensor, audio_BTAF: Tensor) -> Tensor:
         """-> pose [B, T + 1, 6]; row 0 comes from the image alone, row i + 1 has heard audio frames 0 to i."""

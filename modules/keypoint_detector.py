@@ -36,7 +36,7 @@ class KeypointDetector(nn.Module):
 
     def __init__(self, config: KeypointDetectorConfig):
         super().__init__()
-        self.temperature = config.temperature
+        self.config, self.temperature = config, config.temperature
         self.down = AntiAliasDownsample(3, config.scale_factor)
         self.predictor = Hourglass2d(3, config.block_expansion, config.max_features, config.num_blocks)
         self.kp = nn.Conv2d(self.predictor.out_channels, config.num_keypoints, 7)

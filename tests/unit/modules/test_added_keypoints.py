@@ -11,6 +11,7 @@ from modules.keypoints import Keypoints
 
 OLD, NEW = 6, 10
 PLACES = [0, 1, 6, 7, 8, 9]  # two free keypoints, then the four of the lips
+DETECTOR = KeypointDetectorConfig(num_keypoints=OLD, block_expansion=8, max_features=16, num_blocks=2)
 DENSE = DenseMotionConfig(scale_factor=0.5, block_expansion=8, max_features=16, num_blocks=2, keypoint_prior=2.0)
 GENERATOR = ImageGeneratorConfig(
     image_size=32, num_keypoints=OLD, block_expansion=8, max_features=16, num_bottleneck_blocks=1, dense_motion=DENSE,
@@ -24,17 +25,17 @@ def grown(kind: type, config: KeypointDetectorConfig | ImageGeneratorConfig, nam
     old, new = kind(config), kind(replace(config, num_keypoints=NEW))
     halves = {key: value.half() if value.ndim == 4 else value for key, value in old.state_dict().items()}
     old.load_state_dict(halves)  # the demo model's file keeps kernels in 16 bits
-    new.load_state_dict(widened(name, halves, new.state_dict(), OLD, NEW))
+    new.load_state_dict(widened(name, halves, new.state_dict(), DETECTOR, NEW))
     return old.eval(), new.eval()
 
 
-def test_lips_stay_the_last() -> None:
-    assert old_places(OLD, NEW) == PLACES
+def test_what_is_tied_stays_the_last() -> None:
+    assert old_places(DETECTOR, NEW) == PLACES
+    assert old_places(replace(DETECTOR, num_keypoints=10, lid_keypoints=4), 13) == [0, 1, *range(5, 13)]
 
 
 def test_old_keypoints_are_found_where_they_were_and_new_jacobians_are_the_identity() -> None:
-    config = KeypointDetectorConfig(num_keypoints=OLD, block_expansion=8, max_features=16, num_blocks=2)
-    old, new = grown(KeypointDetector, config, "keypoint_detector")
+    old, new = grown(KeypointDetector, DETECTOR, "keypoint_detector")
     picture = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         before, after = old(picture), new(picture)
