@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import default_collate
 from tqdm import tqdm
 
 from animation.weights import component_config, read_weights
@@ -413,10 +412,9 @@ def teach_readers(readers: PartReaders, data: FommData, batch_size: int, run: Ru
     steps, learner = readers.config.first_steps, ReaderLosses(readers, weight=1.0)
     adam = torch.optim.Adam(readers.parameters(), lr=READER_LR)
     terms: dict[str, Tensor] = {}
-    for step in run.until_stopped(tqdm(range(steps), desc="readers", disable=None, unit="step")):
-        batch = default_collate([data[n] for n in range(step * batch_size, (step + 1) * batch_size)])
-        moved = {name: value.to(run.device) for name, value in batch._asdict().items()}
-        terms = learner(FommBatch(**moved).floats(), step)
+    batches = run.batches_before(data, batch_size, steps)
+    for step, batch in enumerate(tqdm(batches, desc="readers", total=steps, disable=None, unit="step")):
+        terms = learner(batch.floats(), step)
         torch.stack(list(terms.values())).sum().backward()
         for group in adam.param_groups:
             group["lr"] = READER_LR * (1 - step / steps)

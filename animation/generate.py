@@ -47,7 +47,7 @@ from datasets.media.video_writer import VideoWriter, frame_file, write_frames
 from datasets.provenance import Signature
 from engine.device import computes_bf16
 from modules.face_points import with_closed_lips
-from modules.fuse import fuse_for_inference
+from modules.fuse import LowPrecision, fuse_for_inference
 from modules.image_generator import ImageGenerator
 from modules.keypoints import Keypoints
 from modules.motion_field_generator import MotionFieldGenerator
@@ -283,14 +283,16 @@ def drawing_generator(models: Models, dtype: torch.dtype | None, compiled: bool)
 
 
 def moving_generator(models: Models, dtype: torch.dtype | None) -> MotionFieldGenerator:
-    """N_M rewritten as suits its device: float32, but for Hourglass-3D on a CPU that computes in bf16 and is to.
+    """N_M rewritten as suits its device: float32, but for Hourglass-3D on a device that computes in bf16 and is to.
 
     Its heads stay in float32: what they read is exact to some thousandths, and they are asked for hundredths of pixels.
     """
-    cpu_dtype = _cpu_dtype(models.device, dtype)
-    if cpu_dtype is None and models.device.type == "cpu":
-        cpu_dtype = torch.float32
-    return fuse_for_inference(models.motion_field_generator, cpu_dtype)
+    if models.device.type == "cpu":
+        return fuse_for_inference(models.motion_field_generator, _cpu_dtype(models.device, dtype) or torch.float32)
+    generator = fuse_for_inference(models.motion_field_generator)
+    if dtype == torch.bfloat16 and generator.hourglass:  # float16 could overflow
+        generator.predictor = LowPrecision(generator.predictor, dtype)
+    return generator
 
 
 def _cpu_dtype(device: torch.device, dtype: torch.dtype | None) -> torch.dtype | None:

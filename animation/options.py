@@ -147,7 +147,7 @@ class AnimationOptions:
         return device
 
     def chosen_dtype(self, device: torch.device) -> torch.dtype | None:
-        """Type of N_I's convolutions, and on a CPU of Hourglass-3D's; None for fp32. All else is float32 in any case.
+        """Type of N_I's convolutions, and if bf16 of Hourglass-3D's; None for fp32. All else is float32 in any case.
 
         Raises:
             OptionError: fp16 on a CPU.

@@ -24,6 +24,8 @@ from datasets.media.streams import SAMPLE_RATE
 HOP = 160  # samples: 10 ms, one row
 GRID = 4  # samples: Harvest keeps every second one, DIO every fourth, counted from the end
 PIECE = 2 * SAMPLE_RATE  # of a sound that is searched in pieces
+BEGINNING = 2 * PIECE  # of the sound, shared out among the workers in shorter pieces, so that its frames come early
+SHORTEST = SAMPLE_RATE  # of those; with less around them they now and then find another F0
 MARGIN = SAMPLE_RATE // 4  # found on both sides of a part, but not kept
 LEVELLING = SAMPLE_RATE // 10  # of the constant beyond it
 
@@ -70,15 +72,27 @@ def f0_in_pieces(wave: Wave, samples: int, estimator: Estimator, workers: int = 
     So many threads work ahead of what is asked for, on a piece each (WORLD runs without Python's lock). Memory does not
     grow with the length.
     """
-    step = PIECE // HOP
-    starts = range(0, row_count(samples), step)
+
+    def search(first: int, last: int) -> np.ndarray:
+        return f0_of_part(wave, samples, first, last, estimator)[: last - first]
+
     with ThreadPoolExecutor(workers) as pool:
-        found = (pool.submit(f0_of_part, wave, samples, first, first + step, estimator) for first in starts)
+        found = (pool.submit(search, *piece) for piece in _pieces(row_count(samples), workers))
         ahead = deque(islice(found, workers))
         while ahead:
             f0_R = ahead.popleft().result()
             ahead.extend(islice(found, 1))
-            yield f0_R[:step]
+            yield f0_R
+
+
+def _pieces(rows: int, workers: int) -> Iterator[tuple[int, int]]:
+    """First row of each piece, and the one after its last."""
+    short = min(PIECE, max(SHORTEST, BEGINNING // workers))
+    first = 0
+    while first < rows:
+        last = first + (short if first * HOP < BEGINNING else PIECE) // HOP
+        yield first, last
+        first = last
 
 
 def fill_unvoiced(f0_R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

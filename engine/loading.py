@@ -47,6 +47,7 @@ class Batches:
             pin_memory=pin_memory,
             worker_init_fn=_start_worker,
             persistent_workers=workers > 0,
+            generator=torch.Generator(),  # or a number of torch's would be drawn, and what is random afterwards another
         )
         with _one_opencv_thread():
             self._iterator: Any = iter(loader)
@@ -73,7 +74,7 @@ def in_order(dataset: Dataset, workers: int) -> Generator[Any, None, None]:
         ValueError, OSError: what an item raised.
     """
     items = _ErrorsAsItems(dataset)
-    own = torch.Generator()  # or a number of torch's would be drawn, and what is random afterwards another
+    own = torch.Generator()  # as in `Batches`
     loader = DataLoader(items, batch_size=None, num_workers=workers, worker_init_fn=_start_worker, generator=own)
     with _one_opencv_thread():
         iterator: Any = iter(loader)

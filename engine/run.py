@@ -278,6 +278,19 @@ class Run:
                 raise KeyboardInterrupt
             yield thing
 
+    def batches_before(self, dataset: Dataset, batch_size: int, count: int) -> Iterator[Any]:
+        """The first `count` batches, on the device, for work before the first step: every rank gets all of each.
+
+        Raises KeyboardInterrupt once the run is to stop.
+        """
+        order = Order(first=0, batch_size=batch_size, rank=0, ranks=1, accumulate=1)
+        loading = Batches(dataset, order, self.settings.workers, pin_memory=self.device.type == "cuda")
+        try:
+            for _ in self.until_stopped(range(count)):
+                yield self._move(next(loading))
+        finally:
+            loading.close()
+
     def place(self, module: nn.Module) -> nn.Module:
         """To the device, rank 0's weights everywhere, autocast, BatchNorm over all ranks. For what is trained.
 

@@ -1,7 +1,7 @@
 """Weights of a stage one as the beginning of one with more keypoints (ours).
 
-Keypoints that are tied to the lips, and before them to the lids, are the last ones of both, so new ones come before those
-that the old N_D had tied.
+Keypoints that are tied to the lips, and before them to the lids, are the last ones of both, so new ones come before
+those that the old N_D had tied.
 What the old keypoints did stays as it was: nothing reads the new ones yet, and their masks begin as the old ones' mean.
 
 Letters: K keypoint; states are those of `KeypointDetector` and `ImageGenerator`.

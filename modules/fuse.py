@@ -111,6 +111,18 @@ def _winograd(conv: nn.Conv2d | nn.Conv3d) -> nn.Module:
     return WinogradConv(conv) if conv.in_channels in WINOGRAD_CHANNELS else conv
 
 
+class LowPrecision(nn.Module):
+    """A network under autocast to `dtype` amid others that compute in float32."""
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.network, self.dtype = network, dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, self.dtype):
+            return self.network(x).float()
+
+
 class RowsFirstConv(nn.Module):
     """A `conv` that gives a few channels: each row of its kernel by itself, then the rows' sum.
 

@@ -113,13 +113,16 @@ class HeadMotionPredictor(nn.Module):
         biases = torch.stack([getattr(lstm, f"bias_ih_l{n}") + getattr(lstm, f"bias_hh_l{n}") for n in layers])
         heard_TBG = F.linear(audio_BTE.transpose(0, 1), inputs[0][:, :size], biases[0])
         inputs[0] = inputs[0][:, size:]
-        weights = torch.stack([torch.cat([inputs[n], getattr(lstm, f"weight_hh_l{n}")], dim=1).T for n in layers])
-        if state.hidden is None:
+        if state.hidden is None:  # the picture's embedding is fed back, though no layer has given it
+            fed_BG = F.linear(state.embedding_BE, inputs[0])
+            heard_TBG = torch.cat([heard_TBG[:1] + fed_BG, heard_TBG[1:]])
             hidden = cells = state.embedding_BE.new_zeros(lstm.num_layers, *state.embedding_BE.shape)
         else:
             hidden, cells = state.hidden
-        outputs_TBE, hidden, cells = Recurrence.apply(heard_TBG, state.embedding_BE, hidden, cells, weights, biases)
-        return outputs_TBE.transpose(0, 1), (hidden, cells)
+        own = [getattr(lstm, f"weight_hh_l{n}") for n in layers]
+        weights = (torch.stack(parts).mT for parts in (inputs, own))
+        embeddings_BTE, hidden, cells = Recurrence.apply(heard_TBG, hidden, cells, *weights, biases)
+        return embeddings_BTE, (hidden, cells)
 
     def forward(self, image_BCHW: Tensor, audio_BTAF: Tensor) -> Tensor:
         """-> pose [B, T + 1, 6]; row 0 comes from the image alone, row i + 1 has heard audio frames 0 to i."""

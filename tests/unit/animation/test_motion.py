@@ -1,6 +1,7 @@
 """Which frame comes from which window, and the effects on keypoints."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -96,14 +97,21 @@ def test_several_windows_at_once_are_the_same_but_for_rounding(models):
     assert ((one - two).abs() < 1e-4).float().mean() > 0.98  # untrained heatmaps have near ties
 
 
-def test_the_motion_field_is_computed_in_the_precision_that_is_asked_for(models):
+CONVOLUTIONS = (torch.nn.Conv3d, torch.nn.ConvTranspose3d)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_motion_field_is_computed_in_the_precision_that_is_asked_for(models, device):
+    """Prepared for a GPU, Hourglass-3D is plain torch under autocast, which a CPU computes, too."""
     asked = {None: torch.float32, torch.bfloat16: torch.float32}
-    if computes_bf16(models.device) and not torch.ops.mkldnn._is_mkldnn_acl_supported():
+    if device == "cuda" or (computes_bf16(models.device) and not torch.ops.mkldnn._is_mkldnn_acl_supported()):
         asked[torch.bfloat16] = torch.bfloat16
+    if device == "cuda":
+        asked[torch.float16] = torch.float32
     for dtype, wanted in asked.items():
-        seen, generator = [], moving_generator(models, dtype)
+        seen, generator = [], moving_generator(replace(models, device=torch.device(device)), dtype)
         for module in generator.predictor.modules():
-            if not list(module.children()):
+            if isinstance(module, CONVOLUTIONS) or (device == "cpu" and not list(module.children())):
                 module.register_forward_hook(lambda m, given, output, seen=seen: seen.append(output.dtype))
         found = keypoints(models, [features(3)], generator=generator)
         assert set(seen) == {wanted} and found.position_BK2.dtype == torch.float32

@@ -8,7 +8,7 @@ import pytest
 from datasets import pitch
 from datasets.audio import level_of, scaled_wave
 from datasets.media.sound import load_pcm
-from datasets.pitch import PitchTrack, estimate_f0, f0_in_pieces, fill_unvoiced
+from datasets.pitch import PitchTrack, estimate_f0, f0_in_pieces, fill_unvoiced, row_count
 
 RATE = 16_000
 SPEECH = Path(__file__).resolve().parents[3] / "assets" / "speech.wav"
@@ -31,6 +31,16 @@ def test_pieces_find_what_the_whole_finds(wave, estimator, samples, monkeypatch)
     found_R = np.concatenate(pieces)
     np.testing.assert_array_equal(found_R > 0, whole_R > 0)
     np.testing.assert_allclose(found_R, whole_R, atol=0.1)  # Hz; an artificial voice has next to silent rows
+
+
+@pytest.mark.parametrize(
+    ("workers", "lengths"), [(1, [200, 200, 200, 69]), (3, [133] * 4 + [137]), (64, [100] * 4 + [200, 69])]
+)
+def test_the_first_pieces_are_shared_out_so_that_they_come_early(wave, workers, lengths):
+    samples = 6 * RATE + 11_000  # the whole of what is spoken
+    pieces = list(f0_in_pieces(wave, samples, "dio", workers))
+    assert [min(len(piece), row_count(samples)) for piece in pieces] == lengths
+    np.testing.assert_allclose(np.concatenate(pieces), estimate_f0(wave(0, samples), "dio"), atol=1e-3)
 
 
 def test_holes_are_filled():
