@@ -113,12 +113,13 @@ class HeadMotionPredictor(nn.Module):
         biases = torch.stack([getattr(lstm, f"bias_ih_l{n}") + getattr(lstm, f"bias_hh_l{n}") for n in layers])
         heard_TBG = F.linear(audio_BTE.transpose(0, 1), inputs[0][:, :size], biases[0])
         inputs[0] = inputs[0][:, size:]
-        if state.hidden is None:  # the picture's embedding is fed back, though no layer has given it
-            fed_BG = F.linear(state.embedding_BE, inputs[0])
-            heard_TBG = torch.cat([heard_TBG[:1] + fed_BG, heard_TBG[1:]])
+        if state.hidden is None:
             hidden = cells = state.embedding_BE.new_zeros(lstm.num_layers, *state.embedding_BE.shape)
         else:
             hidden, cells = state.hidden
+        # Fed back is the last layer's output; before the first frame it is the picture's embedding instead.
+        instead_BG = F.linear(state.embedding_BE - hidden[-1], inputs[0])
+        heard_TBG = torch.cat([heard_TBG[:1] + instead_BG, heard_TBG[1:]])
         own = [getattr(lstm, f"weight_hh_l{n}") for n in layers]
         weights = (torch.stack(parts).mT for parts in (inputs, own))
         embeddings_BTE, hidden, cells = Recurrence.apply(heard_TBG, hidden, cells, *weights, biases)
