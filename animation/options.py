@@ -20,7 +20,7 @@ WORDS = ("auto", "off")  # of blink
 MOST_BLINKS = 100  # a minute
 MOST_RETURN_S = 3600.0
 MOST_SCALE = 10.0  # of motion: far beyond what a face can do
-SMALLEST_SIZE = 32  # pixels
+SIZES = range(32, 8193)  # pixels: smaller shows nothing, larger films there are none
 # Options that a checkpoint may carry, since they depend on what it was trained on.
 CARRIED = ("keypoint_mode", "expression_scale", "head_motion_scale", "head_return")
 
@@ -105,8 +105,8 @@ class AnimationOptions:
             raise ValueError(f"crop must be auto, none or X,Y,W,H (whole pixels), found {self.crop!r}")
         if self.face and self.crop != "auto":
             raise ValueError(f"face {self.face} and crop {self.crop} exclude each other; leave one out")
-        if self.size != "native" and self.size < SMALLEST_SIZE:
-            raise ValueError(f"size must be native or {SMALLEST_SIZE} pixels or more, found {self.size}")
+        if self.size != "native" and self.size not in SIZES:
+            raise ValueError(f"size must be native or from {SIZES[0]} to {SIZES[-1]} pixels, found {self.size}")
 
     @property
     def crop_box(self) -> tuple[int, int, int, int] | None:

@@ -23,6 +23,7 @@ import csv
 import io
 import json
 import math
+import os
 import struct
 import wave
 import zipfile
@@ -54,6 +55,7 @@ SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
 SPLITS = ("train", "val", "test")
 JPEG_QUALITY = 95
 MANIFEST, REJECTED, POSE_RANGE, SETTINGS = "manifest.csv", "rejected.csv", "pose_range.json", "settings.json"
+RUNNING = ".running"  # held (`datasets.files.alone`) while clips are prepared, or their features computed anew
 CHECKED = ("frames.zip", "audio.wav", "features.npy", "pose.npy")  # files whose digest the manifest holds ...
 DIGEST = 16  # ... this many hexadecimal digits of it
 DATA_DESCRIPTOR = 0x08  # flag of a zip entry that is followed by more than the next one's header
@@ -166,7 +168,7 @@ class Clip:
                     if picture is None:
                         raise DataError(f"{path}: frame {index} is not a readable JPEG; prepare the clip again")
                     if size is not None:
-                        picture = resized(picture, size, size)
+                        picture = _resized(picture, size, path)
                     frames.append(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
         except DataError:
             raise
@@ -220,6 +222,13 @@ class Clip:
         if array.ndim != len(shape) or any(n not in (None, m) for n, m in zip(shape, array.shape, strict=True)):
             raise DataError(f"{path}: shape {array.shape}, the manifest says {shape}; prepare the clip again")
         return array
+
+
+def _resized(picture_HWC: np.ndarray, size: int, path: Path) -> np.ndarray:
+    try:
+        return resized(picture_HWC, size, size)
+    except cv2.error as error:
+        raise DataError(f"a frame of {path} has no room in memory at {size} pixels; choose a smaller size") from error
 
 
 @lru_cache(maxsize=4096)
@@ -289,7 +298,7 @@ def load_manifest(root: str | Path, split: str | None = None) -> list[Clip]:
     """Clips of one split (None: of all), in the manifest's order.
 
     Raises:
-        DataError: no manifest, a damaged one, or no clip of this split.
+        DataError: no manifest, a damaged one, no clip of this split, or a joined corpus whose parts have changed.
     """
     root = Path(root)
     path = root / MANIFEST
@@ -300,10 +309,30 @@ def load_manifest(root: str | Path, split: str | None = None) -> list[Clip]:
             f"{path} not found: make a prepared corpus with python -m datasets.prepare (or datasets.synthetic)"
         )
     clips = [Clip(row, index, root / "clips" / row.id) for index, row in enumerate(read_rows(path))]
+    _refuse_stale(root, clips)
     clips = [clip for clip in clips if split is None or clip.row.split == split]
     if not clips:
         raise DataError(f"{path} lists no clip" + (f" of split {split!r}" if split else ""))
     return clips
+
+
+def _refuse_stale(root: Path, clips: list[Clip]) -> None:
+    """Raise DataError where a joined corpus (`datasets.join`) links to clips that have changed since it was joined."""
+    kept: dict[Path, set[str]] = {}  # contents of each part's clips
+    for clip in clips:
+        if not clip.folder.is_symlink():
+            return  # all are links, or none is
+        part = Path(os.readlink(clip.folder)).parents[1]
+        if part not in kept:
+            if not (part / MANIFEST).is_file():
+                return  # links that somebody else has made
+            load_audio_features(part)  # refuses a part whose features are being computed
+            kept[part] = {row.contents for row in read_rows(part / MANIFEST)}
+        if clip.row.contents not in kept[part]:
+            raise DataError(
+                f"{part} has changed since {root} was joined (clip {clip.row.id}); join it again with "
+                "python -m datasets.join"
+            )
 
 
 def load_pose_range(root: str | Path) -> PoseRange:

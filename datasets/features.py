@@ -22,6 +22,7 @@ from datasets import command
 from datasets.audio import AudioFeatureConfig, add_setting, features, setting_of
 from datasets.clips import (
     MANIFEST,
+    RUNNING,
     SETTINGS,
     Clip,
     ClipRow,
@@ -31,19 +32,25 @@ from datasets.clips import (
     write_rows,
 )
 from datasets.errors import DataError
-from datasets.files import read_json, write_atomically, written_beside
+from datasets.files import alone, read_json, write_atomically, written_beside
 
 
 def recompute(root: Path, setting: AudioFeatureConfig, workers: int = 1) -> int:
     """Give every clip of a corpus features under this setting -> the number of clips.
 
     Raises:
-        DataError: no corpus, a joined one, or a clip's sound that cannot be read.
+        DataError: no corpus, a joined one, one that another process is at work on, or a clip's sound that cannot be
+            read.
     """
     clips = load_manifest(root)
     if linked := next((clip for clip in clips if clip.folder.is_symlink()), None):
         part = linked.folder.resolve().parents[1]
         raise DataError(f"{root} is a joined corpus: recompute its parts ({part}, ...), then join them again")
+    with alone(root / RUNNING):
+        return _recompute(root, clips, setting, workers)
+
+
+def _recompute(root: Path, clips: list[Clip], setting: AudioFeatureConfig, workers: int) -> int:
     path = root / SETTINGS
     settings: dict[str, Any] = read_json(path, "settings") if path.is_file() else {}
     settings |= {"audio": asdict(setting), "recomputing": True}

@@ -165,6 +165,21 @@ def _temporary_beside(path: Path) -> tuple[int, Path]:
     return handle, Path(name)
 
 
+@contextlib.contextmanager
+def alone(path: Path, shared: bool = False) -> Iterator[None]:
+    """In the block no other process holds a file, or if `shared` only others that share it. Raises DataError."""
+    import fcntl
+
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DataError(
+                f"another preparation is at work on this ({path}); wait until it ends, or name another folder"
+            ) from error
+        yield
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -2,7 +2,8 @@
 
     python -m datasets.join --output data/all data/grid data/vox
 
-The clips are not copied: `OUTPUT/clips/ID` are links to their folders, so the parts must stay where they are. Splits
+The clips are not copied: `OUTPUT/clips/ID` are links to their folders, so the parts must stay where and as they are;
+where a clip was prepared anew, or its features were, the joined corpus is refused until it is joined again. Splits
 are those of the parts, and so is the setting of their sound features, which must be one. Poses are scaled by the limits
 of the joined training clips (`pose_range.json`).
 """
@@ -35,10 +36,14 @@ def join(parts: list[Path], output: Path) -> list[Clip]:
         DataError: two clips of one name, a speaker in two splits, parts with different settings of sound features, or
             an output folder that is no joined corpus.
     """
-    if output.resolve() in [part.resolve() for part in parts]:
-        raise DataError(f"{output} is one of the corpora to be joined; give another --output")
+    for part in parts:
+        if output.resolve().is_relative_to(part.resolve()):
+            raise DataError(f"{output} is one of the corpora to be joined, or lies in it; give another --output")
+    if (output / "journal").exists():
+        raise DataError(f"{output} is a corpus of datasets.prepare; give another --output")
     clips: dict[str, Clip] = {}
     split_of: dict[str, str] = {}
+    clips_of = {part: load_manifest(part) for part in parts}
     settings = {part: load_audio_features(part) for part in parts}
     if other := next((part for part in parts if settings[part] != settings[parts[0]]), None):
         raise DataError(
@@ -46,20 +51,22 @@ def join(parts: list[Path], output: Path) -> list[Clip]:
             "bring them in line with python -m datasets.features"
         )
     for part in parts:
-        for clip in load_manifest(part):
+        for clip in clips_of[part]:
             row = clip.row
+            if not clip.folder.is_dir():
+                raise DataError(f"{clip.folder} is missing, though {part}'s manifest lists it; prepare {part} again")
             if row.id in clips:
                 raise DataError(f"{clips[row.id].folder} and {clip.folder} have the same name; leave one corpus out")
             if split_of.setdefault(row.identity, row.split) != row.split:
                 raise DataError(f"{part}: speaker {row.identity} is in {row.split} here and in another split before")
             clips[row.id] = clip
+    train = [clip for clip in clips.values() if clip.row.split == "train"] or list(clips.values())
+    pose_range = measure_pose_range(train)
     folder = output / "clips"
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
         if not old.is_symlink():
             raise DataError(f"{old} is no link, so {output} is no joined corpus; give another --output")
-    train = [clip for clip in clips.values() if clip.row.split == "train"] or list(clips.values())
-    pose_range = measure_pose_range(train)
     for id, clip in clips.items():
         link = folder / f".{id}.part"
         link.unlink(missing_ok=True)

@@ -46,7 +46,8 @@ def load(
         data = _merged(data, read_yaml(Path(path)))
     for override in overrides:
         _apply_override(data, override)
-    return from_dict(config_class, data, source=str(path or "command line"))
+    sources = [str(path)] * (path is not None) + ["command line"] * (path is None or bool(overrides))
+    return from_dict(config_class, data, source=" and ".join(sources))
 
 
 def from_dict(config_class: type[T], data: dict[str, Any], source: str = "config") -> T:

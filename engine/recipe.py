@@ -8,6 +8,7 @@ folders of runs stand in the steps' files alone.
 """
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -64,6 +65,18 @@ def steps_of(folder: Path) -> list[Step]:
     return [steps[number] for number in sorted(steps)]
 
 
+def weights_file(named: list[str]) -> Path | None:
+    """The file to write at the end, which hours of training should not wait to find impossible. Raises ConfigError."""
+    if not named:
+        return None
+    path = Path(named[0])
+    if len(named) > 1:
+        raise ConfigError(f"{named[1]} is neither key=value nor the file to write, which is {path}")
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ConfigError(f"{path} cannot be written; name a file in a folder that is there and may be written to")
+    return path
+
+
 def check_overrides(overrides: list[str]) -> None:
     """What is given to every step may not name a folder: each step has its own. Raises ConfigError."""
     for override in overrides:
@@ -112,18 +125,21 @@ def minutes(seconds: float) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path, help="folder of configurations, e.g. config/demo")
-    parser.add_argument("weights", type=Path, nargs="?", help="file to write at the end, e.g. assets/demo.safetensors")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for every step, e.g. data.root=data/mine")
+    parser.add_argument(
+        "rest",
+        nargs="*",
+        metavar="WEIGHTS key=value",
+        help="file to write at the end, e.g. assets/demo.safetensors; for every step, e.g. data.root=data/mine",
+    )
     arguments = parser.parse_intermixed_args()
-    if arguments.weights is not None and "=" in arguments.weights.name:
-        arguments.overrides.insert(0, str(arguments.weights))
-        arguments.weights = None
+    overrides = [text for text in arguments.rest if "=" in Path(text).name]
     with clean_exit(ConfigError, StepFailed):
-        check_overrides(arguments.overrides)
+        weights = weights_file([text for text in arguments.rest if text not in overrides])
+        check_overrides(overrides)
         steps = steps_of(arguments.recipe)
-        run_steps(steps, arguments.overrides)
-        if arguments.weights is not None:
-            put_together(steps, arguments.recipe, arguments.weights)
+        run_steps(steps, overrides)
+        if weights is not None:
+            put_together(steps, arguments.recipe, weights)
 
 
 if __name__ == "__main__":

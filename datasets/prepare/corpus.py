@@ -23,6 +23,7 @@ from datasets.clips import (
     MANIFEST,
     POSE_RANGE,
     REJECTED,
+    RUNNING,
     SETTINGS,
     load_audio_features,
     load_manifest,
@@ -32,7 +33,7 @@ from datasets.clips import (
     write_table,
 )
 from datasets.errors import DataError
-from datasets.files import make_folder, read_json, write_atomically
+from datasets.files import alone, make_folder, read_json, write_atomically
 from datasets.pose import RELEASED_RANGE
 from datasets.prepare.clip import Options, Outcome, prepare_source
 from datasets.prepare.sources import Source
@@ -90,7 +91,7 @@ def prepare(
     make_folder(output / "clips")
     journals = make_folder(output / "journal")
     journal_path = journals / f"{number:04d}-of-{shards:04d}.jsonl"
-    with _alone(output / ".running", shared=shards > 1), _alone(journal_path, shared=False):
+    with alone(output / RUNNING, shared=shards > 1), alone(journal_path):
         _check_settings(output, options, shards)
         if shards == 1:  # no other process is at work, so hidden folders are half clips of a killed run
             for half in (output / "clips").glob(".*"):
@@ -182,19 +183,6 @@ def _check_settings(output: Path, options: Options, shards: int) -> None:
                 "give all shards the same, or change it by one run without --shard"
             )
         write_atomically(path, (json.dumps(stored | wanted | split, indent=1) + "\n").encode())
-
-
-@contextlib.contextmanager
-def _alone(path: Path, shared: bool) -> Iterator[None]:
-    """In the block no other process holds a file, or if `shared` only others that share it. Raises DataError."""
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DataError(
-                f"another preparation is at work on this ({path}); wait until it ends, or name another --output"
-            ) from error
-        yield
 
 
 @contextlib.contextmanager

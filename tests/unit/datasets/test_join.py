@@ -1,12 +1,17 @@
 """Several prepared corpora as one."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from datasets.clips import load_manifest, load_pose_range, write_clip, write_rows
+from datasets.audio import AudioFeatureConfig
+from datasets.clips import RUNNING, load_manifest, load_pose_range, write_clip, write_rows
 from datasets.errors import DataError
+from datasets.features import recompute
+from datasets.files import alone
 from datasets.join import join
 
 
@@ -80,3 +85,46 @@ def test_a_prepared_corpus_is_not_overwritten(tmp_path):
     with pytest.raises(DataError, match="no joined corpus"):
         join([a, b], c)
     assert (c / "clips" / "c1" / "frames.zip").is_file()
+
+
+def test_a_part_that_has_changed_since_is_noticed(tmp_path):
+    a, b = corpus(tmp_path / "a", ("a1", "ann", "train")), corpus(tmp_path / "b", ("b1", "bob", "val"))
+    join([a, b], tmp_path / "joined")
+    recompute(b, AudioFeatureConfig())
+    with pytest.raises(DataError, match=r"b has changed since .*joined was joined \(clip b1\); join it again"):
+        load_manifest(tmp_path / "joined", "train")
+    join([a, b], tmp_path / "joined")
+    settings = json.loads((b / "settings.json").read_text())
+    (b / "settings.json").write_text(json.dumps(settings | {"recomputing": True}))
+    with pytest.raises(DataError, match="only partly recomputed"):
+        load_manifest(tmp_path / "joined")
+    (b / "settings.json").write_text(json.dumps(settings))
+    rows = [clip.row for clip in load_manifest(b)]
+    corpus(b, ("b2", "bea", "val"))
+    write_rows(b / "manifest.csv", [*rows, *(clip.row for clip in load_manifest(b))])  # more clips do no harm
+    assert len(load_manifest(tmp_path / "joined")) == 2 and len(load_manifest(b)) == 2
+
+
+def test_features_are_computed_by_one_process_at_a_time(tmp_path):
+    a = corpus(tmp_path / "a", ("a1", "ann", "train"))
+    with alone(a / RUNNING), pytest.raises(DataError, match="another preparation is at work"):
+        recompute(a, AudioFeatureConfig())
+
+
+def test_a_join_that_cannot_be_leaves_nothing(tmp_path):
+    a, b = corpus(tmp_path / "a", ("a1", "ann", "train")), corpus(tmp_path / "b", ("b1", "bob", "train"))
+    (a / "settings.json").write_text(json.dumps({"audio": {"f0": "dio", "mean": "kept", "embedding": "none"}}))
+    with pytest.raises(DataError, match=r"nowhere/manifest\.csv not found"):
+        join([a, tmp_path / "nowhere"], tmp_path / "joined")
+    with pytest.raises(DataError, match="or lies in it"):
+        join([b], b / "clips")
+    (b / "clips" / "b1" / "pose.npy").write_bytes(b"")
+    with pytest.raises(DataError, match=r"pose\.npy"):
+        join([b], tmp_path / "joined")
+    shutil.rmtree(b / "clips" / "b1")
+    with pytest.raises(DataError, match=r"b1 is missing, though .*b's manifest lists it"):
+        join([b], tmp_path / "joined")
+    (tmp_path / "begun" / "journal").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"is a corpus of datasets\.prepare"):
+        join([corpus(tmp_path / "c", ("c1", "cid", "train"))], tmp_path / "begun")
+    assert not (tmp_path / "joined").exists()

@@ -47,6 +47,23 @@ def test_one_folder_for_all_steps_is_refused(tmp_path: Path, override: str, caps
     assert f"error: {override} would put all steps into one folder" in capsys.readouterr().err
 
 
+def test_the_file_to_write_may_stand_anywhere_and_is_looked_at_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "01_fomm.yaml").write_text("run: {dir: a}\n")
+    ran, written = [], []
+    monkeypatch.setattr(recipe, "run_steps", lambda steps, overrides: ran.append(overrides))
+    monkeypatch.setattr(recipe, "put_together", lambda steps, folder, weights: written.append(weights))
+    file = tmp_path / "w.safetensors"
+    assert status_of(recipe.main, tmp_path, "data.root=x", file) == 0 == status_of(recipe.main, tmp_path, "a.b=c")
+    assert ran == [["data.root=x"], ["a.b=c"]] and written == [file]
+    for refused in (tmp_path, tmp_path / "no" / "w.safetensors"):
+        assert status_of(recipe.main, tmp_path, refused) == 2
+        assert "cannot be written; name a file in a folder that is there" in capsys.readouterr().err
+    assert status_of(recipe.main, tmp_path, file, "more") == 2 and len(ran) == 2
+    assert "more is neither key=value nor the file to write" in capsys.readouterr().err
+
+
 def test_what_is_no_recipe_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds no steps"):
         recipe.steps_of(tmp_path)

@@ -10,10 +10,11 @@ import pytest
 
 from datasets.clips import ClipRow, load_manifest, load_pose_range
 from datasets.errors import DataError, DiskFullError
+from datasets.files import alone
 from datasets.prepare import clip as clips
 from datasets.prepare.__main__ import main
 from datasets.prepare.clip import Options, Outcome, prepare_source
-from datasets.prepare.corpus import _alone, prepare, read_journals
+from datasets.prepare.corpus import prepare, read_journals
 from datasets.prepare.sources import Source, Stretch, WholePicture
 from tests.black_corpus import black_corpus
 
@@ -27,13 +28,13 @@ def continued(output: Path, number: int = 0, shards: int = 1) -> None:
 
 def test_one_preparation_at_a_time_but_shards_share(tmp_path: Path) -> None:
     continued(tmp_path)
-    with _alone(tmp_path / ".running", shared=False), pytest.raises(DataError, match="another preparation is at work"):
+    with alone(tmp_path / ".running"), pytest.raises(DataError, match="another preparation is at work"):
         continued(tmp_path)
-    with _alone(tmp_path / ".running", shared=True):
+    with alone(tmp_path / ".running", shared=True):
         continued(tmp_path, 1, 2)
         with pytest.raises(DataError, match="another preparation is at work"):
             continued(tmp_path)
-    with _alone(tmp_path / "journal" / "0001-of-0002.jsonl", shared=False):
+    with alone(tmp_path / "journal" / "0001-of-0002.jsonl"):
         continued(tmp_path, 0, 2)
         with pytest.raises(DataError, match="another preparation is at work"):
             continued(tmp_path, 1, 2)
