@@ -31,18 +31,14 @@ class FommDataConfig:
     # of the time, and a generator that mostly sees closed ones learns open ones late.
     drawn: int = 2
     by_eyes: float = 0.0  # share of the pairs whose eyes differ most instead (ours)
-    by_pose: float = 0.0  # share of the pairs whose heads are turned most differently instead (ours)
 
     def __post_init__(self) -> None:
         if self.repeats < 1:
             raise ValueError(f"repeats is {self.repeats}, wanted at least 1")
         if self.drawn < 2:
             raise ValueError(f"drawn is {self.drawn}, wanted at least 2, of which a pair can be made")
-        for name in ("by_eyes", "by_pose"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, wanted a share from 0 to 1")
-        if self.by_eyes + self.by_pose > 1:
-            raise ValueError(f"by_eyes and by_pose are {self.by_eyes} and {self.by_pose}, wanted at most 1 together")
+        if not 0 <= self.by_eyes <= 1:
+            raise ValueError(f"by_eyes is {self.by_eyes}, wanted a share from 0 to 1")
 
 
 class FommBatch(NamedTuple):
@@ -88,15 +84,10 @@ class FommData(Dataset):
         clip = group[random.integers(len(group))]
         mouth_T4, eyes_T24 = clip.mouth(), clip.eyes()
         drawn = random.integers(clip.frames, size=self.config.drawn)  # with replacement, as FOMM
-        by_eyes, by_pose = self.config.by_eyes, self.config.by_pose
-        kind = random.random() if by_eyes or by_pose else 1.0
-        if by_eyes <= kind < by_eyes + by_pose:
-            ends = most_turned(clip.pose()[drawn, :3])
-        else:
-            opening_T = eyes_T24[..., 3].sum(1) if kind < by_eyes else mouth_T4[:, 3]
-            # An unknown opening counts as closed.
-            ends = np.argsort(np.nan_to_num(opening_T[drawn]), kind="stable")[[0, -1]]
-        pair = np.sort(drawn[ends])  # in order: as FOMM
+        by_eyes = self.config.by_eyes and random.random() < self.config.by_eyes
+        opening_T = eyes_T24[..., 3].sum(1) if by_eyes else mouth_T4[:, 3]
+        drawn = drawn[np.argsort(np.nan_to_num(opening_T[drawn]), kind="stable")]  # an unknown one counts as closed
+        pair = np.sort(drawn[[0, -1]])  # in order: as FOMM
         pictures_NHWC = clip.read_frames(pair, self.size)
         parts_N34 = np.concatenate([mouth_T4[pair, None], eyes_T24[pair]], axis=1)  # the mouth and both eyes
         boxes_N34, turn = mouth_boxes(parts_N34), 0.0
@@ -116,9 +107,3 @@ class FommData(Dataset):
         return FommBatch(
             source_CHW, driving_CHW, source_4, driving_4, source_24, driving_24, np.float32(turn), clip.index, n
         )
-
-
-def most_turned(angles_N3: np.ndarray) -> np.ndarray:
-    """Which two of N heads, by their angles in radians, are turned most differently -> two numbers below N."""
-    distance_NN = np.square(angles_N3[:, None] - angles_N3[None]).sum(-1)
-    return np.array(np.unravel_index(distance_NN.argmax(), distance_NN.shape))
