@@ -32,7 +32,17 @@ def test_texts_that_look_like_other_types_stay_texts():
     assert load(AnimationOptions, None, given(parsed("--device", "1"))).device == "1"
 
 
-@pytest.mark.parametrize("option", [("--crf", "52"), ("--batch-size", "-1"), ("--blink", "0"), ("--blink", "often")])
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--crf", "52"),
+        ("--batch-size", "-1"),
+        ("--size", "31"),
+        ("--size", "8193"),
+        ("--blink", "0"),
+        ("--blink", "often"),
+    ],
+)
 def test_values_out_of_range_are_refused(option):
     with pytest.raises(ConfigError, match=f"{option[0][2:].replace('-', '_')} must be"):
         load(AnimationOptions, None, given(parsed(*option)))

@@ -54,7 +54,7 @@ def test_saved_config_reads_back_equal(tmp_path):
         ("root: a\nworkrs: 3", [], ["unknown key workrs", "did you mean workers"]),
         ("root: a\noptim: {lrr: 1.0}", [], ["unknown key optim.lrr", "did you mean optim.lr"]),
         ("root: a\nextra: {beta: [0, 1]}", [], ["unknown key extra.beta", "extra.betas"]),
-        ("root: a", ["optim.lrs=1"], ["unknown key optim.lrs", "optim.lr"]),
+        ("root: a", ["optim.lrs=1"], ["and command line: unknown key optim.lrs", "optim.lr"]),
         ("workers: 2", [], ["root", "required"]),
         ("root: a\nworkers: two", [], ["workers", "'two'"]),
         ("root: a\nworkers: 2.5", [], ["workers", "2.5"]),
