@@ -149,6 +149,17 @@ def clean_exit(*user_errors: type[Exception]) -> Iterator[None]:
     except OSError as error:
         print(f"error: {os_error_sentence(error)}", file=sys.stderr)
         sys.exit(2)
+    except RuntimeError as error:
+        if not _left_alone(error):
+            raise
+        print("error: another rank has ended, and this one with it; why stands in what that one says", file=sys.stderr)
+        sys.exit(2)
+
+
+def _left_alone(error: RuntimeError) -> bool:
+    """Whether it is gloo's word for a rank that has gone while this one waited for it."""
+    ranks = os.environ.get("WORLD_SIZE", "1")
+    return ranks != "1" and any(f"Connection {how} by peer" in str(error) for how in ("closed", "reset"))
 
 
 def os_error_sentence(error: OSError) -> str:

@@ -16,6 +16,20 @@ from engine.config import ConfigError
 ROOT = Path(__file__).parents[3]
 
 
+def test_a_rank_whose_peer_has_gone_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    lost = RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:525] Connection closed by peer [127.0.0.1]:1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit) as ended, clean_exit(KeyError):
+        raise lost
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("error: another rank has ended, and this one with it")
+    with pytest.raises(RuntimeError, match="shapes"), clean_exit(KeyError):
+        raise RuntimeError("shapes differ")
+    monkeypatch.delenv("WORLD_SIZE")
+    with pytest.raises(RuntimeError, match="gloo"), clean_exit(KeyError):
+        raise lost
+
+
 def test_a_process_knows_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
