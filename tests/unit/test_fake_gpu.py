@@ -31,6 +31,7 @@ from evaluation.scores.fidelity import picture_scores
 from evaluation.scores.networks import Networks
 from evaluation.scores.sync import SyncNet, lip_sync
 from modules.discriminators import ImageDiscriminatorConfig, MultiScaleDiscriminator, PoseDiscriminator, only_judging
+from modules.fuse import LowPrecision
 from modules.head_motion_predictor import HeadMotionPredictor
 from modules.image_generator import ImageGenerator
 from modules.keypoint_detector import KeypointDetector
@@ -282,10 +283,13 @@ def test_targets_of_stage_three(cuda: FakeGpu, tmp_path: Path) -> None:
     assert [array.dtype for array in targets] == [np.float32, np.float32, np.uint8]
 
 
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 @pytest.mark.parametrize("relative", [True, False])
-def test_keypoints_along_a_sound(cuda: FakeGpu, relative: bool) -> None:
+def test_keypoints_along_a_sound(cuda: FakeGpu, relative: bool, dtype: torch.dtype | None) -> None:
     config, generator, stage_one, _ = stage_three(cuda, "keypoints", relative, items_on=HOST)
     size, count = stage_one.image_size, stage_one.detector.kp.out_channels
+    if dtype is not None:  # as inference does it
+        generator.predictor = LowPrecision(generator.predictor, dtype)
     models = SimpleNamespace(device=cuda.device, motion_field_config=config.motion_field_generator)
     frames = config.motion_field_generator.window + 3
     poses = GivenHeadPoses(np.zeros((frames, 6), np.float32))
