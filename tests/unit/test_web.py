@@ -1,0 +1,146 @@
+"""Requests and visits of the page, with an animator that writes a video when it is told to."""
+
+import http.client
+import json
+import socket
+import threading
+import time
+from functools import partial
+from http.server import ThreadingHTTPServer
+from types import SimpleNamespace
+
+import pytest
+
+from animation.web.__main__ import Handler
+from animation.web.visits import Visits
+
+WISHES = {"head": "usual", "mouth": "model", "view": "square", "label": True}
+
+
+class Animator:
+    """Writes the picture and the sound of a job into its video, once `let` is set."""
+
+    def __init__(self):
+        self.device, self.models = SimpleNamespace(type="cpu"), SimpleNamespace(animation={})
+        self.let = threading.Event()
+
+    def animate(self, job, progress, writer):
+        assert self.let.wait(30)
+        job.output.parent.mkdir(exist_ok=True)
+        job.output.write_bytes(job.image.read_bytes() + b" says " + job.audio.read_bytes())
+        return SimpleNamespace(notices=[f"{job.image} and {job.output}"])
+
+
+class Sound(bytes):
+    """A sound as `open_pcm` opens it."""
+
+    def __exit__(self, *_):
+        return None
+
+    def __enter__(self):
+        return self
+
+
+@pytest.fixture
+def visits(tmp_path, monkeypatch):
+    monkeypatch.setattr("animation.web.visits.open_pcm", lambda path: Sound())
+    monkeypatch.setattr("animation.web.visits.provenance.read_marks", lambda path: [])
+    for kind in ("picture", "sound"):
+        (tmp_path / kind).write_bytes(b"example")
+    visits = Visits(Animator(), {kind: tmp_path / kind for kind in ("picture", "sound")})
+    yield visits
+    visits.animator.let.set()
+    visits.close()
+
+
+@pytest.fixture
+def port(visits):
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, visits)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+def raw(port: int, request: bytes, then: bytes = b"") -> bytes:
+    """Everything that comes back until the server closes; b"" where it does not answer."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(request.replace(b"\n", b"\r\n") + then)
+        return b"".join(iter(lambda: connection.recv(2**16), b""))
+
+
+def post(port: int, path: str, body: bytes, **headers: str) -> tuple[int, dict]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection.request("POST", path, body, headers)
+    answer = connection.getresponse()
+    said = answer.status, json.loads(answer.read())
+    connection.close()
+    return said
+
+
+HIDDEN = b"POST /enter HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("start", "status"),
+    [
+        (b"POST /enter HTTP/1.1\nHost: 127.0.0.1\nOrigin: http://evil.example\n", b"403"),
+        (b"POST /enter HTTP/1.1\nHost: evil.example\n", b"403"),
+        (b"POST /nothing/here HTTP/1.1\nHost: 127.0.0.1\n", b"404"),
+        (b"POST /ended/picture/a.png HTTP/1.1\nHost: 127.0.0.1\n", b"400"),
+        (b"GET /nothing HTTP/1.1\nHost: 127.0.0.1\n", b"404"),
+        (b"PUT /enter HTTP/1.1\nHost: 127.0.0.1\n", b"501"),
+    ],
+)
+def test_a_body_is_never_taken_for_the_next_request(port, visits, start, status):
+    answers = raw(port, start + b"Content-Length: %d\n\n" % len(HIDDEN), HIDDEN)
+    assert answers.startswith(b"HTTP/1.1 " + status) and answers.count(b"HTTP/1.1 ") == 1
+    assert not visits.visits
+
+
+def test_too_large_an_upload_gets_the_sentence(port, visits):
+    name = visits.enter()
+    status, said = post(port, f"/{name}/picture/a.png", bytes(21 * 2**20))
+    assert status == 400 and said["error"] == "this is too large; at most 20 MB are taken"
+    status, said = post(port, f"/{name}/make", bytes(3000))
+    assert status == 400 and said["error"] == "this is too large; at most 2000 bytes are taken"
+
+
+@pytest.mark.parametrize(
+    ("header", "status", "why"),
+    [
+        (b"", b"411", b"does not say how long it is"),
+        (b"Transfer-Encoding: chunked\n", b"411", b"does not say how long it is"),
+        (b"Content-Length: 3\nTransfer-Encoding: chunked\n", b"411", b"does not say how long it is"),
+        (b"Content-Length: \xb2\n", b"400", b"is no number of bytes"),
+        (b"Content-Length: -1\n", b"400", b"is no number of bytes"),
+        (b"Content-Length: \n", b"400", b"is no number of bytes"),
+        (b"Content-Length: " + b"9" * 5000 + b"\n", b"400", b"this is too large; at most 50 MB are taken"),
+    ],
+)
+def test_a_body_of_unknown_length_is_refused(port, visits, capsys, header, status, why):
+    name = visits.enter().encode()
+    answer = raw(
+        port, b"POST /" + name + b"/sound/a.wav HTTP/1.1\nHost: 127.0.0.1\n" + header + b"\n", b"3\r\nabc\r\n0\r\n\r\n"
+    )
+    assert answer.startswith(b"HTTP/1.1 " + status) and why in answer
+    assert capsys.readouterr().err == ""
+
+
+def test_a_body_that_breaks_off_is_refused(port, visits):
+    name = visits.enter()
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        start = f"POST /{name}/sound/a.wav HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\nabc"
+        connection.sendall(start.encode())
+        connection.shutdown(socket.SHUT_WR)
+        answer = b"".join(iter(lambda: connection.recv(2**16), b""))
+    assert b"broke off" in answer and not visits.visit(name).files
+
+
+def test_a_visitor_who_hangs_up_leaves_no_traceback(port, capsys):
+    connection = socket.create_connection(("127.0.0.1", port), timeout=20)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # close() resets
+    connection.sendall(b"GET / HTT")
+    time.sleep(0.2)
+    connection.close()
+    time.sleep(0.5)
+    assert capsys.readouterr().err == ""
