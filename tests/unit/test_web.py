@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from animation.web.__main__ import Handler
-from animation.web.visits import Visits
+from animation.web.visits import Refused, Visits
 
 WISHES = {"head": "usual", "mouth": "model", "view": "square", "label": True}
 
@@ -144,3 +144,89 @@ def test_a_visitor_who_hangs_up_leaves_no_traceback(port, capsys):
     connection.close()
     time.sleep(0.5)
     assert capsys.readouterr().err == ""
+
+
+def visit_of(visits: Visits, picture: bytes = b"face") -> str:
+    name = visits.enter()
+    visits.keep(name, "picture", "mine.png", picture)
+    visits.keep(name, "sound", "mine.wav", b"words")
+    return name
+
+
+def until_made(visits: Visits, name: str) -> dict:
+    visits.animator.let.set()
+    end = time.monotonic() + 20
+    while (now := visits.progress(name))["state"] not in ("ready", "failed"):
+        assert time.monotonic() < end, now
+        time.sleep(0.02)
+    return now
+
+
+def test_a_refused_order_leaves_the_finished_video(port, visits):
+    name = visit_of(visits)
+    visits.order(name, WISHES)
+    assert until_made(visits, name)["state"] == "ready"
+    visits.animator.let.clear()
+    for place in range(5):  # one is being made, four are waiting
+        other = visit_of(visits)
+        visits.order(other, WISHES)
+        while place == 0 and visits.progress(other)["state"] == "waiting":
+            time.sleep(0.02)
+    status, said = post(port, f"/{name}/make", json.dumps(WISHES).encode())
+    assert status == 400 and "too many videos are waiting" in said["error"]
+    assert visits.progress(name)["state"] == "ready"
+    assert b"".join(visits.growing(name)) == b"face says words"
+
+
+def test_a_finished_video_that_is_missing_ends_at_once(visits):
+    name = visit_of(visits)
+    visits.order(name, WISHES)
+    until_made(visits, name)
+    visits.visit(name).video.job.output.unlink()
+    pieces: list[bytes] = []
+    reader = threading.Thread(target=lambda: pieces.extend(visits.growing(name)), daemon=True)
+    reader.start()
+    reader.join(5)
+    assert not reader.is_alive() and pieces == []
+
+
+@pytest.mark.parametrize("file_name", ["next.png", "mine.png"])
+def test_what_is_chosen_after_an_order_is_for_the_next_one(visits, file_name):
+    first, name = visit_of(visits), visit_of(visits)
+    visits.order(first, WISHES)
+    visits.order(name, WISHES)
+    visits.keep(name, "picture", file_name, b"another face")
+    visits.take_example(name, "sound")
+    now = until_made(visits, name)
+    assert now["state"] == "ready" and now["said"] == ["mine.png and talking_head.mp4"]
+    assert b"".join(visits.growing(name)) == b"face says words"
+    visits.order(name, WISHES)
+    assert until_made(visits, name)["state"] == "ready"
+    assert b"".join(visits.growing(name)) == b"another face says example"
+    folder = visits.visit(name).folder
+    kept = {path.name for path in folder.rglob("*") if path.is_file()}
+    assert kept == {file_name, "talking_head.mp4"}  # nothing that nobody needs any more
+
+
+def test_of_several_orders_at_once_one_is_taken(visits, monkeypatch):
+    name = visit_of(visits)
+    put = visits.orders.put_nowait
+    monkeypatch.setattr(
+        visits.orders, "put_nowait", lambda order: (time.sleep(0.2), put(order))
+    )  # others come meanwhile
+    start, said = threading.Barrier(12), []
+
+    def order():
+        start.wait()
+        try:
+            visits.order(name, WISHES)
+            said.append("taken")
+        except Refused as refusal:
+            said.append(str(refusal))
+
+    threads = [threading.Thread(target=order) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(said) == ["taken"] + 11 * ["your video is still being made"]
