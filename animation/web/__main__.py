@@ -125,7 +125,7 @@ class Handler(BaseHTTPRequestHandler):
             case [name, "make"]:
                 try:
                     wishes = json.loads(self._body(SMALL_BYTES))
-                except ValueError:
+                except (ValueError, RecursionError):  # no JSON, or too deep
                     wishes = None
                 if not isinstance(wishes, dict):
                     raise Refused("the page sent something that is no list of wishes; load it again")
@@ -179,6 +179,14 @@ class Handler(BaseHTTPRequestHandler):
         """Nothing is written down about visitors."""
 
 
+def opened(port: int, visits: Visits) -> ThreadingHTTPServer:
+    """The server at its port, not serving yet."""
+    try:
+        return ThreadingHTTPServer((HERE, port), partial(Handler, visits))
+    except OSError as error:
+        raise OptionError(f"--port {port} cannot be opened ({error.strerror}); name another") from error
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=int, default=8000)
@@ -186,6 +194,8 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="as of inference.py")
     arguments = parser.parse_args()
     with clean_exit(DataError, OptionError, CheckpointError, ConfigError), tempfile.TemporaryDirectory() as folder:
+        if not 0 <= arguments.port <= 65535:
+            raise OptionError(f"--port {arguments.port}: ports go from 0 (any that is free) to 65535")
         portrait = Path(folder) / "portrait.png"
         write_png(portrait, skimage.data.astronaut())
         device = load(AnimationOptions, overrides=[f"device={arguments.device}"]).chosen_device()
@@ -193,7 +203,7 @@ def main() -> None:
         animator = Animator(models, load(AnimationOptions, below=models.animation))
         visits = Visits(animator, {"picture": portrait, "sound": SPEECH})
         try:
-            with ThreadingHTTPServer((HERE, arguments.port), partial(Handler, visits)) as server:
+            with opened(arguments.port, visits) as server:
                 print(f"http://{HERE}:{server.server_port} is open; Ctrl-C closes it", flush=True)
                 server.serve_forever()
         finally:

@@ -31,6 +31,7 @@ from engine.config import ConfigError, load
 MOST_VISITS = 8
 MOST_WAITING = 4  # videos in the queue
 MOST_BYTES = {"picture": 20 * 2**20, "sound": 50 * 2**20}
+NAME_BYTES = 100  # of a file's name are kept, the last ones
 LONGEST_S = 120  # of sound
 SILENT_S = 60  # a page that is open asks every second
 # Plain names on the page -> options of inference.
@@ -134,13 +135,20 @@ class Visits:
 
     def keep(self, name: str, kind: str, file_name: str, content: bytes) -> None:
         """Take a visitor's picture or sound in place of the one before."""
+        plain = Path(file_name.replace("\\", "/")).name
+        if plain in ("", "..") or "\0" in plain:
+            raise Refused(f"{file_name!r} is no file name; rename the {kind} and choose it again")
         with self.lock:
             visit = self.visit(name)
-            file = visit.new_file(Path(file_name.replace("\\", "/")).name[:100] or kind)
-            file.parent.mkdir()
-            file.write_bytes(content)
-            visit.files[kind] = file
-            visit.tidy()
+            file = visit.new_file(plain.encode()[-NAME_BYTES:].decode(errors="ignore"))
+            try:
+                file.parent.mkdir()
+                file.write_bytes(content)
+                visit.files[kind] = file
+            except OSError as error:
+                raise Refused(f"this {kind} cannot be kept ({error.strerror}); try another, or later again") from None
+            finally:
+                visit.tidy()
 
     def take_example(self, name: str, kind: str) -> None:
         with self.lock:
@@ -152,10 +160,13 @@ class Visits:
         """Queue a video of the picture and sound that are there."""
         overrides = ["device=cpu" if self.animator.device.type == "cpu" else "device=auto"]
         for wish, choices in (("head", HEAD), ("mouth", MOUTH), ("view", VIEW)):
-            if wishes.get(wish) not in choices:
+            if wishes.get(wish) not in [*choices]:  # a list is asked: what was sent may have no hash
                 raise Refused(f"{wish} should be one of {', '.join(choices)}")
             overrides += choices[wishes[wish]]
-        if wishes.get("label") is True:
+        label = wishes.get("label", False)
+        if not isinstance(label, bool):
+            raise Refused("label should be true or false")
+        if label:
             overrides.append("label=true")
         options = load(AnimationOptions, None, overrides, below=self.animator.models.animation)
         with self.lock:

@@ -1,5 +1,6 @@
 """Requests and visits of the page, with an animator that writes a video when it is told to."""
 
+import errno
 import http.client
 import json
 import socket
@@ -8,11 +9,13 @@ import time
 from functools import partial
 from http.server import ThreadingHTTPServer
 from types import SimpleNamespace
+from urllib.parse import quote
 
 import pytest
 
-from animation.web.__main__ import Handler
+from animation.web.__main__ import Handler, main
 from animation.web.visits import Refused, Visits
+from engine.checkpoint import save_weights
 
 WISHES = {"head": "usual", "mouth": "model", "view": "square", "label": True}
 
@@ -230,3 +233,76 @@ def test_of_several_orders_at_once_one_is_taken(visits, monkeypatch):
     for thread in threads:
         thread.join()
     assert sorted(said) == ["taken"] + 11 * ["your video is still being made"]
+
+
+@pytest.mark.parametrize("file_name", ["..", "%2e%2e", "a/..", "a%00b.png", "a%5C.."])
+def test_what_is_no_file_name_is_refused(port, visits, capsys, file_name):
+    name = visit_of(visits)
+    status, said = post(port, f"/{name}/picture/{file_name.replace('/', '%2F')}", b"another face")
+    assert status == 400 and said["error"].endswith("is no file name; rename the picture and choose it again")
+    assert visits.visit(name).files["picture"].read_bytes() == b"face" and capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("letter", ["脸", "a", "👩"])
+def test_a_long_file_name_is_kept_with_its_ending(port, visits, letter):
+    name = visits.enter()
+    assert post(port, f"/{name}/picture/{quote(letter * 90 + '.png')}", b"face") == (200, {})
+    file = visits.visit(name).files["picture"]
+    assert file.read_bytes() == b"face" and file.name.strip(letter) == ".png"
+
+
+def test_a_file_that_cannot_be_kept_is_refused(port, visits, monkeypatch, capsys):
+    name = visit_of(visits)
+
+    def full(file, content):
+        raise OSError(errno.ENOSPC, "No space left on device", str(file))
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    status, said = post(port, f"/{name}/sound/next.wav", b"other words")
+    assert status == 400 and said["error"].startswith("this sound cannot be kept (No space left on device);")
+    assert visits.visit(name).files["sound"].read_bytes() == b"words" and capsys.readouterr().err == ""
+    assert len(list(visits.visit(name).folder.iterdir())) == 2  # nothing half written is left
+
+
+@pytest.mark.parametrize(
+    ("wishes", "why"),
+    [
+        (b"[" * 2000, "no list of wishes"),
+        (b"[]", "no list of wishes"),
+        (b'"head"', "no list of wishes"),
+        (b"\xff", "no list of wishes"),
+        (b"1" * 1999, "no list of wishes"),
+        (b"{}", "head should be one of still, little, usual, much"),
+        (b'{"head": []}', "head should be one of still, little, usual, much"),
+        (b'{"head": {"usual": 1}}', "head should be one of still, little, usual, much"),
+        (b'{"head": "usual", "mouth": null}', "mouth should be one of model, little, much"),
+        (json.dumps(WISHES | {"label": "yes"}).encode(), "label should be true or false"),
+        (json.dumps(WISHES | {"label": []}).encode(), "label should be true or false"),
+    ],
+)
+def test_wishes_of_another_kind_are_refused(port, visits, capsys, wishes, why):
+    name = visit_of(visits)
+    status, said = post(port, f"/{name}/make", wishes)
+    assert status == 400 and why in said["error"] and capsys.readouterr().err == ""
+    assert visits.progress(name) == {"state": "none"}
+
+
+@pytest.mark.parametrize("port", ["99999", "-1"])
+def test_a_port_that_there_is_not_is_refused(monkeypatch, capsys, port):
+    monkeypatch.setattr("sys.argv", ["animation.web", "--port", port])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert capsys.readouterr().err == f"error: --port {port}: ports go from 0 (any that is free) to 65535\n"
+
+
+def test_a_port_in_use_is_named(monkeypatch, capsys, small_weights, tmp_path):
+    save_weights(tmp_path / "model.safetensors", small_weights(64))
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        words = ["--port", str(port), "--device", "cpu", "--checkpoint", str(tmp_path / "model.safetensors")]
+        monkeypatch.setattr("sys.argv", ["animation.web", *words])
+        with pytest.raises(SystemExit) as end:
+            main()
+    assert end.value.code == 2
+    assert capsys.readouterr().err == f"error: --port {port} cannot be opened (Address already in use); name another\n"
