@@ -52,6 +52,8 @@ def visits(tmp_path, monkeypatch):
         (tmp_path / kind).write_bytes(b"example")
     visits = Visits(Animator(), {kind: tmp_path / kind for kind in ("picture", "sound")})
     yield visits
+    for name in list(visits.visits):  # what waits is dropped
+        visits.leave(name)
     visits.animator.let.set()
     visits.close()
 
@@ -287,13 +289,13 @@ def test_wishes_of_another_kind_are_refused(port, visits, capsys, wishes, why):
     assert visits.progress(name) == {"state": "none"}
 
 
-@pytest.mark.parametrize("port", ["99999", "-1"])
-def test_a_port_that_there_is_not_is_refused(monkeypatch, capsys, port):
-    monkeypatch.setattr("sys.argv", ["animation.web", "--port", port])
+@pytest.mark.parametrize("number", ["99999", "-1"])
+def test_a_port_that_there_is_not_is_refused(monkeypatch, capsys, number):
+    monkeypatch.setattr("sys.argv", ["animation.web", "--port", number])
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 2
-    assert capsys.readouterr().err == f"error: --port {port}: ports go from 0 (any that is free) to 65535\n"
+    assert capsys.readouterr().err == f"error: --port {number}: ports go from 0 (any that is free) to 65535\n"
 
 
 def test_a_port_in_use_is_named(monkeypatch, capsys, small_weights, tmp_path):
