@@ -8,9 +8,12 @@ Only this machine can reach it (127.0.0.1), and it asks nothing of any other. do
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
+import socket
 import tempfile
+import time
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
@@ -40,8 +43,15 @@ SMALL_BYTES = 2000  # of a request that is no file
 WAITING_S = 30  # for the next byte of a request
 
 
+class NoLength(Refused):
+    """A request whose end cannot be told."""
+
+
 class Handler(BaseHTTPRequestHandler):
-    """Requests of the page. Paths: /, /example/KIND, /enter, and /VISIT/..."""
+    """Requests of the page. Paths: /, /example/KIND, /enter, and /VISIT/...
+
+    Each connection carries one request: what was not read of it can never be taken for another.
+    """
 
     protocol_version = "HTTP/1.1"
     timeout = WAITING_S
@@ -49,6 +59,19 @@ class Handler(BaseHTTPRequestHandler):
     def __init__(self, visits: Visits, *arguments: object) -> None:
         self.visits = visits
         super().__init__(*arguments)
+
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionError):  # the visitor has hung up
+            super().handle()
+
+    def finish(self) -> None:
+        """Wait for what is still coming: a connection closed before is reset, and the answer may be lost."""
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+            end = time.monotonic() + WAITING_S
+            while self.rfile.read1(2**16) and time.monotonic() < end:
+                pass
+        super().finish()
 
     def do_GET(self) -> None:
         self._answered(self._get)
@@ -62,10 +85,10 @@ class Handler(BaseHTTPRequestHandler):
             if host not in (HERE, "localhost"):  # another site's name that leads here
                 return self._send(HTTPStatus.FORBIDDEN, "text/plain", b"this page is for this machine")
             answer()
+        except NoLength as refusal:
+            self._send_json({"error": str(refusal)}, HTTPStatus.LENGTH_REQUIRED)
         except Refused as refusal:
             self._send_json({"error": str(refusal)}, HTTPStatus.BAD_REQUEST)
-        except (ConnectionError, TimeoutError):
-            self.close_connection = True
 
     def _get(self) -> None:
         match self.path.split("?")[0].strip("/").split("/"):
@@ -102,7 +125,7 @@ class Handler(BaseHTTPRequestHandler):
             case [name, "make"]:
                 try:
                     wishes = json.loads(self._body(SMALL_BYTES))
-                except ValueError:
+                except (ValueError, RecursionError):  # no JSON, or too deep
                     wishes = None
                 if not isinstance(wishes, dict):
                     raise Refused("the page sent something that is no list of wishes; load it again")
@@ -112,11 +135,18 @@ class Handler(BaseHTTPRequestHandler):
         self._send_json({})
 
     def _body(self, most: int) -> bytes:
-        length = self.headers.get("Content-Length", "")
-        if not length.isdigit() or int(length) > most:
-            self.close_connection = True  # what is still coming is not read
-            raise Refused(f"this is too large; at most {most / 2**20:.0f} MB are taken")
-        return self.rfile.read(int(length))
+        length = self.headers.get("Content-Length")
+        if length is None or "Transfer-Encoding" in self.headers:
+            raise NoLength("the request does not say how long it is; send it in one piece, with a Content-Length")
+        if not (length.isascii() and length.isdigit()):
+            raise Refused(f"the request's Content-Length {length[:20]!r} is no number of bytes; send it with one")
+        if len(length) > 15 or int(length) > most:
+            bound = f"{most // 2**20} MB" if most >= 2**20 else f"{most} bytes"
+            raise Refused(f"this is too large; at most {bound} are taken")
+        body = self.rfile.read(int(length))
+        if len(body) < int(length):
+            raise Refused("the request broke off before its end; send it again")
+        return body
 
     def _send(self, status: HTTPStatus, kind: str, content: bytes) -> None:
         self.send_response(status)
@@ -124,6 +154,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         self.send_header("Content-Security-Policy", POLICY)
         self.send_header("Cache-Control", "no-store")
+        self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(content)
 
@@ -137,6 +168,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(HTTPStatus.OK)
         self.send_header("Content-Type", "video/mp4")
         self.send_header("Cache-Control", "no-store")
+        self.send_header("Connection", "close")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         for piece in itertools.chain([first] if first else [], pieces):
@@ -147,6 +179,14 @@ class Handler(BaseHTTPRequestHandler):
         """Nothing is written down about visitors."""
 
 
+def opened(port: int, visits: Visits) -> ThreadingHTTPServer:
+    """The server at its port, not serving yet."""
+    try:
+        return ThreadingHTTPServer((HERE, port), partial(Handler, visits))
+    except OSError as error:
+        raise OptionError(f"--port {port} cannot be opened ({error.strerror}); name another") from error
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=int, default=8000)
@@ -154,6 +194,8 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="as of inference.py")
     arguments = parser.parse_args()
     with clean_exit(DataError, OptionError, CheckpointError, ConfigError), tempfile.TemporaryDirectory() as folder:
+        if not 0 <= arguments.port <= 65535:
+            raise OptionError(f"--port {arguments.port}: ports go from 0 (any that is free) to 65535")
         portrait = Path(folder) / "portrait.png"
         write_png(portrait, skimage.data.astronaut())
         device = load(AnimationOptions, overrides=[f"device={arguments.device}"]).chosen_device()
@@ -161,7 +203,7 @@ def main() -> None:
         animator = Animator(models, load(AnimationOptions, below=models.animation))
         visits = Visits(animator, {"picture": portrait, "sound": SPEECH})
         try:
-            with ThreadingHTTPServer((HERE, arguments.port), partial(Handler, visits)) as server:
+            with opened(arguments.port, visits) as server:
                 print(f"http://{HERE}:{server.server_port} is open; Ctrl-C closes it", flush=True)
                 server.serve_forever()
         finally:

@@ -31,6 +31,7 @@ from engine.config import ConfigError, load
 MOST_VISITS = 8
 MOST_WAITING = 4  # videos in the queue
 MOST_BYTES = {"picture": 20 * 2**20, "sound": 50 * 2**20}
+NAME_BYTES = 100  # of a file's name are kept, the last ones
 LONGEST_S = 120  # of sound
 SILENT_S = 60  # a page that is open asks every second
 # Plain names on the page -> options of inference.
@@ -59,17 +60,35 @@ class Video:
     said: list[str] = field(default_factory=list)  # notices; what went wrong
     marks: list[str] = field(default_factory=list)
 
+    @property
+    def ended(self) -> bool:
+        return self.state in ("ready", "failed")
+
 
 @dataclass
 class Visit:
-    """One open page."""
+    """One open page. Each of its files lies in a numbered folder of its own and is never written over."""
 
     folder: Path
     heard_of: float = field(default_factory=time.monotonic)
     files: dict[str, Path] = field(default_factory=dict)
     video: Video | None = None
-    made: int = 0
+    made: int = 0  # folders
     gone: bool = False
+
+    def new_file(self, name: str) -> Path:
+        """Where one more file may be written."""
+        self.made += 1
+        return self.folder / str(self.made) / name
+
+    def tidy(self) -> None:
+        """Delete what is neither chosen nor of the last order."""
+        needed = set(self.files.values())
+        if self.video is not None:
+            needed.update((*self.video.job.inputs, *self.video.job.outputs))
+        for folder in self.folder.iterdir():
+            if all(file.parent != folder for file in needed):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 class Visits:
@@ -79,7 +98,7 @@ class Visits:
         self.animator, self.examples = animator, examples
         self.folder = Path(tempfile.mkdtemp(prefix="audio2head-web-"))
         self.visits: dict[str, Visit] = {}
-        self.lock = threading.Lock()
+        self.lock = threading.Lock()  # held by whoever changes a visit
         self.orders: queue.Queue[tuple[Visit, Video]] = queue.Queue(MOST_WAITING)
         for work in (self._make_all, self._forget_the_silent):
             threading.Thread(target=work, daemon=True).start()
@@ -116,42 +135,55 @@ class Visits:
 
     def keep(self, name: str, kind: str, file_name: str, content: bytes) -> None:
         """Take a visitor's picture or sound in place of the one before."""
-        visit = self.visit(name)
-        folder = visit.folder / kind
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        visit.files[kind] = folder / (Path(file_name.replace("\\", "/")).name[:100] or kind)
-        visit.files[kind].write_bytes(content)
+        plain = Path(file_name.replace("\\", "/")).name
+        if plain in ("", "..") or "\0" in plain:
+            raise Refused(f"{file_name!r} is no file name; rename the {kind} and choose it again")
+        with self.lock:
+            visit = self.visit(name)
+            file = visit.new_file(plain.encode()[-NAME_BYTES:].decode(errors="ignore"))
+            try:
+                file.parent.mkdir()
+                file.write_bytes(content)
+                visit.files[kind] = file
+            except OSError as error:
+                raise Refused(f"this {kind} cannot be kept ({error.strerror}); try another, or later again") from None
+            finally:
+                visit.tidy()
 
     def take_example(self, name: str, kind: str) -> None:
-        self.visit(name).files[kind] = self.examples[kind]
+        with self.lock:
+            visit = self.visit(name)
+            visit.files[kind] = self.examples[kind]
+            visit.tidy()
 
     def order(self, name: str, wishes: dict[str, Any]) -> None:
         """Queue a video of the picture and sound that are there."""
-        visit = self.visit(name)
-        for kind in MOST_BYTES:
-            if kind not in visit.files:
-                raise Refused(f"choose a {kind} first")
-        if visit.video is not None and visit.video.state in ("waiting", "making"):
-            raise Refused("your video is still being made")
         overrides = ["device=cpu" if self.animator.device.type == "cpu" else "device=auto"]
         for wish, choices in (("head", HEAD), ("mouth", MOUTH), ("view", VIEW)):
-            if wishes.get(wish) not in choices:
+            if wishes.get(wish) not in [*choices]:  # a list is asked: what was sent may have no hash
                 raise Refused(f"{wish} should be one of {', '.join(choices)}")
             overrides += choices[wishes[wish]]
-        if wishes.get("label") is True:
+        label = wishes.get("label", False)
+        if not isinstance(label, bool):
+            raise Refused("label should be true or false")
+        if label:
             overrides.append("label=true")
         options = load(AnimationOptions, None, overrides, below=self.animator.models.animation)
-        visit.made += 1
-        for old in visit.folder.glob("*.mp4"):
-            old.unlink()
-        job = Job(visit.files["picture"], visit.folder / f"talking_head_{visit.made}.mp4", visit.files["sound"])
-        video = Video(job, options)
-        try:
-            self.orders.put_nowait((visit, video))
-        except queue.Full:
-            raise Refused("too many videos are waiting at the moment; try again in a minute") from None
-        visit.video = video
+        with self.lock:
+            visit = self.visit(name)
+            for kind in MOST_BYTES:
+                if kind not in visit.files:
+                    raise Refused(f"choose a {kind} first")
+            if visit.video is not None and not visit.video.ended:
+                raise Refused("your video is still being made")
+            job = Job(visit.files["picture"], visit.new_file("talking_head.mp4"), visit.files["sound"])
+            video = Video(job, options)
+            try:
+                self.orders.put_nowait((visit, video))
+            except queue.Full:
+                raise Refused("too many videos are waiting at the moment; try again in a minute") from None
+            visit.video = video
+            visit.tidy()
 
     def progress(self, name: str) -> dict[str, Any]:
         """How far the visitor's video is."""
@@ -166,13 +198,18 @@ class Visits:
         video = visit.video
         if video is None:
             raise Refused("there is no video yet")
-        while not video.job.output.exists():
-            if visit.gone or video.state == "failed":
-                return
-            time.sleep(0.05)
-        with video.job.output.open("rb") as file:
+        while True:
+            ended = video.ended  # asked before looking: nothing comes after it
+            try:
+                file = video.job.output.open("rb")
+                break
+            except FileNotFoundError:
+                if ended or visit.gone:
+                    return
+                time.sleep(0.05)
+        with file:
             while not visit.gone:
-                ended = video.state in ("ready", "failed")  # asked before reading: nothing comes after it
+                ended = video.ended
                 data = file.read(2**16)
                 if data:
                     yield data
@@ -195,7 +232,7 @@ class Visits:
             except Gone:
                 pass
             except Exception as error:  # whatever it is, the next visitor must get a video
-                video.said = [_without(_sentence(error), visit.folder)]
+                video.said = [_without(_sentence(error), video.job)]
                 video.state = "failed"
             if visit.gone:
                 shutil.rmtree(visit.folder, ignore_errors=True)
@@ -212,7 +249,7 @@ class Visits:
                 raise Refused(f"the sound lasts {length_s:.0f} s; on this page it may last {LONGEST_S} s")
         self.animator.options = video.options
         summary = self.animator.animate(video.job, progress, StreamWriter)
-        video.said = [_without(notice, visit.folder) for notice in summary.notices]
+        video.said = [_without(notice, video.job) for notice in summary.notices]
         video.marks = provenance.read_marks(video.job.output)
 
     def _forget_the_silent(self) -> None:
@@ -232,8 +269,8 @@ def _sentence(error: Exception) -> str:
     return f"unexpected {type(error).__name__}; the server's terminal may say more"
 
 
-def _without(sentence: str, folder: Path) -> str:
-    """A sentence that names the visitor's own files and not where the server keeps them."""
-    for kind in MOST_BYTES:
-        sentence = sentence.replace(f"{folder / kind}/", "")
-    return sentence.replace(f"{folder}/", "")
+def _without(sentence: str, job: Job) -> str:
+    """A sentence that names files and not where the server keeps them."""
+    for file in (*job.inputs, *job.outputs):
+        sentence = sentence.replace(f"{file.parent}/", "")
+    return sentence

@@ -107,7 +107,7 @@ def test_two_visitors_at_once_get_their_videos_while_they_are_made(server, files
         reader.join(timeout=60)
         with av.open(io.BytesIO(videos[name])) as container:
             assert sum(1 for _ in container.decode(video=0)) == 24
-    (saved,) = list(temporary.glob(f"*/{names[0]}/*.mp4"))
+    (saved,) = list(temporary.glob(f"*/{names[0]}/*/*.mp4"))
     assert provenance.read_marks(saved) and saved.read_bytes() == videos[names[0]]
     for name in names:
         assert ask(port, f"/{name}/leave", b"")[0] == 200
