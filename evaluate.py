@@ -39,7 +39,7 @@ from evaluation.protocol import Evaluation, Videos
 from evaluation.report import BootstrapConfig, summarise, write_reports
 from evaluation.rows import FOR_GIVEN, GIVEN, ROWS, TRUTH, Row, RowName, VariantPaths
 from evaluation.scores.networks import NetworkPaths, load_networks
-from evaluation.store import Store
+from evaluation.store import KINDS, Store
 from evaluation.videos.generated import Generated
 from evaluation.videos.given import Given, match, usable
 from evaluation.videos.truth import Item, PreparedItem
@@ -102,6 +102,7 @@ class Subject:
 def main() -> None:
     arguments = parse_arguments()
     with clean_exit(*USER_ERRORS), ExitStack() as alone:
+        check_places(arguments)
         carried = read_weights(arguments.checkpoint, tensors=False).configs.get("animation", {})
         check_carried(carried, ", ".join(map(str, arguments.checkpoint)))
         below = {} if arguments.generated else {"animation": carried}  # with --generated nothing is made as they say
@@ -125,6 +126,19 @@ def main() -> None:
             )
             print((arguments.output / "results.md").read_text(encoding="utf-8"))
             print(arguments.output / "results.json")
+
+
+def check_places(arguments: argparse.Namespace) -> None:
+    """Raise EvaluationError where results would come to lie among the clips or videos that are read."""
+    output = arguments.output.resolve()
+    for option in ("data", "generated", "reference"):
+        named = getattr(arguments, option)
+        folder = named and named.resolve()
+        if folder and (output.is_relative_to(folder) or any(folder.is_relative_to(output / kind) for kind in KINDS)):
+            raise EvaluationError(
+                f"--output {arguments.output}: results would lie among what is read, --{option} {named}; "
+                "choose another --output"
+            )
 
 
 def check_settings(arguments: argparse.Namespace, config: Config) -> None:

@@ -15,6 +15,7 @@ from datasets.synthetic import SyntheticConfig
 from engine.command import Place
 from engine.config import ConfigError, load
 from evaluation.rows import ROWS, VariantPaths
+from tests.in_process import status_of
 from tests.unit.evaluation.toys import item
 
 CONFIGS = Path(__file__).resolve().parents[2] / "config"
@@ -128,3 +129,19 @@ def test_a_folder_of_alignments_that_is_missing_is_refused(given_form, tmp_path)
     for form in (None, tmp_path):
         with pytest.raises(ConfigError, match="alignments=/nope is not a folder"):
             evaluate.check_settings(argparse.Namespace(generated=form, reference=tmp_path), config)
+
+
+@pytest.mark.parametrize("option", ["data", "generated", "reference"])
+def test_results_never_lie_among_what_is_read(option, tmp_path, monkeypatch, capsys):
+    """Refused before anything is written; a folder beside or above what is read is none of these."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "read").mkdir()
+    (tmp_path / "link").symlink_to("read")
+    others = {"data": ("--checkpoint", "x"), "generated": ("--reference", "ref"), "reference": ("--generated", "gen")}
+    for output, read in (("read", "read"), ("link/out", "read"), ("read/../read/out", "link"), ("out", "out/videos/a")):
+        assert status_of(evaluate.main, f"--{option}", read, *others[option], "--output", output) == 2
+        assert f"--output {output}: results would lie among what is read, --{option} {read};" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["link", "read"]
+    for output, read in ((".", "read"), ("reading", "read")):
+        places = {"data": None, "generated": None, "reference": None} | {option: Path(read)}
+        evaluate.check_places(argparse.Namespace(output=Path(output), **places))
