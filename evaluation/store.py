@@ -41,8 +41,11 @@ class Store:
     def __init__(self, output: Path) -> None:
         self.output = output
 
-    def read(self, row: str, clip: str, made_with: dict[str, str]) -> ClipResult | None:
-        """The result of a clip, or None if there is none yet.
+    def read(self, row: str, clip: str, made_with: dict[str, str], kinds: tuple[str, ...] = ()) -> ClipResult | None:
+        """The result of a clip, or None if there is none yet, or what goes with it is gone.
+
+        Args:
+            kinds: what goes with it, of KINDS.
 
         Raises:
             EvaluationError: it is there, but was made with something else.
@@ -62,7 +65,7 @@ class Store:
                 f"{path} was made with another {name} ({result.made_with.get(name) or 'none'}, "
                 f"now {made_with.get(name) or 'none'}); choose another --output, or delete this one"
             )
-        return result
+        return result if all(self._path(kind, row, clip).is_file() for kind in kinds) else None
 
     def write(self, row: str, result: ClipResult) -> None:
         """Keep the result of a clip, whole or not at all."""
