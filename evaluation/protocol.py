@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from animation.options import AnimationOptions
@@ -82,11 +83,20 @@ class Evaluation:
             **{f"network {name}": digest for name, digest in self.networks.digests.items()},
         }
 
+    def _inception(self, row: Row) -> nn.Module | None:
+        """The network whose features of a row's clips are kept for FID, if they are wanted and it is there."""
+        return self.networks.inception if row == TRUTH or "fid" not in row.exempt else None
+
+    def _result(self, row: Row, item: Item, made_with: dict[str, str]) -> ClipResult | None:
+        """What is kept of a clip, if all is there that numbers of whole sets are computed from."""
+        kinds = ("motion",) if self._inception(row) is None else ("motion", "inception")
+        return self.store.read(row.name, item.id, made_with, kinds)
+
     def _clip(self, item: Item, finder: LandmarkFinder | None, bar: tqdm) -> None:
         truth: Truth | None = None
         for row in self.rows:
             made_with = self.made_with(row, item)
-            if self.store.read(row.name, item.id, made_with) is None:
+            if self._result(row, item, made_with) is None:
                 truth = truth or item.read(self.videos.size, finder)
                 self._video(row, item, truth, finder, made_with)
             bar.update()
@@ -98,9 +108,8 @@ class Evaluation:
         self.videos.detected(truth)  # before it may be shortened, so that every row finds the keypoints there
         candidate = self.videos.candidate(row, truth, other)
         scores = score_video(row, candidate, truth, self.networks, self.pose_range)
-        if self.networks.inception is not None and (row == TRUTH or "fid" not in row.exempt):
-            frames_THWC = candidate.footage.frames_THWC[1:]
-            features_TF = inception_features(frames_THWC, self.networks.inception, self.networks.device)
+        if (inception := self._inception(row)) is not None:
+            features_TF = inception_features(candidate.footage.frames_THWC[1:], inception, self.networks.device)
             self.store.write_inception(row.name, item.id, features_TF)
         self.store.write_motion(row.name, item.id, candidate)
         if row.ours:
@@ -127,7 +136,7 @@ class Evaluation:
         for number, item in enumerate(self.items):
             for row in self.rows:
                 made_with = self.made_with(row, item)
-                while (result := self.store.read(row.name, item.id, made_with)) is None:
+                while (result := self._result(row, item, made_with)) is None:
                     time.sleep(WAIT_S)
                 results[row.name].append(result)
                 if number % self.place.ranks:

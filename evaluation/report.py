@@ -6,6 +6,7 @@ Letters: N clip or frame, F feature.
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import mode
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from evaluation.protocol import PROTOCOL, Evaluation
 from evaluation.rows import TRUTH, Row
 from evaluation.scores.fidelity import frechet_inception_distance
 from evaluation.scores.liveliness import pose_velocity_distance
+from evaluation.scores.score import ONE_FRAME
 from evaluation.store import ClipResult, Store
 
 
@@ -75,7 +77,7 @@ def summarise(
 def _mean_over_clips(summary: RowSummary, name: str, clips: list[ClipResult], bootstrap: BootstrapConfig) -> None:
     having = [clip for clip in clips if name in clip.metrics]
     if not having:
-        summary.missing[name] = clips[0].missing[name]
+        summary.missing[name] = mode(clip.missing[name] for clip in clips)  # the commonest reason
         return
     values = np.array([clip.metrics[name] for clip in having])
     limits = interval(values, [clip.identity for clip in having], bootstrap.samples, bootstrap.seed)
@@ -84,7 +86,10 @@ def _mean_over_clips(summary: RowSummary, name: str, clips: list[ClipResult], bo
 
 def _over_set(summary: RowSummary, metric: Metric, row: Row, clips: list[ClipResult], store: Store) -> None:
     """The number of all clips of a row together, against the true ones as far as the row's clips go."""
-    read, distance = SETS[metric.name]
+    if all(clip.frames < 2 for clip in clips):
+        summary.missing[metric.name] = ONE_FRAME
+        return
+    read, distance, otherwise = SETS[metric.name]
     names = [clip.clip for clip in clips]
     generated, true = read(store, row.name, names), read(store, TRUTH.name, names)
     if generated is None or true is None:
@@ -94,16 +99,17 @@ def _over_set(summary: RowSummary, metric: Metric, row: Row, clips: list[ClipRes
     if np.isfinite(value):
         summary.numbers[metric.name] = Number(value, None, None, len(clips))
     else:
-        summary.missing[metric.name] = "the true heads do not move"
+        summary.missing[metric.name] = otherwise
 
 
 def _fid(generated: list[np.ndarray], true: list[np.ndarray]) -> float:
-    return frechet_inception_distance(np.concatenate(true), np.concatenate(generated))
+    true_NF, generated_NF = np.concatenate(true), np.concatenate(generated)
+    return frechet_inception_distance(true_NF, generated_NF) if len(true_NF) > 1 else float("nan")
 
 
-SETS = {  # metric -> how it reads a row's clips from the store, and how it compares them with the true ones
-    "fid": (Store.inception, _fid),
-    "pose_velocity": (Store.head_poses, pose_velocity_distance),
+SETS = {  # metric -> how it reads a row's clips from the store, compares them with the true ones, and why it may not
+    "fid": (Store.inception, _fid, "fewer than two frames beside the given ones"),
+    "pose_velocity": (Store.head_poses, pose_velocity_distance, "the true heads do not move, or for two frames only"),
 }
 
 

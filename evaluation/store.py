@@ -19,6 +19,8 @@ from datasets.media.video_writer import VideoWriter
 from evaluation import EvaluationError
 from evaluation.videos.candidate import Candidate
 
+KINDS = {"clips": "json", "videos": "mp4", "motion": "npz", "inception": "npy"}  # folders and endings of what is kept
+
 
 @dataclass(frozen=True)
 class ClipResult:
@@ -39,13 +41,16 @@ class Store:
     def __init__(self, output: Path) -> None:
         self.output = output
 
-    def read(self, row: str, clip: str, made_with: dict[str, str]) -> ClipResult | None:
-        """The result of a clip, or None if there is none yet.
+    def read(self, row: str, clip: str, made_with: dict[str, str], kinds: tuple[str, ...] = ()) -> ClipResult | None:
+        """The result of a clip, or None if there is none yet, or what goes with it is gone.
+
+        Args:
+            kinds: what goes with it, of KINDS.
 
         Raises:
             EvaluationError: it is there, but was made with something else.
         """
-        path = self._path("clips", row, clip, "json")
+        path = self._path("clips", row, clip)
         try:
             result = TypeAdapter(ClipResult).validate_json(path.read_bytes(), strict=True)
         except FileNotFoundError:
@@ -60,17 +65,17 @@ class Store:
                 f"{path} was made with another {name} ({result.made_with.get(name) or 'none'}, "
                 f"now {made_with.get(name) or 'none'}); choose another --output, or delete this one"
             )
-        return result
+        return result if all(self._path(kind, row, clip).is_file() for kind in kinds) else None
 
     def write(self, row: str, result: ClipResult) -> None:
         """Keep the result of a clip, whole or not at all."""
-        path = self._path("clips", row, result.clip, "json")
+        path = self._path("clips", row, result.clip)
         with written_beside(path) as temporary:
             temporary.write_text(json.dumps(asdict(result), indent=1), encoding="utf-8")
 
     def write_video(self, row: str, clip: str, candidate: Candidate, options: AnimationOptions) -> None:
         """Keep a generated video, marked as synthetic."""
-        path = self._path("videos", row, clip, "mp4")
+        path = self._path("videos", row, clip)
         with VideoWriter(path, sound=candidate.sound, crf=options.crf, label=options.label) as writer:
             writer.write(candidate.footage.frames_THWC)
 
@@ -79,20 +84,20 @@ class Store:
         position_TK2, jacobian_TK22 = candidate.keypoints or (None, None)
         arrays = {"head_pose": candidate.pose_TP, "position": position_TK2, "jacobian": jacobian_TK22}
         known = {name: np.asarray(array, np.float32) for name, array in arrays.items() if array is not None}
-        with written_beside(self._path("motion", row, clip, "npz")) as temporary, temporary.open("wb") as file:
+        with written_beside(self._path("motion", row, clip)) as temporary, temporary.open("wb") as file:
             np.savez(file, **known)
 
     def write_inception(self, row: str, clip: str, features_TF: np.ndarray) -> None:
         """Keep what FID needs of a clip."""
-        with written_beside(self._path("inception", row, clip, "npy")) as temporary, temporary.open("wb") as file:
+        with written_beside(self._path("inception", row, clip)) as temporary, temporary.open("wb") as file:
             np.save(file, features_TF)
 
     def inception(self, row: str, clips: list[str]) -> list[np.ndarray]:
         """Features of some clips, [T - 1, 2048] each."""
-        arrays = [read_array(self._path("inception", row, clip, "npy"), "Inception features") for clip in clips]
+        arrays = [read_array(self._path("inception", row, clip), "Inception features") for clip in clips]
         for clip, array in zip(clips, arrays, strict=True):
             if array.dtype != np.float32 or array.ndim != 2:
-                path = self._path("inception", row, clip, "npy")
+                path = self._path("inception", row, clip)
                 raise EvaluationError(f"{path} holds no Inception features; delete this --output and start again")
         return arrays
 
@@ -100,10 +105,10 @@ class Store:
         """Head poses of some clips, [T, 6] each, rad and mm; None if one is not known."""
         poses = []
         for clip in clips:
-            poses.append(read_npz(self._path("motion", row, clip, "npz"), "motion").get("head_pose"))
+            poses.append(read_npz(self._path("motion", row, clip), "motion").get("head_pose"))
         return None if any(pose is None for pose in poses) else poses
 
-    def _path(self, kind: str, row: str, clip: str, suffix: str) -> Path:
-        path = self.output / kind / row / f"{clip}.{suffix}"
+    def _path(self, kind: str, row: str, clip: str) -> Path:
+        path = self.output / kind / row / f"{clip}.{KINDS[kind]}"
         make_folder(path.parent)
         return path

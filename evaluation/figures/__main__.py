@@ -25,6 +25,7 @@ from animation.models import load_models
 from animation.options import AnimationOptions, OptionError
 from datasets.clips import Clip, load_manifest, load_pose_range
 from datasets.errors import DataError
+from datasets.files import make_folder
 from datasets.media.image import write_png
 from engine.checkpoint import CheckpointError
 from engine.command import clean_exit
@@ -34,24 +35,32 @@ from evaluation.figures.draw import draw_clip, draw_identities, read_clip
 from evaluation.rows import ROWS
 
 CLIPS = 3  # drawn when none is named
+IDENTITIES = 4  # rows of Fig. 6 when no other number is asked for
+COUNTS_WITH = {  # option -> those of which one must be given, or it would be ignored
+    "data": ("evaluation", "checkpoint"),
+    "clips": ("evaluation", "checkpoint"),
+    "variants": ("evaluation",),
+    "identities": ("checkpoint",),
+    "device": ("checkpoint",),
+}
 
 
 def main() -> None:
     arguments = parse_arguments()
     with clean_exit(DataError, EvaluationError, CheckpointError, ConfigError, OptionError):
-        arguments.output.mkdir(parents=True, exist_ok=True)
+        make_folder(arguments.output)
         if arguments.evaluation is not None:
             pose_range = load_pose_range(arguments.data)
             for clip in chosen_clips(arguments.data, arguments.clips, arguments.evaluation):
-                evaluated = read_clip(arguments.evaluation, clip, arguments.variants)
+                evaluated = read_clip(arguments.evaluation, clip, arguments.variants or tuple(ROWS))
                 for sentence in draw_clip(evaluated, pose_range, arguments.output):
                     print(sentence, flush=True)
         identities = videos_in(arguments.same_audio) if arguments.same_audio is not None else []
         if arguments.checkpoint is not None:
             heard = chosen_clips(arguments.data, arguments.clips, arguments.evaluation)[0]
-            sources = one_of_each(load_manifest(arguments.data), arguments.identities)
+            sources = one_of_each(load_manifest(arguments.data), arguments.identities or IDENTITIES)
             sound, folder = heard.folder / "audio.wav", arguments.output / "fig6"
-            identities = speak_alike(arguments.checkpoint, sources, sound, folder, arguments.device)
+            identities = speak_alike(arguments.checkpoint, sources, sound, folder, arguments.device or "auto")
         if identities:
             for sentence in draw_identities(identities, arguments.output):
                 print(sentence, flush=True)
@@ -98,7 +107,7 @@ def speak_alike(checkpoints: list[Path], sources: list[Clip], sound: Path, folde
     """
     options = AnimationOptions(device=device, crop="none", size="native")
     animator = Animator(load_models(checkpoints, options.chosen_device()), options)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     videos = [folder / f"{clip.row.identity}.mp4" for clip in sources]
     for clip, video in zip(sources, videos, strict=True):
         write_png(video.with_suffix(".png"), clip.read_frames([0])[0])
@@ -124,12 +133,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="the prepared corpus that was evaluated")
     parser.add_argument("--output", type=Path, required=True, help="folder for the figures")
     parser.add_argument("--clips", nargs="+", metavar="ID", help=f"default: one clip each of {CLIPS} identities")
-    parser.add_argument(
-        "--variants", nargs="+", choices=tuple(ROWS), default=tuple(ROWS), help="default: all that are there"
-    )
+    parser.add_argument("--variants", nargs="+", choices=tuple(ROWS), help="default: all that are there")
     parser.add_argument("--checkpoint", type=Path, nargs="+", help="weights as for inference.py: make and draw Fig. 6")
-    parser.add_argument("--identities", type=int, default=4, help="rows of Fig. 6, held-out ones first (default 4)")
-    parser.add_argument("--device", default="auto", help="for --checkpoint: auto, cpu, cuda, cuda:N or mps")
+    parser.add_argument(
+        "--identities", type=int, help=f"for --checkpoint: rows of Fig. 6, held-out ones first (default {IDENTITIES})"
+    )
+    parser.add_argument("--device", help="for --checkpoint: auto (default), cpu, cuda, cuda:N or mps")
     parser.add_argument("--same-audio", type=Path, metavar="DIR", help="IDENTITY.mp4 with one sound: draw Fig. 6")
     arguments = parser.parse_args()
     if not (arguments.evaluation or arguments.checkpoint or arguments.same_audio):
@@ -138,7 +147,13 @@ def parse_arguments() -> argparse.Namespace:
         parser.error("--evaluation and --checkpoint need --data, the prepared corpus")
     if arguments.checkpoint and arguments.same_audio:
         parser.error("--checkpoint makes the videos of Fig. 6, --same-audio names those made before; give one")
-    if arguments.identities < 1:
+    if arguments.same_audio and arguments.output.resolve() == arguments.same_audio.resolve():
+        parser.error("--output is --same-audio, where fig6.mp4 would count as an identity; name another")
+    for name, others in COUNTS_WITH.items():
+        if getattr(arguments, name) is not None and not any(getattr(arguments, other) for other in others):
+            needed = " or ".join(f"--{other}" for other in others)
+            parser.error(f"--{name} counts only with {needed}; give it too, or leave --{name} out")
+    if arguments.identities is not None and arguments.identities < 1:
         parser.error("--identities must be at least 1")
     return arguments
 

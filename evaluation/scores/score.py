@@ -21,6 +21,7 @@ from evaluation.videos.candidate import Candidate
 from evaluation.videos.truth import Truth, shortened
 
 NO_FACE = "no face found in most frames"
+ONE_FRAME = "no frame beside the given one"
 
 
 @dataclass
@@ -55,6 +56,8 @@ def score_video(row: Row, candidate: Candidate, truth: Truth, networks: Networks
         _score_pictures(scores, candidate, truth, networks)
     _score_motion(scores, candidate, truth, pose_range)
     _score_faces(scores, candidate, truth, networks)
+    if len(candidate.footage) < 2:
+        scores.missing = dict.fromkeys(scores.missing, ONE_FRAME)
     scores.missing |= networks.missing
     unsaid = wanted - scores.metrics.keys() - scores.missing.keys()
     assert not unsaid, unsaid

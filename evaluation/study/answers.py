@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from datasets.errors import DataError
-from datasets.files import written_beside
+from datasets.files import make_folder, output_file, require_file, written_beside
 from evaluation import EvaluationError
 from evaluation.bootstrap import interval
 
@@ -43,7 +43,7 @@ class Key(_Record):
     study: str  # names the study in its answers
     salt: str  # of the hashes, hexadecimal
     question: str
-    videos: dict[str, Video]  # by id
+    videos: Annotated[dict[str, Video], Field(min_length=1)]  # by id
 
 
 class Rating(_Record):
@@ -81,11 +81,11 @@ class Estimate:
 def read_key(path: Path) -> Key:
     """Raises DataError."""
     try:
-        return Key.model_validate_json(path.read_bytes())
-    except FileNotFoundError as error:
-        raise DataError(f"--key {path} not found; `make` wrote it beside the page") from error
+        return Key.model_validate_json(require_file(path, "key").read_bytes())
     except ValidationError as error:
-        raise DataError(f"--key {path} is not the key of a study ({_first(error)})") from error
+        raise DataError(
+            f"--key {path} is not the key of a study ({_first(error)}); name the one that `make` wrote beside the page"
+        ) from error
 
 
 def read_answers(paths: Iterable[Path], key: Key) -> tuple[list[Answers], list[str]]:
@@ -153,10 +153,14 @@ def score_answers(files: list[Path], key_path: Path, output: Path) -> list[str]:
         files: files of answers, or folders of them.
 
     Raises:
-        DataError: no such file, or no key. EvaluationError: no usable answers.
+        DataError: no such file, no key, or an output that is an input. EvaluationError: no usable answers.
     """
     key = read_key(key_path)
-    answers, refused = read_answers(listed(files, key_path), key)
+    paths = listed(files, key_path)
+    if output.resolve() in [path.resolve() for path in files]:
+        raise DataError(f"--output {output} is one of --answers, and would count as answers; name another")
+    table_file, text_file = (output_file(output / name, (key_path, *paths)) for name in ("study.json", "study.md"))
+    answers, refused = read_answers(paths, key)
     if not answers:
         reason = f": {refused[0]}" if refused else ""
         raise EvaluationError(f"no usable answers in {' '.join(map(str, files))}{reason}")
@@ -176,9 +180,9 @@ def score_answers(files: list[Path], key_path: Path, output: Path) -> list[str]:
         },
         "refused": refused,
     }
-    output.mkdir(parents=True, exist_ok=True)
-    for name, text in (("study.json", json.dumps(result, indent=1) + "\n"), ("study.md", report(result, table))):
-        with written_beside(output / name) as temporary:
+    make_folder(output)
+    for path, text in ((table_file, json.dumps(result, indent=1) + "\n"), (text_file, report(result, table))):
+        with written_beside(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return refused
 

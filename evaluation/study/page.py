@@ -5,11 +5,12 @@ import hashlib
 import hmac
 import html
 import json
+import re
 import secrets
 from pathlib import Path
 
 from datasets.errors import DataError
-from datasets.files import written_beside
+from datasets.files import output_file, written_beside
 from datasets.media.streams import open_media
 from evaluation import EvaluationError
 from evaluation.study.answers import KEY_FORMAT, QUESTION, Key, Video
@@ -28,7 +29,7 @@ def make_page(
         folder: METHOD/CLIP.mp4, the same clips for every method. methods, clips: those to take, None: all.
 
     Raises:
-        DataError: a video cannot be read, or browsers would not play it.
+        DataError: a video cannot be read, or browsers would not play it, or page or key cannot be written.
         EvaluationError: no videos, not the same clips for all methods, too many MB, or the key is there already.
     """
     key_path = output.with_suffix(".key.json")
@@ -37,6 +38,9 @@ def make_page(
             f"{key_path} exists, and the answers of its study cannot be read without it; choose another --output"
         )
     paths = find_videos(folder, methods, clips)
+    inputs = (*paths.values(), TEMPLATE)
+    output_file(output, inputs)
+    output_file(key_path, (*inputs, output))
     salt = secrets.token_bytes(16)
     by_id = {opaque(salt, video): (video, path) for video, path in paths.items()}
     study = opaque(salt, Video(method="", clip=""))
@@ -48,9 +52,9 @@ def make_page(
         videos={name: video for name, (video, _) in by_id.items()},
     )
     page = page_of(study, title, {name: path for name, (_, path) in by_id.items()})
-    for path, text in ((key_path, key.model_dump_json(indent=1) + "\n"), (output, page)):
-        with written_beside(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    with written_beside(key_path) as new_key, written_beside(output) as new_page:  # a key never stands without its page
+        new_key.write_text(key.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        new_page.write_text(page, encoding="utf-8")
     return key_path, len(by_id)
 
 
@@ -106,14 +110,10 @@ def page_of(study: str, title: str, videos: dict[str, Path]) -> str:
         f'<script type="text/plain" id="video-{name}">{base64.b64encode(videos[name].read_bytes()).decode()}</script>'
         for name in ids
     )
-    page = TEMPLATE.read_text(encoding="utf-8")
     parts = {
         "title": html.escape(title),
         "question": html.escape(QUESTION),
         "study": json.dumps({"study": study, "videos": ids}),
         "videos": embedded,
     }
-    for name, text in parts.items():
-        assert "{{" + name + "}}" in page, name
-        page = page.replace("{{" + name + "}}", text)
-    return page
+    return re.sub(r"{{(\w+)}}", lambda place: parts[place[1]], TEMPLATE.read_text(encoding="utf-8"))

@@ -53,8 +53,11 @@ class Matches:
         return notes
 
 
-def match(generated: Path, reference: Path, split: str) -> Matches:
+def match(generated: Path, reference: Path, split: str, alignments: str = "") -> Matches:
     """Pair videos below two folders; `reference` may be a prepared corpus, of which `split` counts.
+
+    Args:
+        alignments: the folder of a prepared corpus's words (`words_of`).
 
     Raises:
         DataError: a folder is missing, or two videos below it share a stem.
@@ -62,7 +65,8 @@ def match(generated: Path, reference: Path, split: str) -> Matches:
     """
     videos = _by_stem(generated, "--generated")
     if (reference / MANIFEST).is_file():
-        items: dict[str, Item] = {clip.row.id: PreparedItem(clip) for clip in load_manifest(reference, split)}
+        clips = load_manifest(reference, split)
+        items: dict[str, Item] = {clip.row.id: PreparedItem(clip, alignments) for clip in clips}
     else:
         paths = _by_stem(reference, "--reference")
         items = {stem: VideoItem(path, _identity(path, reference)) for stem, path in paths.items()}

@@ -259,6 +259,23 @@ def test_given_videos_against_a_prepared_corpus(files, given, tmp_path):
     assert not (tmp_path / "videos" / "generated").exists()
 
 
+def test_rows_clips_and_words_of_given_videos_are_those_that_were_asked_for(files, given, tmp_path, capsys):
+    clip = load_manifest(files / "corpus", "train")[0].row
+    words = tmp_path / "words" / clip.identity / f"{Path(clip.source).stem}.align"
+    words.parent.mkdir(parents=True)
+    words.write_text("0 10000 bin\n")
+    arguments = ["--generated", given / "generated", "--reference", files / "corpus", "--output", tmp_path / "out"]
+    arguments += [*QUICK, "rows=[still]", "max_clips=1"]
+    assert run(*arguments, f"alignments={tmp_path / 'words'}") == 0
+    found = results(tmp_path / "out")
+    assert list(found["rows"]) == ["truth", "generated", "still"]
+    (scored,) = found["clips"]["generated"]
+    assert scored["clip"] == clip.id and "'bin'" in scored["made_with"]["clip"]
+    capsys.readouterr()
+    assert run(*arguments, "animation.still=true") == 2
+    assert "animation.still: --generated only measures videos" in capsys.readouterr().err
+
+
 def test_given_videos_against_videos(files, given, tmp_path, capsys):
     arguments = ["--generated", given / "generated", "--reference", given / "reference", "--output", tmp_path]
     assert run(*arguments, *QUICK) == 0

@@ -1,5 +1,6 @@
 """evaluate.py's choices: rows that can be made, clips, configurations."""
 
+import argparse
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,7 @@ from datasets.synthetic import SyntheticConfig
 from engine.command import Place
 from engine.config import ConfigError, load
 from evaluation.rows import ROWS, VariantPaths
+from tests.in_process import status_of
 from tests.unit.evaluation.toys import item
 
 CONFIGS = Path(__file__).resolve().parents[2] / "config"
@@ -81,3 +83,65 @@ def test_options_of_inference_are_nested_and_none_is_ignored():
         load(evaluate.Config, None, ["animation.crop=auto"])
     with pytest.raises(ConfigError, match=r"unknown key animation\.expresion_scale; did you mean"):
         load(evaluate.Config, None, ["animation.expresion_scale=2"])
+
+
+@pytest.fixture
+def given_form(tmp_path):
+    """Checks settings against --generated and a reference that is a folder of videos, or with a manifest a corpus."""
+
+    def check(*overrides: str, prepared: bool = True) -> evaluate.Config:
+        (tmp_path / "reference").mkdir(exist_ok=True)
+        if prepared:
+            (tmp_path / "reference" / "manifest.csv").touch()
+        config = load(evaluate.Config, None, overrides)
+        evaluate.check_settings(argparse.Namespace(generated=tmp_path, reference=tmp_path / "reference"), config)
+        return config
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("animation.expression_scale=5", "animation.expression_scale"),
+        ("animation.size=128", "animation.size"),
+        ("variants.l1=x", "variants.l1"),
+        ("rows=[full, still]", "row full"),
+        ("synthetic={clips: 4}", "synthetic"),
+    ],
+)
+def test_settings_that_say_how_videos_are_made_are_refused_with_given_ones(given_form, override, named):
+    with pytest.raises(ConfigError, match=f"{named}: --generated only measures videos; leave out"):
+        given_form(override)
+
+
+def test_settings_that_count_for_given_videos_are_taken(given_form, tmp_path):
+    given_form()
+    given_form("animation.device=cpu", "animation.label=true", "animation.crf=20", "rows=[still]", "max_clips=1")
+    with pytest.raises(ConfigError, match="no prepared corpus, whose clips alone have words"):
+        (tmp_path / "reference" / "manifest.csv").unlink()
+        given_form(f"alignments={tmp_path}", prepared=False)
+
+
+def test_a_folder_of_alignments_that_is_missing_is_refused(given_form, tmp_path):
+    given_form(f"alignments={tmp_path}")
+    config = load(evaluate.Config, None, ["alignments=/nope"])
+    for form in (None, tmp_path):
+        with pytest.raises(ConfigError, match="alignments=/nope is not a folder"):
+            evaluate.check_settings(argparse.Namespace(generated=form, reference=tmp_path), config)
+
+
+@pytest.mark.parametrize("option", ["data", "generated", "reference"])
+def test_results_never_lie_among_what_is_read(option, tmp_path, monkeypatch, capsys):
+    """Refused before anything is written; a folder beside or above what is read is none of these."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "read").mkdir()
+    (tmp_path / "link").symlink_to("read")
+    others = {"data": ("--checkpoint", "x"), "generated": ("--reference", "ref"), "reference": ("--generated", "gen")}
+    for output, read in (("read", "read"), ("link/out", "read"), ("read/../read/out", "link"), ("out", "out/videos/a")):
+        assert status_of(evaluate.main, f"--{option}", read, *others[option], "--output", output) == 2
+        assert f"--output {output}: results would lie among what is read, --{option} {read};" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["link", "read"]
+    for output, read in ((".", "read"), ("reading", "read")):
+        places = {"data": None, "generated": None, "reference": None} | {option: Path(read)}
+        evaluate.check_places(argparse.Namespace(output=Path(output), **places))

@@ -57,6 +57,10 @@ def test_fid_is_of_all_frames_but_the_first_and_clips_are_made_once(tmp_path):
     videos.made.clear()
     evaluation.run()
     assert not videos.made
+    (tmp_path / "motion" / "truth" / "1.npz").unlink()
+    (tmp_path / "inception" / "full" / "2.npy").unlink()
+    assert report.summarise(evaluation, evaluation.run(), report.BootstrapConfig()) == summaries
+    assert [made[:2] for made in videos.made] == [("truth", "1"), ("full", "2")]  # made anew with what was gone
 
 
 def test_the_other_clip_is_the_next_stranger():

@@ -15,6 +15,7 @@ from engine.checkpoint import save_weights
 from evaluation import EvaluationError
 from evaluation.figures import __main__ as command
 from evaluation.figures import draw, strips
+from tests.in_process import status_of
 
 random = np.random.default_rng(0)
 
@@ -109,3 +110,24 @@ def test_identities_with_one_audio(corpus, tmp_path, small_weights):
     assert len(list(frames_of(tmp_path / "fig6.mp4"))) == clips[0].frames
     picture = read_image(tmp_path / "fig6.png")
     assert picture.shape[0] > 2 * 192 and picture.shape[1] > 9 * 192  # two rows; the reference and eight frames
+
+
+@pytest.mark.parametrize(
+    ("given", "ignored", "needed"),
+    [
+        ("--evaluation e --data d", "--identities 4", "--checkpoint"),
+        ("--evaluation e --data d", "--device cpu", "--checkpoint"),
+        ("--checkpoint c --data d", "--variants full", "--evaluation"),
+        ("--same-audio s", "--clips a", "--evaluation or --checkpoint"),
+        ("--same-audio s", "--data d", "--evaluation or --checkpoint"),
+    ],
+)
+def test_an_option_that_would_be_ignored_is_refused(given, ignored, needed, tmp_path, capsys):
+    assert status_of(command.main, *given.split(), *ignored.split(), "--output", tmp_path / "out") == 2
+    assert f"{ignored.split()[0]} counts only with {needed}; give it too" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_figures_are_not_drawn_among_the_videos_that_they_are_of(tmp_path, capsys):
+    assert status_of(command.main, "--same-audio", tmp_path, "--output", tmp_path / "." / "") == 2
+    assert "--output is --same-audio" in capsys.readouterr().err

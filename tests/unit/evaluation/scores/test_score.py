@@ -146,3 +146,12 @@ def test_a_mouth_that_opens_half_as_far_and_does_not_close_is_told_from_the_trut
     assert found["half"]["opening_deviation"] == pytest.approx(0.5, abs=1e-5)
     assert found["half"]["opening_mean"] == pytest.approx(half_T[1:].mean() / opening_T[1:].mean(), abs=1e-5)
     assert found["half"]["opening_truth"] == pytest.approx(1, abs=1e-5)  # which is why it does not tell them apart
+
+
+def test_of_a_single_frame_the_reason_is_that_there_is_no_other():
+    truth = shortened(a_truth(None), 1)
+    candidate = Candidate(truth.footage, truth.pcm, truth.sound, truth.pose_TP, truth.keypoints)
+    scores = score_video(ROWS["full"], candidate, truth, load_networks(NetworkPaths(), CPU), PoseRange())
+    assert not scores.metrics and scores.missing["lpips"].startswith("needs alexnet")
+    for name in ("psnr", "mouth_psnr", "ke", "he", "diversity"):
+        assert scores.missing[name] == "no frame beside the given one", name

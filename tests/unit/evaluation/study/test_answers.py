@@ -1,14 +1,16 @@
 """Table 3 of the user study against values computed by hand, and files of answers that do not count."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from datasets.errors import DataError
 from evaluation import EvaluationError
-from evaluation.study.answers import ANSWERS_FORMAT, Key, read_answers, score_answers
+from evaluation.study.answers import ANSWERS_FORMAT, Key, read_answers, read_key, score_answers
 
 ROOT = Path(__file__).resolve().parents[4]
 CLIPS = ("obama1", "obama2")
@@ -116,3 +118,34 @@ def test_command_prints_the_table_and_what_it_refused(made, tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "| audio2head |" in done.stdout
     assert done.stderr.startswith("refused: ") and "bad.json" in done.stderr
+
+
+def test_neither_key_nor_answers_are_overwritten(made, tmp_path):
+    path, key = made
+    (tmp_path / "keys").mkdir()
+    key_path = Path(shutil.copy(path.with_suffix(".key.json"), tmp_path / "keys" / "study.json"))
+    folder = tmp_path / "answers"
+    file = write(folder, "study.json", answer(key, "p1", {"audio2head": (5, 4), "makeittalk": (1, 2)}))
+    before = key_path.read_bytes(), file.read_bytes()
+    for files, output in (([folder], tmp_path / "keys"), ([file], folder)):
+        with pytest.raises(DataError, match=r"study\.json, which this command needs for something else"):
+            score_answers(files, key_path, output)
+    with pytest.raises(DataError, match="is one of --answers"):
+        score_answers([folder], key_path, folder)
+    assert (key_path.read_bytes(), file.read_bytes()) == before
+    assert [each.name for each in tmp_path.rglob("study.*")] == ["study.json"] * 2
+    assert score_answers([folder], key_path, tmp_path / "out") == []
+
+
+def test_what_is_no_key_or_no_folder_for_results_is_a_sentence(made, tmp_path):
+    path, key = made
+    empty = write(tmp_path / "keys", "empty.json", key.model_copy(update={"videos": {}}).model_dump_json())
+    with pytest.raises(DataError, match=r"empty\.json is not the key of a study \(videos: .*at least 1"):
+        read_key(empty)
+    with pytest.raises(DataError, match="keys is a folder, not a key file; name a file in it"):
+        read_key(tmp_path / "keys")
+    with pytest.raises(DataError, match="no such key file"):
+        read_key(tmp_path / "gone.json")
+    file = write(tmp_path / "answers", "p1.json", answer(key, "p1", {"audio2head": (5, 4), "makeittalk": (1, 2)}))
+    with pytest.raises(DataError, match=r"empty\.json is a file, not a folder"):
+        score_answers([file], path.with_suffix(".key.json"), empty)

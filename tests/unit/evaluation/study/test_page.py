@@ -2,6 +2,7 @@
 
 import base64
 import re
+import resource
 
 import av
 import pytest
@@ -70,3 +71,38 @@ def test_what_browsers_do_not_play_is_refused(videos, tmp_path):
             container.mux(packet)
     with pytest.raises(DataError, match=r"mpeg4 yuv420p; browsers play H\.264"):
         find_videos(tmp_path, None, None)
+
+
+def test_a_video_is_never_overwritten(videos, tmp_path):
+    video = videos / METHODS[0] / f"{CLIPS[0]}.mp4"
+    (tmp_path / "linked.html").hardlink_to(video)
+    before = video.read_bytes()
+    for output in (video, tmp_path / "linked.html"):
+        with pytest.raises(DataError, match="needs for something else; name another output"):
+            make_page(videos, output, "x")
+    assert video.read_bytes() == before and not video.with_suffix(".key.json").exists()
+    assert not (tmp_path / "linked.key.json").exists()
+
+
+def test_without_a_page_no_key_is_left_and_the_same_command_goes_on(videos, tmp_path):
+    (tmp_path / "folder.html").mkdir()
+    with pytest.raises(DataError, match="is a folder"):
+        make_page(videos, tmp_path / "folder.html", "x")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.html"]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # as a full disk: the key finds room, the page does not
+    try:
+        with pytest.raises(DataError, match="no space left"):
+            make_page(videos, tmp_path / "full.html", "x")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.html"]
+    make_page(videos, tmp_path / "full.html", "x")
+    assert read_key(tmp_path / "full.key.json").study in (tmp_path / "full.html").read_text()
+
+
+def test_a_title_that_looks_like_a_place_of_the_template_stays_a_title(videos, tmp_path):
+    make_page(videos, tmp_path / "page.html", "My {{videos}} {{study}} {{nothing}}")
+    page = (tmp_path / "page.html").read_text()
+    assert "<title>My {{videos}} {{study}} {{nothing}}</title>" in page
+    assert page.count('id="video-') == 4
