@@ -105,7 +105,7 @@ def main() -> None:
         check_places(arguments)
         carried = read_weights(arguments.checkpoint, tensors=False).configs.get("animation", {})
         check_carried(carried, ", ".join(map(str, arguments.checkpoint)))
-        below = {} if arguments.generated else {"animation": carried}  # with --generated nothing is made as they say
+        below = {} if arguments.generated else {"animation": carried}  # which says how to generate
         config = load(Config, arguments.config, arguments.overrides, below)
         check_settings(arguments, config)
         place = from_torchrun()
@@ -147,11 +147,11 @@ def check_settings(arguments: argparse.Namespace, config: Config) -> None:
         raise ConfigError(f"alignments={config.alignments} is not a folder; name one with SPEAKER/STEM.align")
     if arguments.generated is None:
         return
-    if config.alignments and not is_prepared(arguments.reference):
-        raise ConfigError(
-            f"alignments: {arguments.reference} is no prepared corpus, whose clips alone have words; leave it out"
-        )
     usual = Config()
+    if arguments.reference.is_dir() and not is_prepared(arguments.reference):
+        for name in ("split", "alignments"):
+            if getattr(config, name) != getattr(usual, name):
+                raise ConfigError(f"{name}: {arguments.reference} is no prepared corpus, which has some; leave it out")
     ignored = [f"animation.{name}" for name in differing(config.animation, usual.animation, FOR_ALL_VIDEOS)]
     ignored += [f"variants.{name}" for name in differing(config.variants, usual.variants)]
     if config.rows != usual.rows:

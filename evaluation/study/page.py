@@ -32,14 +32,14 @@ def make_page(
         DataError: a video cannot be read, or browsers would not play it, or page or key cannot be written.
         EvaluationError: no videos, not the same clips for all methods, too many MB, or the key is there already.
     """
+    paths = find_videos(folder, methods, clips)
+    inputs = (*paths.values(), TEMPLATE)
+    output_file(output, inputs)
     key_path = output.with_suffix(".key.json")
     if key_path.exists():
         raise EvaluationError(
             f"{key_path} exists, and the answers of its study cannot be read without it; choose another --output"
         )
-    paths = find_videos(folder, methods, clips)
-    inputs = (*paths.values(), TEMPLATE)
-    output_file(output, inputs)
     output_file(key_path, (*inputs, output))
     salt = secrets.token_bytes(16)
     by_id = {opaque(salt, video): (video, path) for video, path in paths.items()}

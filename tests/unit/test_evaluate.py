@@ -118,9 +118,11 @@ def test_settings_that_say_how_videos_are_made_are_refused_with_given_ones(given
 def test_settings_that_count_for_given_videos_are_taken(given_form, tmp_path):
     given_form()
     given_form("animation.device=cpu", "animation.label=true", "animation.crf=20", "rows=[still]", "max_clips=1")
-    with pytest.raises(ConfigError, match="no prepared corpus, whose clips alone have words"):
-        (tmp_path / "reference" / "manifest.csv").unlink()
-        given_form(f"alignments={tmp_path}", prepared=False)
+    given_form("split=train", f"alignments={tmp_path}")
+    (tmp_path / "reference" / "manifest.csv").unlink()
+    for override in ("split=train", f"alignments={tmp_path}"):
+        with pytest.raises(ConfigError, match=f"{override.split('=')[0]}: .*reference is no prepared corpus"):
+            given_form(override, prepared=False)
 
 
 def test_a_folder_of_alignments_that_is_missing_is_refused(given_form, tmp_path):

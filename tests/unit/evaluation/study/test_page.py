@@ -3,6 +3,7 @@
 import base64
 import re
 import resource
+from pathlib import Path
 
 import av
 import pytest
@@ -86,8 +87,9 @@ def test_a_video_is_never_overwritten(videos, tmp_path):
 
 def test_without_a_page_no_key_is_left_and_the_same_command_goes_on(videos, tmp_path):
     (tmp_path / "folder.html").mkdir()
-    with pytest.raises(DataError, match="is a folder"):
-        make_page(videos, tmp_path / "folder.html", "x")
+    for output in (tmp_path / "folder.html", Path(".")):
+        with pytest.raises(DataError, match="is a folder"):
+            make_page(videos, output, "x")
     assert [path.name for path in tmp_path.iterdir()] == ["folder.html"]
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # as a full disk: the key finds room, the page does not
