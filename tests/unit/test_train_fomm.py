@@ -1,5 +1,6 @@
 """Stage one's script: what its readers are shown first, and what its losses and its main hand on."""
 
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -43,7 +44,8 @@ def test_readers_are_shown_pictures_from_0_to_1_from_their_first_step(monkeypatc
 
     monkeypatch.setattr(part_reader, "crops", watched)
     config = PartReaderConfig(crop=16, width=4, max_width=8, num_blocks=2, first_steps=2)
-    run = SimpleNamespace(device=torch.device("cpu"), until_stopped=iter)
+    run = SimpleNamespace(device=torch.device("cpu"), settings=SimpleNamespace(workers=0), until_stopped=iter)
+    run._move, run.batches_before = partial(Run._move, run), partial(Run.batches_before, run)
     train_fomm.teach_readers(PartReaders(config), Pairs(), 2, run)
     assert len(seen) == 2 * 3  # steps, parts
     assert all(picture.is_floating_point() and 0.5 < picture.max() <= 1 for picture in seen)
