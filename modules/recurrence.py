@@ -1,6 +1,6 @@
 """The recurrence of Eq. 1 as one operation, forward and back: an LSTM that hears its own last output beside the sound.
 
-torch's LSTM cannot feed its output back. A loop over frames that torch differentiates starts some forty kernels for a
+torch's LSTM cannot feed its output back. A loop over frames that torch differentiates starts thirty kernels for a
 frame of a layer, and a GPU waits for Python; here it is seven short operations forward and five back, and gradients of
 the weights are one product for all frames.
 
